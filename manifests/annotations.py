@@ -1,0 +1,130 @@
+"""Finding and reading the annotation files that people have, in their many spellings."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from manifests.dataset import ScanOptions
+from manifests.errors import UsageError
+from manifests.listing import from_uri
+
+SPLIT_WORDS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validate": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+"""Spellings of split names in columns, folders and file names -> ours."""
+_PLACES = re.compile(r"(annotations?(/[^/]+)?|[^/]*|[^/]*/annotations?(/[^/]+)?)")
+
+
+def find(root: Path, options: ScanOptions, suffixes: tuple[str, ...]) -> list[Path]:
+    """Return annotation files: those of --annotations, else in ROOT and its annotation folders.
+
+    Looked into are ROOT, ROOT/annotations, ROOT/annotations/*, and both of these one folder
+    further down, where an extracted archive often ends up.
+    """
+    if options.annotations is not None:
+        return _given(options.annotations, suffixes)
+    files = [
+        root / from_uri(entry.path)
+        for entry in options.walk(root).side
+        if entry.suffix in suffixes and _PLACES.fullmatch(entry.path.rpartition("/")[0])
+    ]
+    # ROOT's own files first, then by depth and name, so that the nearest spelling wins
+    return sorted(files, key=lambda path: (len(path.parts), str(path)))
+
+
+def split_of(*names: str) -> str | None:
+    """Return the split that the first telling name speaks of: 'videos_val' -> 'val'."""
+    for name in names:
+        for token in re.split(r"[^a-z]+", name.lower()):
+            if token in SPLIT_WORDS:
+                return SPLIT_WORDS[token]
+    return None
+
+
+@contextmanager
+def open_text(path: Path) -> Iterator[TextIO]:
+    """Open a text file: UTF-8 with or without BOM, any line end; other encodings are an error."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            yield file
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"{path} is not UTF-8 text (byte {error.start}: {error.reason}); "
+            "save it as CSV in UTF-8 and try again."
+        ) from error
+    except csv.Error as error:
+        raise UsageError(f"{path} is no readable CSV: {error}.") from error
+
+
+def csv_rows(path: Path, delimiter: str = ",") -> Iterator[list[str]]:
+    """Yield the stripped fields of every row that is neither empty nor a `#` comment.
+
+    A space after the delimiter does not hide the quotes behind it (AudioSet writes them so).
+    """
+    with open_text(path) as file:
+        lines = (line for line in file if not line.lstrip().startswith("#"))
+        for fields in csv.reader(lines, skipinitialspace=True, delimiter=delimiter):
+            if any(fields):
+                yield [field.strip() for field in fields]
+
+
+def plain(name: str) -> str:
+    """Return a column's name for comparison: lower case, `_` for every run of other signs."""
+    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+
+
+def columns_of(header: Iterable[str], wanted: dict[str, tuple[str, ...]]) -> dict[str, int]:
+    """Return role -> column number, by the first spelling of each role that the header has."""
+    places: dict[str, int] = {}
+    for number, name in enumerate(header):
+        places.setdefault(plain(name), number)
+    found: dict[str, int] = {}
+    for role, spellings in wanted.items():
+        for spelling in spellings:
+            if spelling in places:
+                found[role] = places[spelling]
+                break
+    return found
+
+
+def seconds(text: str, path: Path, field: str) -> float:
+    """Return a time in seconds; the sentence of a bad one names the file and the field."""
+    try:
+        return float(text)
+    except ValueError as error:
+        raise UsageError(
+            f"{path}: {field} is {text!r}; expected seconds as a number. Repair the row."
+        ) from error
+
+
+def _given(place: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    if place.is_file():
+        return [place]
+    if not place.is_dir():
+        raise UsageError(
+            f"--annotations {place} does not exist; expected an annotation file or a folder "
+            "with annotation files. Leave it out to search ROOT."
+        )
+    files = [
+        path
+        for path in [*sorted(place.iterdir()), *sorted(place.glob("*/*"))]
+        if path.suffix.lower() in suffixes and path.is_file() and not path.name.startswith(".")
+    ]
+    if not files:
+        raise UsageError(
+            f"--annotations {place} holds no {' or '.join(suffixes)} file; "
+            "give the folder with the official annotation files."
+        )
+    return files

@@ -1,0 +1,234 @@
+"""What an adapter is made of: `Dataset` (the entry), `ScanOptions` (the wishes), `Report` (the facts).
+
+An adapter is one function ``scan(root, options) -> (table, report)``. It walks nothing itself: it
+takes the listing from ``options.walk(root)`` (manifests/listing.py) and gives rows to
+``manifests.columns.table``. `manifests.build` does the rest: checks, counts, writing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from manifests.errors import UsageError
+from manifests.listing import Listing, walk
+
+
+@dataclass(frozen=True)
+class ScanOptions:
+    """What a user may say about a scan. Everything has a default that most people keep."""
+
+    annotations: Path | None = None
+    """Annotation file, or folder with annotation files; None: looked for in ROOT and below."""
+    table: Path | None = None
+    """CSV, JSONL or Parquet file with one row per clip (data set `table` only)."""
+    window_seconds: float | None = None
+    """Length of the windows that long recordings are cut into, in seconds; None: not cut."""
+    hop_seconds: float | None = None
+    """Distance between the starts of two windows, in seconds; None: the window's length."""
+    label_set: int = 32
+    """Kinetics-Sounds: the list of 32 classes, or of 31 (without 'strumming guitar')."""
+    listing: Listing | None = field(default=None, compare=False, repr=False)
+    """A listing of ROOT made earlier, so that a million files are not walked twice."""
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        for name in ("window_seconds", "hop_seconds"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise UsageError(f"{name} is {value}; expected a number of seconds above 0.")
+        if self.hop_seconds is not None and self.window_seconds is None:
+            raise UsageError("--hop was given without --window; give both, e.g. --window 10 --hop 10.")
+        if self.label_set not in (31, 32):
+            raise UsageError(f"label set {self.label_set} is unknown; expected 31 or 32.")
+
+    def walk(self, root: Path) -> Listing:
+        """Return the listing of `root`, walking it only if nobody has yet."""
+        return self.listing if self.listing is not None else walk(root)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the options that decide the manifest's content, as plain JSON values."""
+        return {
+            "annotations": None if self.annotations is None else str(self.annotations.absolute()),
+            "table": None if self.table is None else str(self.table.absolute()),
+            "window_seconds": self.window_seconds,
+            "hop_seconds": self.hop_seconds,
+            "label_set": self.label_set,
+        }
+
+
+@dataclass
+class Report:
+    """What a scan found. Counts close: every file and every annotation row is in one of them."""
+
+    dataset: str
+    """Canonical name of the data set."""
+    licence: str = ""
+    """Who may use the data for what, in one line."""
+    rows: int = 0
+    """Rows in the manifest."""
+    splits: dict[str, list[int]] = field(default_factory=dict)
+    """Split name -> [rows, rows whose file is there]; '(none)' counts rows without a split."""
+    missing_files: int = 0
+    """Annotation rows whose file is not there; they stay rows and end as `missing_file`."""
+    files_without_row: int = 0
+    """Media files that no annotation row speaks of."""
+    unlabelled_kept: int = 0
+    """How many of `files_without_row` became rows without a label."""
+    duplicate_files: int = 0
+    """Further copies of a clip that is already a row."""
+    duplicate_rows: int = 0
+    """Annotation rows that repeat an earlier one."""
+    replaced: int = 0
+    """Clips taken from a folder of replacements for corrupt files."""
+    unknown_labels: Counter[str] = field(default_factory=Counter)
+    """Label names or folders that are not in the vocabulary -> how often."""
+    ignored: Counter[str] = field(default_factory=Counter)
+    """Side files and other things that are no rows, by kind -> how many."""
+    leaks: dict[str, int] = field(default_factory=dict)
+    """'split & split' -> number of groups (source videos, speakers) that are in both."""
+    labels_missing: list[str] = field(default_factory=list)
+    """Classes of the vocabulary without a single row."""
+    warnings: list[str] = field(default_factory=list)
+    """Sentences about rows that are allowed but odd (see `manifests.checks.warnings`)."""
+    notes: list[str] = field(default_factory=list)
+    """Sentences about decisions the adapter took."""
+    vocabulary: list[str] = field(default_factory=list, repr=False)
+    """Class names in the order of the class numbers; written to labels/NAME.json."""
+
+    def count(self, table: pa.Table) -> None:
+        """Fill in everything that can be read off the finished table."""
+        self.rows = len(table)
+        self.missing_files = table["bytes"].null_count
+        self.splits = _count_splits(table)
+        self.leaks = _count_leaks(table)
+        used = set(pc.unique(_flatten(table["labels"])).to_pylist())
+        self.labels_missing = [n for i, n in enumerate(self.vocabulary) if i not in used]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the report as plain JSON values (the vocabulary is a file of its own)."""
+        facts = asdict(self)
+        del facts["vocabulary"]
+        facts["classes"] = len(self.vocabulary)
+        return facts
+
+    def lines(self) -> list[str]:
+        """Return the report for a terminal: a table of splits, then what a user should know."""
+        lines = [f"{self.dataset}: {self.rows:,} rows, {len(self.vocabulary):,} classes"]
+        width = max([len(s) for s in self.splits], default=5)
+        lines.append(f"  {'split':<{width}}  {'rows':>11}  {'with file':>11}  {'missing':>11}")
+        for name, (rows, present) in sorted(self.splits.items()):
+            lines.append(f"  {name:<{width}}  {rows:>11,}  {present:>11,}  {rows - present:>11,}")
+        lines += [f"  {text}: {n:,}" for text, n in self._counts() if n]
+        lines += [f"  ignored {kind}: {n:,}" for kind, n in sorted(self.ignored.items())]
+        lines += [f"  groups in both {pair}: {n:,}" for pair, n in sorted(self.leaks.items())]
+        if self.labels_missing:
+            names = _some(self.labels_missing)
+            lines.append(f"  classes without a row: {len(self.labels_missing):,} ({names})")
+        if self.unknown_labels:
+            names = _some([f"{name} x{n}" for name, n in self.unknown_labels.most_common()])
+            lines.append(f"  unknown labels: {len(self.unknown_labels):,} ({names})")
+        lines += [f"  warning: {text}" for text in self.warnings]
+        lines += [f"  note: {text}" for text in self.notes]
+        return [*lines, f"  licence: {self.licence}"]
+
+    def _counts(self) -> list[tuple[str, int]]:
+        return [
+            ("rows without file (will end as missing_file)", self.missing_files),
+            ("files without row", self.files_without_row),
+            ("  of these kept as unlabelled rows", self.unlabelled_kept),
+            ("duplicate files left out", self.duplicate_files),
+            ("duplicate rows left out", self.duplicate_rows),
+            ("replaced by repaired copies", self.replaced),
+        ]
+
+
+Scan = Callable[[Path, ScanOptions], tuple[pa.Table, Report]]
+"""The one function of an adapter: (root, options) -> (manifest table, report)."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set as users know it, and the function that makes its manifest."""
+
+    name: str
+    """Canonical name: the manifest's file name and the value of the `dataset` column."""
+    title: str
+    """Name as written in papers."""
+    what: str
+    """One sentence: what the data set is."""
+    scale: str
+    """Clips and hours, with their source's uncertainty."""
+    licence: str
+    """One line: who may use it for what."""
+    layouts: str
+    """Help text: the folder layouts understood, and where the files go."""
+    scan: Scan
+    """Makes the manifest."""
+    annotations: str = ""
+    """Annotation files that are wanted and where they are looked for; empty: none needed."""
+    rescan_always: bool = False
+    """True where the files may change from day to day (`folder`, `table`)."""
+    options: tuple[str, ...] = ("annotations",)
+    """Names of the `ScanOptions` fields that this adapter reads."""
+    raw: str = ""
+    """Folder below DATA/raw with the files, where that is not `name`."""
+    generated: bool = False
+    """True where no root is needed because the files are made by a command (`demo`)."""
+
+    @property
+    def raw_name(self) -> str:
+        """Folder below DATA/raw that holds the files by default."""
+        return self.raw or self.name
+
+
+def _flatten(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.list_flatten(column)
+
+
+def _count_splits(table: pa.Table) -> dict[str, list[int]]:
+    present = pc.is_valid(table["bytes"])
+    counts: dict[str, list[int]] = {}
+    parents = pc.list_parent_indices(table["splits"])
+    flat = pa.table({"split": _flatten(table["splits"]), "here": pc.take(present, parents)})
+    grouped = flat.group_by("split").aggregate([("here", "count"), ("here", "sum")])
+    for row in grouped.to_pylist():
+        counts[row["split"]] = [row["here_count"], row["here_sum"] or 0]
+    bare = pc.equal(pc.list_value_length(table["splits"]), 0)
+    without = pc.sum(bare).as_py() or 0
+    if without:
+        counts["(none)"] = [without, pc.sum(pc.and_(bare, present)).as_py() or 0]
+    return counts
+
+
+def _count_leaks(table: pa.Table) -> dict[str, int]:
+    """Count the groups that are in two splits, per pair of splits."""
+    parents = pc.list_parent_indices(table["splits"])
+    flat = pa.table(
+        {"split": _flatten(table["splits"]), "group": pc.take(table["group_id"], parents)}
+    )
+    pairs = flat.group_by(["group", "split"]).aggregate([])
+    sizes = pairs.group_by("group").aggregate([("split", "count")])
+    leaking = sizes.filter(pc.greater(sizes["split_count"], 1))["group"]
+    if not len(leaking):
+        return {}
+    pairs = pairs.filter(pc.is_in(pairs["group"], value_set=leaking.combine_chunks()))
+    splits_of: dict[str, list[str]] = {}
+    for group, split in zip(pairs["group"].to_pylist(), pairs["split"].to_pylist(), strict=True):
+        splits_of.setdefault(group, []).append(split)
+    counts: Counter[str] = Counter()
+    for splits in splits_of.values():
+        names = sorted(splits)
+        counts.update(f"{a} & {b}" for i, a in enumerate(names) for b in names[i + 1 :])
+    return dict(counts)
+
+
+def _some(names: list[str], most: int = 5) -> str:
+    more = f", and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
