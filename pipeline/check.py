@@ -1,0 +1,247 @@
+"""Whether one shard is what its sidecar, the plan and the format say it is.
+
+A pure function of the files, so that `verify` can run it in other processes. Deep checking decodes
+every member with `pipeline.format`, as the trainer does, and compares what two places state about
+the same thing: the tar and the sidecar, the JSON and the arrays, the clock and the picture times.
+Findings are sentences that name the shard and the sample.
+"""
+
+import hashlib
+import tarfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.config import ShardConfig, rational_text
+from pipeline.errors import plain_text
+from pipeline.format import Sample, base_name, decode, read_shard
+from pipeline.outputs import TAR_BLOCK_BYTES, Outputs, PlannedShard, Sidecar
+
+READ_BYTES = 1 << 20
+CLOCK_TOLERANCE_SECONDS = 1e-3
+"""Times in the JSON are decimal numbers of rationals; containers count in 1/1000 s at coarsest."""
+
+UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, OSError,
+              RuntimeError, MemoryError, tarfile.TarError)  # fmt: skip
+"""What decoders raise on bytes that are not what they should be."""
+
+
+@dataclass
+class ShardCheck:
+    """What was found in one shard."""
+
+    shard: str
+    committed: bool = False
+    """Whether a sidecar is there."""
+    samples: int = 0
+    errors: int = 0
+    filesize: int = 0
+    """Bytes of the tar, as the sidecar says."""
+    seconds: float = 0.0
+    """Seconds of video stored."""
+    sha256: str = ""
+    """Of the tar, as the sidecar says."""
+    findings: list[str] = field(default_factory=list)
+    keys: npt.NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))
+    """A hash of every key, samples and errors: 8 bytes a row however long the keys are."""
+
+
+def key_hash(key: str) -> int:
+    """64 bits of a key; equal ones are compared in full afterwards."""
+    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest())
+
+
+def check_shard(out: Path, planned: PlannedShard, config_hash: str, deep: bool) -> ShardCheck:
+    """Everything that can be said about one shard without the others."""
+    outputs, check = Outputs(out), ShardCheck(planned.name)
+    try:
+        sidecar = outputs.sidecar(planned.name)
+        if sidecar is None:
+            return check
+        _take_counts(check, sidecar)
+        check.findings += _sidecar_findings(planned, sidecar, config_hash)
+        tar = outputs.tar_path(planned.name)
+        check.findings += _file_findings(tar, sidecar)
+        if deep and tar.is_file():
+            check.findings += _tar_findings(tar, sidecar, outputs.config)
+    except UNREADABLE as error:
+        check.committed = True
+        check.findings.append(f"{planned.name}: {plain_text(str(error))}")
+    return check
+
+
+def _take_counts(check: ShardCheck, sidecar: Sidecar) -> None:
+    check.committed = True
+    check.samples, check.errors = len(sidecar.samples), len(sidecar.errors)
+    check.filesize, check.seconds = sidecar.filesize, sidecar.seconds
+    check.sha256 = sidecar.sha256
+    rows = [*sidecar.samples, *sidecar.errors]
+    check.keys = np.array([key_hash(row["key"]) for row in rows], np.uint64)
+
+
+# --- sidecar and file -------------------------------------------------------------------------
+
+
+def _sidecar_findings(planned: PlannedShard, sidecar: Sidecar, config_hash: str) -> Iterator[str]:
+    name = planned.name
+    done = len(sidecar.samples) + len(sidecar.errors)
+    if sidecar.rows != planned.rows or done != planned.rows:
+        yield (
+            f"{name}: the plan has {planned.rows} rows, the sidecar {sidecar.rows}: "
+            f"{len(sidecar.samples)} samples and {len(sidecar.errors)} errors"
+        )
+    if sidecar.nsamples != len(sidecar.samples):
+        yield f"{name}: nsamples is {sidecar.nsamples}, listed are {len(sidecar.samples)}"
+    if sidecar.fingerprint != planned.fingerprint:
+        yield f"{name}: made from other rows or another configuration than the plan's"
+    if sidecar.config_hash != config_hash:
+        yield f"{name}: config_hash is {sidecar.config_hash[:12]}…, the plan's {config_hash[:12]}…"
+
+
+def _file_findings(tar: Path, sidecar: Sidecar) -> Iterator[str]:
+    if not tar.is_file():
+        yield f"{sidecar.shard}: the sidecar is there, {tar.name} is not"
+        return
+    size = tar.stat().st_size
+    if size != sidecar.filesize:
+        yield f"{sidecar.shard}: {tar.name} has {size} bytes, the sidecar says {sidecar.filesize}"
+    elif (found := file_sha256(tar)) != sidecar.sha256:
+        yield f"{sidecar.shard}: sha256 is {found[:12]}…, the sidecar says {sidecar.sha256[:12]}…"
+
+
+def file_sha256(path: Path) -> str:
+    """The sha256 of a file, read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(READ_BYTES):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+# --- every sample -----------------------------------------------------------------------------
+
+
+def _tar_findings(tar: Path, sidecar: Sidecar, config: ShardConfig) -> Iterator[str]:
+    listed = {entry["base"]: entry for entry in sidecar.samples}
+    count = 0
+    with tar.open("rb") as file:
+        for base, members in read_shard(tar):
+            count += 1
+            entry = listed.pop(base, None)
+            where = f"{sidecar.shard}: {base[:100]}"
+            if entry is None:
+                yield f"{where} is in the tar, not in the sidecar"
+                continue
+            try:
+                yield from (f"{where}: {said}" for said in _place_findings(file, entry, members))
+                yield from (f"{where}: {said}" for said in _sample_findings(entry, members, config))
+            except UNREADABLE as error:
+                yield f"{where}: cannot be read: {plain_text(str(error)) or type(error).__name__}"
+    yield from (f"{sidecar.shard}: {base[:100]} is not in the tar" for base in listed)
+    if count != sidecar.nsamples:
+        yield f"{sidecar.shard}: the tar holds {count} samples, the sidecar {sidecar.nsamples}"
+
+
+def _place_findings(
+    file: BinaryIO, entry: dict[str, Any], members: Mapping[str, bytes]
+) -> Iterator[str]:
+    """Whether the sidecar's offsets lead to the members: some readers use no tar library."""
+    places = entry["members"]
+    if list(places) != list(members):
+        yield f"the sidecar lists the members {list(places)}, the tar has {list(members)}"
+        return
+    for extension, data in members.items():
+        offset, size = places[extension]
+        file.seek(offset)
+        if size != len(data) or file.read(size) != data:
+            yield f"{extension} is not at {offset} with {size} bytes"
+    offset, size = list(places.values())[-1]
+    end = offset + -(-size // TAR_BLOCK_BYTES) * TAR_BLOCK_BYTES
+    if entry["offset"] + entry["size"] != end:
+        yield f"ends at {end}; the sidecar says {entry['offset']} + {entry['size']}"
+    file.seek(entry["offset"])
+    header = tarfile.TarInfo.frombuf(file.read(TAR_BLOCK_BYTES), "utf-8", "strict")
+    if header.name.partition(".")[0] != entry["base"]:
+        yield f"{header.name[:100]!r} begins at {entry['offset']}"
+
+
+def _sample_findings(
+    entry: dict[str, Any], members: Mapping[str, bytes], config: ShardConfig
+) -> Iterator[str]:
+    if tuple(members) != config.members:
+        yield f"has the members {list(members)}, the configuration {list(config.members)}"
+    sample = decode(members)
+    meta = sample.meta
+    for name in ("key", "instance", "frames"):
+        if meta[name] != entry[name]:
+            yield f"{name} is {meta[name]!r} in the sample, {entry[name]!r} in the sidecar"
+    if base_name(meta["key"]) != entry["base"]:
+        yield f"the key {meta['key'][:100]!r} belongs to another name"
+    yield from _rate_findings(meta, config)
+    yield from _clock_findings(meta, config)
+    yield from _picture_findings(sample, config)
+    yield from _face_findings(sample)
+
+
+def _rate_findings(meta: dict[str, Any], config: ShardConfig) -> Iterator[str]:
+    expected = {
+        "fps": rational_text(config.fps),
+        "mel_rate_hz": config.mel_rate_hz,
+        "waveform_rate_hz": config.waveform_rate_hz,
+        "waveform_channels": config.waveform_channels,
+    }
+    for name, value in expected.items():
+        if meta[name] != value:
+            yield f"{name} is {meta[name]!r}, the configuration says {value!r}"
+
+
+def _clock_findings(meta: dict[str, Any], config: ShardConfig) -> Iterator[str]:
+    """Frame k must be the one on screen at the middle of interval k (architecture §4)."""
+    pts, frames = meta["pts"], meta["frames"]
+    if frames < 1 or len(pts) != (frames if config.stores_frames else 0):
+        yield f"has {frames} frames and {len(pts)} picture times"
+        return
+    if any(after < before for before, after in pairwise(pts)):
+        yield "the picture times run backwards"
+    fps = Fraction(meta["fps"])
+    middles = [meta["t0"] + float((index + Fraction(1, 2)) / fps) for index in range(len(pts))]
+    late = [k for k, middle in enumerate(middles) if pts[k] > middle + CLOCK_TOLERANCE_SECONDS]
+    if late and not meta["held"]:
+        yield f"frame {late[0]} is from {pts[late[0]]} s, after the middle of its interval"
+    for word in meta["words"]:
+        if word["start_s"] > word["end_s"]:
+            yield f"the word {word['w']!r} ends before it starts"
+
+
+def _picture_findings(sample: Sample, config: ShardConfig) -> Iterator[str]:
+    for kind, pictures in sample.pictures.items():
+        size = sample.meta["frame_size"] if kind == "frames" else [config.crop_size] * 2
+        wrong = {p.shape[1::-1] for p in pictures if p is not None and list(p.shape[1::-1]) != size}
+        if wrong:
+            yield f"{kind} holds pictures of {sorted(wrong)}, expected {size}"
+        if kind == "frames" and (not pictures or any(p is None for p in pictures)):
+            yield "a frame has no picture"
+
+
+def _face_findings(sample: Sample) -> Iterator[str]:
+    frames = sample.meta["frames"]
+    suffixes = ("", "2")
+    for track, suffix in zip(sample.meta["faces"], suffixes, strict=False):
+        lengths = {name: len(track[name]) for name in ("box", "score", "state")}
+        if set(lengths.values()) != {frames}:
+            yield f"face track {track['track']}: {lengths} entries for {frames} frames"
+            continue
+        crops = sample.pictures.get(f"face{suffix}") or [None] * frames
+        faceless = [i for i in range(frames) if crops[i] is not None and track["box"][i] is None]
+        if faceless:
+            yield f"frame {faceless[0]} has a face{suffix} picture but no box"
+    stored = sum(bool(pictures) for kind, pictures in sample.pictures.items() if "face" in kind)
+    if stored > len(sample.meta["faces"]):
+        described = len(sample.meta["faces"])
+        yield f"{stored} face members hold pictures, {described} tracks are described"

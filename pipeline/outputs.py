@@ -1,0 +1,249 @@
+"""The files of a shard set: where they are, and what they say, as types.
+
+    OUT/plan.json, config.json      written first: what will be made, and how
+    OUT/shards/NAME.tar, NAME.json  a shard and its sidecar; the sidecar is the commit mark
+    OUT/shardindex.json, samples.parquet, errors.parquet, report.html   written last
+
+Reads what plan, shard and index write; gives it to verify, status, peek and report. One sidecar is
+held at a time, so that a set of any size can be read. Nothing in these files is trusted: a file
+that does not say what it should is a `FormatError` naming the file.
+"""
+
+import io
+import json
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import ShardConfig
+from pipeline.format import MAX_MEMBER_BYTES, FormatError
+
+SCHEMA_VERSION = 1
+TAR_BLOCK_BYTES = 512
+SIDECAR_TYPES: dict[str, type | tuple[type, ...]] = {
+    "shard": str,
+    "rows": int,
+    "nsamples": int,
+    "filesize": int,
+    "sha256": str,
+    "config_hash": str,
+    "fingerprint": str,
+    "seconds": (int, float),
+    "run": dict,
+    "samples": list,
+    "errors": list,
+}
+
+
+class NotFinishedError(FileNotFoundError):
+    """A file of the set is not there (yet); the message names the command that makes it."""
+
+
+@dataclass(frozen=True)
+class PlannedShard:
+    """One shard of the plan."""
+
+    name: str
+    """File name without extension, `train-000012`."""
+    part: str
+    """The plan part it belongs to: `train`, `val`, `all`."""
+    rows: int
+    """Manifest rows it takes."""
+    seconds: float
+    """Seconds of video expected from the manifest."""
+    fingerprint: str
+    """sha256 of its rows and the configuration."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the set will contain once every shard is committed."""
+
+    name: str
+    dataset: str
+    profile: str
+    config_hash: str
+    planned_rows: int
+    """Manifest rows, those that will fail included."""
+    shards: tuple[PlannedShard, ...]
+    licence: str | None = None
+    """Who may use the data for what, in a line."""
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """What a committed shard says of itself."""
+
+    shard: str
+    rows: int
+    nsamples: int
+    filesize: int
+    """Bytes of the tar."""
+    sha256: str
+    """Of the tar."""
+    config_hash: str
+    fingerprint: str
+    seconds: float
+    """Seconds of video stored."""
+    run: dict[str, Any]
+    """`host`, `pid`, `started_unix`, `work_seconds` of the process that made it."""
+    samples: list[dict[str, Any]]
+    errors: list[dict[str, Any]]
+    committed_unix: float
+    """When the sidecar was written."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one sample lies."""
+
+    key: str
+    shard: str
+    offset: int
+    """Of the first tar header."""
+    size: int
+    """Bytes up to the end of the last member."""
+
+
+class Outputs:
+    """The paths of one OUT folder and typed readings of its files."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self.plan_path = out / "plan.json"
+        self.config_path = out / "config.json"
+        self.shards = out / "shards"
+        self.index_path = out / "shardindex.json"
+        self.samples_path = out / "samples.parquet"
+        self.errors_path = out / "errors.parquet"
+        self.report_path = out / "report.html"
+
+    def tar_path(self, shard: str) -> Path:
+        """The tar of a shard; a name with a path in it is refused."""
+        if Path(shard).name != shard or not shard:
+            raise FormatError(f"{shard!r} is no shard name")
+        return self.shards / f"{shard}.tar"
+
+    def sidecar_path(self, shard: str) -> Path:
+        """The commit mark of a shard."""
+        return self.tar_path(shard).with_suffix(".json")
+
+    @cached_property
+    def plan(self) -> Plan:
+        """plan.json."""
+        return _plan(_read_object(self.plan_path, "`pipeline shards` writes it first"))
+
+    @cached_property
+    def stored_config(self) -> dict[str, Any]:
+        """config.json as it stands: config, config_hash, landmarks_sha256, versions."""
+        return _read_object(self.config_path, "`pipeline shards` writes it first")
+
+    @cached_property
+    def config(self) -> ShardConfig:
+        """What every sample of the set contains."""
+        try:
+            return ShardConfig.from_dict(self.stored_config["config"])
+        except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+            raise FormatError(f"{self.config_path}: no shard configuration: {error}") from error
+
+    def index(self) -> dict[str, Any]:
+        """shardindex.json; there only once a job or `pipeline finalize` has ended."""
+        return _read_object(self.index_path, f"`pipeline finalize {self.out}` writes it")
+
+    def sidecar(self, shard: str) -> Sidecar | None:
+        """The sidecar of a shard, None while the shard is not committed."""
+        path = self.sidecar_path(shard)
+        try:
+            committed_unix = path.stat().st_mtime
+            stored = _read_object(path, "")
+        except FileNotFoundError:
+            return None
+        return _sidecar(path, stored, committed_unix)
+
+    def sidecars(self) -> Iterator[tuple[PlannedShard, Sidecar | None]]:
+        """Every planned shard with its sidecar, in plan order, one in memory at a time."""
+        return ((shard, self.sidecar(shard.name)) for shard in self.plan.shards)
+
+    def places(self) -> Iterator[Place]:
+        """Every committed sample, from the sidecars; works while the job runs."""
+        for shard, sidecar in self.sidecars():
+            for entry in sidecar.samples if sidecar else ():
+                yield Place(entry["key"], shard.name, entry["offset"], entry["size"])
+
+    def read_members(self, place: Place) -> dict[str, bytes]:
+        """The members of one sample by extension, without reading the rest of its shard."""
+        path = self.tar_path(place.shard)
+        if not 0 < place.size <= MAX_MEMBER_BYTES:
+            raise FormatError(f"{path}: {place.key!r} claims {place.size} bytes")
+        with path.open("rb") as file:
+            file.seek(place.offset)
+            data = file.read(place.size)
+        try:
+            return dict(_members(data))
+        except tarfile.TarError as error:
+            raise FormatError(f"{path}: no sample at {place.offset}: {error}") from error
+
+
+def _members(data: bytes) -> Iterator[tuple[str, bytes]]:
+    with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
+        for entry in tar:
+            stream = tar.extractfile(entry)
+            if stream is not None:
+                yield entry.name.partition(".")[2], stream.read()
+
+
+def _read_object(path: Path, remedy: str) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        NotFinishedError: there is no such file.
+        FormatError: the file holds something else.
+    """
+    try:
+        stored = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise NotFinishedError(f"{path} is not there; {remedy}") from error
+    except ValueError as error:
+        raise FormatError(f"{path} is not JSON: {error}") from error
+    if not isinstance(stored, dict) or stored.get("schema", SCHEMA_VERSION) != SCHEMA_VERSION:
+        raise FormatError(f"{path}: this version reads JSON objects of schema {SCHEMA_VERSION}")
+    return stored
+
+
+def _plan(stored: dict[str, Any]) -> Plan:
+    try:
+        shards = tuple(
+            PlannedShard(
+                str(shard["name"]),
+                str(part["name"]),
+                int(shard["rows"]),
+                float(shard["seconds"]),
+                str(shard["fingerprint"]),
+            )
+            for part in stored["parts"]
+            for shard in part["shards"]
+        )
+        return Plan(
+            name=str(stored["name"]),
+            dataset=str(stored["dataset"]),
+            profile=str(stored["profile"]),
+            config_hash=str(stored["config_hash"]),
+            planned_rows=int(stored["planned_rows"]),
+            shards=shards,
+            licence=stored.get("licence"),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise FormatError(f"plan.json lacks or misstates {error}") from error
+
+
+def _sidecar(path: Path, stored: dict[str, Any], committed_unix: float) -> Sidecar:
+    for name, kind in SIDECAR_TYPES.items():
+        if not isinstance(stored.get(name), kind):
+            raise FormatError(f"{path}: {name} is {str(stored.get(name))[:40]!r}")
+    if stored["shard"] != path.stem:
+        raise FormatError(f"{path} describes the shard {stored['shard'][:80]!r}")
+    values = {name: stored[name] for name in SIDECAR_TYPES}
+    return Sidecar(committed_unix=committed_unix, **values)

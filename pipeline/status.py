@@ -1,0 +1,196 @@
+"""`pipeline status OUT`: how far the job is, from the plan and the sidecars alone.
+
+Works while any number of machines write, without talking to them: a sidecar is the commit mark and
+carries host, start and errors. Keeps two numbers a shard, so memory does not depend on the clips.
+"""
+
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import plain_text
+from pipeline.format import FormatError
+from pipeline.outputs import Outputs, Sidecar
+
+RECENT_SECONDS = 3600.0
+"""The rate is that of the last hour of work, so that it follows a change of machines."""
+
+Span = tuple[float, float]
+
+
+@dataclass
+class Status:
+    """How far a shard set is."""
+
+    out: str
+    name: str
+    planned_shards: int
+    planned_rows: int
+    planned_seconds: float
+    """Seconds of video in the manifest; unknown lengths count as 0."""
+    shards: int = 0
+    """Committed."""
+    samples: int = 0
+    errors: int = 0
+    seconds: float = 0.0
+    """Seconds of video stored."""
+    filesize: int = 0
+    """Bytes of the committed tars."""
+    work_seconds: float = 0.0
+    """Time spent on shards, added over processes."""
+    wall_seconds: float = 0.0
+    """Time in which at least one shard was worked on; pauses between jobs do not count."""
+    x_real_time: float | None = None
+    """Seconds of video stored for each second of the last hour of work."""
+    rows_per_second: float | None = None
+    eta_seconds: float | None = None
+    """Until the last row, at that rate."""
+    last_commit_unix: float | None = None
+    reasons: dict[str, int] = field(default_factory=dict)
+    hosts: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Shards and errors by host."""
+    unreadable: list[str] = field(default_factory=list)
+    """Sidecars that cannot be read; `pipeline verify` says more."""
+
+    @property
+    def rows(self) -> int:
+        """Rows that are samples or errors."""
+        return self.samples + self.errors
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {**asdict(self), "rows": self.rows}
+
+
+def status(out: Path) -> Status:
+    """How far the set in `out` is.
+
+    Raises:
+        NotFinishedError: there is no plan yet.
+    """
+    outputs = Outputs(out)
+    plan = outputs.plan
+    state = Status(
+        out=str(out),
+        name=plan.name,
+        planned_shards=len(plan.shards),
+        planned_rows=plan.planned_rows,
+        planned_seconds=sum(shard.seconds for shard in plan.shards),
+    )
+    reasons: Counter[str] = Counter()
+    work: list[tuple[Span, float, int]] = []
+    for shard in plan.shards:
+        try:
+            sidecar = outputs.sidecar(shard.name)
+        except FormatError as error:
+            state.unreadable.append(plain_text(str(error)))
+            continue
+        if sidecar is not None:
+            _add(state, sidecar, reasons)
+            work.append((_span(sidecar), sidecar.seconds, sidecar.rows))
+    state.reasons = dict(reasons.most_common())
+    _set_rate(state, work)
+    return state
+
+
+def _add(state: Status, sidecar: Sidecar, reasons: Counter[str]) -> None:
+    state.shards += 1
+    state.samples += len(sidecar.samples)
+    state.errors += len(sidecar.errors)
+    state.seconds += sidecar.seconds
+    state.filesize += sidecar.filesize
+    state.work_seconds += float(sidecar.run.get("work_seconds") or 0)
+    reasons.update(plain_text(str(error.get("reason"))) for error in sidecar.errors)
+    host = plain_text(str(sidecar.run.get("host")))
+    counts = state.hosts.setdefault(host, {"shards": 0, "errors": 0})
+    counts["shards"] += 1
+    counts["errors"] += len(sidecar.errors)
+    state.last_commit_unix = max(state.last_commit_unix or 0, sidecar.committed_unix)
+
+
+def _span(sidecar: Sidecar) -> Span:
+    """When the shard was worked on. A copied set has new file times; then the start decides."""
+    end = sidecar.committed_unix
+    start = float(sidecar.run.get("started_unix") or end)
+    work = float(sidecar.run.get("work_seconds") or 0)
+    if not start <= end <= start + 10 * work + 60:
+        end = start + work
+    return start, end
+
+
+def _set_rate(state: Status, work: list[tuple[Span, float, int]]) -> None:
+    """Rate over the last hour in which anything was worked on."""
+    state.wall_seconds = covered_seconds([span for span, _, _ in work])
+    if not work:
+        return
+    newest = max(end for (_, end), _, _ in work)
+    recent = [item for item in work if item[0][1] > newest - RECENT_SECONDS]
+    wall = covered_seconds([span for span, _, _ in recent])
+    rows = sum(rows for _, _, rows in recent)
+    if wall <= 0 or not rows:
+        return
+    state.x_real_time = sum(seconds for _, seconds, _ in recent) / wall
+    state.rows_per_second = rows / wall
+    state.eta_seconds = max(0, state.planned_rows - state.rows) / state.rows_per_second
+
+
+def covered_seconds(spans: list[Span]) -> float:
+    """The length of the union of spans of time."""
+    total, reached = 0.0, float("-inf")
+    for start, end in sorted(spans):
+        total += max(0.0, end - max(start, reached))
+        reached = max(reached, end)
+    return total
+
+
+# --- text -------------------------------------------------------------------------------------
+
+
+def status_lines(state: Status, now_unix: float | None = None) -> list[str]:
+    """The state for a terminal."""
+    share = state.rows / state.planned_rows if state.planned_rows else 1.0
+    lines = [
+        f"{state.name}  {state.out}",
+        f"shards    {state.shards:,} of {state.planned_shards:,} committed, "
+        f"{bytes_text(state.filesize)}",
+        f"rows      {state.rows:,} of {state.planned_rows:,} ({share:.1%}): "
+        f"{state.samples:,} samples, {state.errors:,} errors",
+        f"video     {time_text(state.seconds)} stored, {time_text(state.planned_seconds)} planned",
+    ]
+    if state.x_real_time is not None and state.rows_per_second is not None:
+        lines.append(
+            f"speed     {state.x_real_time:.1f} x real time, {state.rows_per_second:.2f} rows/s; "
+            f"{time_text(state.work_seconds)} of work in {time_text(state.wall_seconds)}"
+        )
+    if state.last_commit_unix is not None:
+        ago = max(0.0, (now_unix or time.time()) - state.last_commit_unix)
+        lines.append(f"last      committed {time_text(ago)} ago")
+    if state.eta_seconds is not None and state.rows < state.planned_rows:
+        lines.append(f"to go     {time_text(state.eta_seconds)} at this speed")
+    if state.reasons:
+        failed = ", ".join(f"{reason} {count:,}" for reason, count in state.reasons.items())
+        lines.append(f"failures  {failed}")
+    for host, counts in sorted(state.hosts.items()):
+        lines.append(f"host      {host}: {counts['shards']:,} shards, {counts['errors']:,} errors")
+    lines += [f"broken    {said}" for said in state.unreadable]
+    return lines
+
+
+def time_text(seconds: float) -> str:
+    """A length of time as a person says it: `48 s`, `12 min`, `3.1 h`, `2.4 days`."""
+    for limit, unit_seconds, unit in ((120, 1, "s"), (7200, 60, "min"), (172800, 3600, "h")):
+        if seconds < limit:
+            count = seconds / unit_seconds
+            return f"{count:.1f} {unit}" if count < 10 else f"{count:.0f} {unit}"
+    return f"{seconds / 86400:.1f} days"
+
+
+def bytes_text(count: float) -> str:
+    """A number of bytes: `512 B`, `1.2 MB`, `3.4 TB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

@@ -1,0 +1,259 @@
+"""`pipeline verify OUT [--deep]`: can this shard set be trusted?
+
+Reads plan, sidecars, tars and the files written last; changes nothing. The ledger must close
+(rows planned = samples + errors), every key occur once, every tar be the one its sidecar describes.
+`deep` decodes every sample as a trainer would (`pipeline.check`), in several processes if asked.
+"""
+
+import sys
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from enum import IntEnum
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from pipeline.check import ShardCheck, check_shard, key_hash
+from pipeline.errors import Reason, plain_text
+from pipeline.format import FormatError
+from pipeline.outputs import NotFinishedError, Outputs, Plan, PlannedShard
+
+MAX_FINDINGS = 1000
+"""Sentences kept; further ones are counted."""
+MAX_SHOWN = 40
+
+
+class ExitCode(IntEnum):
+    """How `pipeline verify` ends (architecture §2)."""
+
+    OK = 0
+    INCOMPLETE = 3
+    CORRUPT = 5
+
+
+@dataclass
+class Verdict:
+    """What is true of a shard set, and every sentence that says otherwise."""
+
+    out: Path
+    deep: bool
+    planned_rows: int = 0
+    planned_shards: int = 0
+    committed_shards: int = 0
+    samples: int = 0
+    errors: int = 0
+    """Error rows, rows that were never reached included."""
+    filesize: int = 0
+    """Bytes of all tars."""
+    seconds: float = 0.0
+    """Seconds of video stored."""
+    corrupt: list[str] = field(default_factory=list)
+    """Something is there and is not what it should be."""
+    missing: list[str] = field(default_factory=list)
+    """Something is not there yet."""
+    unlisted: int = 0
+    """Findings beyond the first thousand."""
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """0 as it should be, 3 incomplete, 5 corrupt; corrupt wins."""
+        if self.corrupt:
+            return ExitCode.CORRUPT
+        return ExitCode.INCOMPLETE if self.missing else ExitCode.OK
+
+    def add(self, findings: list[str], sentence: str) -> None:
+        """Keep a finding while there are few, count it afterwards."""
+        if len(findings) < MAX_FINDINGS:
+            findings.append(sentence)
+        else:
+            self.unlisted += 1
+
+    def lines(self) -> list[str]:
+        """The verdict for a terminal: findings first, the ledger last."""
+        found = [*(f"corrupt: {text}" for text in self.corrupt),
+                 *(f"missing: {text}" for text in self.missing)]  # fmt: skip
+        hidden = len(found[MAX_SHOWN:]) + self.unlisted
+        said = {
+            ExitCode.OK: "every sample decodes" if self.deep else "every tar has its sha256",
+            ExitCode.INCOMPLETE: f"incomplete; `pipeline status {self.out}` says what is to do",
+            ExitCode.CORRUPT: "corrupt; remove the sidecars of the shards named and run again",
+        }[self.exit_code]
+        return [
+            *found[:MAX_SHOWN],
+            *([f"and {hidden:,} findings more"] if hidden else []),
+            f"{self.committed_shards:,} of {self.planned_shards:,} shards, "
+            f"{self.filesize / 1e9:.2f} GB, {self.seconds / 3600:.2f} h",
+            f"{self.planned_rows:,} rows planned = "
+            f"{self.samples:,} samples + {self.errors:,} errors"
+            + ("" if self.planned_rows == self.samples + self.errors else "  DOES NOT CLOSE"),
+            said,
+        ]
+
+
+def verify(
+    out: Path, deep: bool = False, *, workers: int = 1, progress: TextIO | None = sys.stderr
+) -> Verdict:
+    """Check a shard set.
+
+    Args:
+        out: the OUT folder of `pipeline shards`.
+        deep: decode every sample.
+        workers: processes; 1 checks in this one.
+        progress: where the bar goes, None for silence.
+
+    Raises:
+        NotFinishedError: there is no plan.
+        FormatError: the plan cannot be read.
+    """
+    outputs = Outputs(out)
+    plan = outputs.plan
+    verdict = Verdict(out, deep, plan.planned_rows, len(plan.shards))
+    keys: list[np.ndarray[Any, np.dtype[np.uint64]]] = []
+    tars: dict[str, tuple[int, str]] = {}
+    if outputs.stored_config.get("config_hash") != plan.config_hash:
+        verdict.add(verdict.corrupt, "config.json and plan.json have different config_hash")
+    for check in _shown(_checks(out, plan, deep, workers), len(plan.shards), progress):
+        _count(verdict, check)
+        keys.append(check.keys)
+        tars[f"shards/{check.shard}.tar"] = (check.samples, check.sha256)
+    _check_keys(verdict, outputs, np.concatenate([np.empty(0, np.uint64), *keys]))
+    _check_ledger(verdict, outputs, tars)
+    return verdict
+
+
+def _checks(out: Path, plan: Plan, deep: bool, workers: int) -> Iterator[ShardCheck]:
+    """The check of every shard, in plan order; few are under way at a time, to bound memory."""
+    if workers <= 1:
+        yield from (check_shard(out, shard, plan.config_hash, deep) for shard in plan.shards)
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        waiting: deque[tuple[PlannedShard, Future[ShardCheck]]] = deque()
+        for shard in plan.shards:
+            if len(waiting) >= 2 * workers:
+                yield _result(*waiting.popleft())
+            with suppress(BrokenExecutor):
+                future = pool.submit(check_shard, out, shard, plan.config_hash, deep)
+                waiting.append((shard, future))
+                continue
+            yield ShardCheck(shard.name, True, findings=[f"{shard.name}: not checked"])
+        yield from (_result(*item) for item in waiting)
+
+
+def _result(shard: PlannedShard, future: "Future[ShardCheck]") -> ShardCheck:
+    try:
+        return future.result()
+    except BrokenExecutor:
+        said = "a reader died here or in a shard beside it; verify with one worker to see where"
+        return ShardCheck(shard.name, True, findings=[f"{shard.name}: {said}"])
+
+
+def _shown(
+    checks: Iterator[ShardCheck], total: int, progress: TextIO | None
+) -> Iterator[ShardCheck]:
+    """A bar on a terminal, a line at every tenth elsewhere."""
+    if progress is None or progress.isatty():
+        yield from tqdm(checks, total=total, unit="shard", file=progress, disable=progress is None)
+        return
+    step = max(1, total // 10)
+    for number, check in enumerate(checks, 1):
+        if number % step == 0:
+            progress.write(f"verify: {number} of {total} shards\n")
+        yield check
+
+
+def _count(verdict: Verdict, check: ShardCheck) -> None:
+    verdict.committed_shards += check.committed
+    verdict.samples += check.samples
+    verdict.errors += check.errors
+    verdict.filesize += check.filesize
+    verdict.seconds += check.seconds
+    if not check.committed:
+        verdict.add(verdict.missing, f"{check.shard} is not committed")
+    for sentence in check.findings:
+        verdict.add(verdict.corrupt, sentence)
+
+
+def _check_keys(
+    verdict: Verdict, outputs: Outputs, hashes: np.ndarray[Any, np.dtype[np.uint64]]
+) -> None:
+    """Every row ends in one place. Only keys whose hashes meet are read and compared in full."""
+    values, counts = np.unique(hashes, return_counts=True)
+    suspects = {int(value) for value in values[counts > 1]}
+    if not suspects:
+        return
+    places: Counter[str] = Counter()
+    for _, sidecar in outputs.sidecars():
+        rows = [*sidecar.samples, *sidecar.errors] if sidecar else []
+        places.update(row["key"] for row in rows if key_hash(row["key"]) in suspects)
+    for key, count in places.items():
+        if count > 1:
+            verdict.add(verdict.corrupt, f"the key {plain_text(key)!r} occurs {count} times")
+
+
+# --- the files written last -------------------------------------------------------------------
+
+
+def _check_ledger(verdict: Verdict, outputs: Outputs, tars: Mapping[str, tuple[int, str]]) -> None:
+    """Whether index, samples.parquet and errors.parquet say what the sidecars say."""
+    try:
+        index = outputs.index()
+        listed = pq.ParquetFile(outputs.samples_path).metadata.num_rows
+        failed, not_run = _count_errors(outputs.errors_path)
+    except (NotFinishedError, FileNotFoundError) as error:
+        verdict.add(verdict.missing, f"{error}")
+        return
+    except (FormatError, pa.ArrowException, OSError) as error:
+        verdict.add(verdict.corrupt, plain_text(str(error)))
+        return
+    if listed != verdict.samples:
+        said = f"samples.parquet has {listed} rows, the sidecars {verdict.samples} samples"
+        verdict.add(verdict.corrupt, said)
+    verdict.errors = failed
+    if verdict.planned_rows != listed + failed:
+        said = f"{verdict.planned_rows} rows planned, {listed} samples + {failed} errors listed"
+        verdict.add(verdict.missing, said)
+    if not_run:
+        verdict.add(verdict.missing, f"{not_run} rows were not run")
+    _check_index(verdict, index, tars)
+
+
+def _count_errors(path: Path) -> tuple[int, int]:
+    """Rows, and those that were never reached."""
+    rows, not_run = 0, 0
+    for batch in pq.ParquetFile(path).iter_batches(columns=["reason"]):
+        rows += batch.num_rows
+        not_run += batch.column(0).to_pylist().count(Reason.NOT_RUN)
+    return rows, not_run
+
+
+def _check_index(
+    verdict: Verdict, index: dict[str, Any], tars: Mapping[str, tuple[int, str]]
+) -> None:
+    try:
+        listed = {
+            shard["url"]: (shard["nsamples"], shard["sha256"]) for shard in index["shardlist"]
+        }
+        counted = index["counts"]["samples"]
+    except (KeyError, TypeError) as error:
+        verdict.add(verdict.corrupt, f"shardindex.json lacks {error}")
+        return
+    if not index.get("complete"):
+        verdict.add(verdict.missing, "shardindex.json is marked incomplete")
+    if counted != verdict.samples:
+        said = f"shardindex.json counts {counted} samples, the sidecars {verdict.samples}"
+        verdict.add(verdict.corrupt, said)
+    # A shard without a sample may be left out: readers of the ecosystem trip over empty tars.
+    expected = {url: facts for url, facts in tars.items() if facts[0]}
+    for url in sorted(expected.keys() | listed.keys()):
+        if listed.get(url, (0, "")) != expected.get(url, listed.get(url)):
+            verdict.add(verdict.corrupt, f"shardindex.json and the sidecar disagree about {url}")
+        elif url not in tars:
+            verdict.add(verdict.corrupt, f"shardindex.json lists {plain_text(str(url))!r}")
