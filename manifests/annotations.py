@@ -24,6 +24,7 @@ SPLIT_WORDS = {
     "testing": "test",
 }
 """Spellings of split names in columns, folders and file names -> ours."""
+_FOLDER_WORDS = SPLIT_WORDS.keys() - {"training", "testing"}  # 'training dog' is a class
 _PLACES = re.compile(r"(annotations?(/[^/]+)?|[^/]*|[^/]*/annotations?(/[^/]+)?)")
 
 
@@ -48,7 +49,7 @@ def split_of(*names: str) -> str | None:
     """Return the split that the first telling name speaks of: 'videos_val' -> 'val'."""
     for name in names:
         for token in re.split(r"[^a-z]+", name.lower()):
-            if token in SPLIT_WORDS:
+            if token in _FOLDER_WORDS:
                 return SPLIT_WORDS[token]
     return None
 

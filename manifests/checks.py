@@ -7,6 +7,7 @@ sentence names the rule, how many rows break it, and the first ten of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,7 @@ from manifests.keys import KEY_PATTERN
 
 Vocabularies = Mapping[str, Sequence[str]]
 """Data set name -> class names in the order of the class numbers."""
-_Mask = pa.ChunkedArray
+_Mask: TypeAlias = pa.ChunkedArray
 _MOST = 10
 
 
@@ -197,7 +198,9 @@ def _say(
         return []
     first = rows[:_MOST]
     inside = first if numbers is None else np.searchsorted(numbers, first)
-    shown = [f"row {row} (key {_key(table, int(at))})" for row, at in zip(first, inside, strict=True)]
+    shown = [
+        f"row {row} (key {_key(table, int(at))})" for row, at in zip(first, inside, strict=True)
+    ]
     more = f" and {len(rows) - _MOST:,} more" if len(rows) > _MOST else ""
     return [f"{rule}: {', '.join(shown)}{more}; {next_step}."]
 
@@ -214,13 +217,10 @@ def _numpy(values: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.int64]:
     return np.asarray(values.to_numpy(zero_copy_only=False))
 
 
+_REQUIRED = ("uri", "source_id", "group_id", "dataset", "pre_trimmed", "anchored")
 _CHECKS: list[tuple[tuple[str, ...], Callable[[pa.Table], list[str]]]] = [
     (("key",), _keys),
-    (
-        ("uri", "source_id", "group_id", "dataset", "pre_trimmed", "anchored")
-        + ("splits", "labels", "label_names"),
-        _required,
-    ),
+    ((*_REQUIRED, "splits", "labels", "label_names"), _required),
     (("start_s", "end_s"), _times),
     (("labels", "label_names"), _labels),
     (("face_xy",), _points),

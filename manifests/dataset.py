@@ -1,4 +1,4 @@
-"""What an adapter is made of: `Dataset` (the entry), `ScanOptions` (the wishes), `Report` (the facts).
+"""What an adapter is made of: `Dataset` (entry), `ScanOptions` (wishes) and `Report` (facts).
 
 An adapter is one function ``scan(root, options) -> (table, report)``. It walks nothing itself: it
 takes the listing from ``options.walk(root)`` (manifests/listing.py) and gives rows to
@@ -8,8 +8,8 @@ takes the listing from ``options.walk(root)`` (manifests/listing.py) and gives r
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,9 @@ class ScanOptions:
             if value is not None and not value > 0:
                 raise UsageError(f"{name} is {value}; expected a number of seconds above 0.")
         if self.hop_seconds is not None and self.window_seconds is None:
-            raise UsageError("--hop was given without --window; give both, e.g. --window 10 --hop 10.")
+            raise UsageError(
+                "--hop was given without --window; give both, e.g. --window 10 --hop 10."
+            )
         if self.label_set not in (31, 32):
             raise UsageError(f"label set {self.label_set} is unknown; expected 31 or 32.")
 
@@ -79,8 +81,8 @@ class Report:
     """Annotation rows whose file is not there; they stay rows and end as `missing_file`."""
     files_without_row: int = 0
     """Media files that no annotation row speaks of."""
-    unlabelled_kept: int = 0
-    """How many of `files_without_row` became rows without a label."""
+    kept_without_row: int = 0
+    """How many of `files_without_row` became rows, with no label but what their folder says."""
     duplicate_files: int = 0
     """Further copies of a clip that is already a row."""
     duplicate_rows: int = 0
@@ -113,10 +115,19 @@ class Report:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as plain JSON values (the vocabulary is a file of its own)."""
-        facts = asdict(self)
-        del facts["vocabulary"]
-        facts["classes"] = len(self.vocabulary)
-        return facts
+        facts = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "vocabulary"}
+        # plain dicts: dataclasses.asdict makes nonsense of a Counter
+        facts |= {"unknown_labels": dict(self.unknown_labels), "ignored": dict(self.ignored)}
+        return {**facts, "classes": len(self.vocabulary)}
+
+    @classmethod
+    def from_dict(cls, facts: Mapping[str, Any], vocabulary: list[str]) -> Report:
+        """Return the report that `as_dict` was made from."""
+        known = {name: value for name, value in facts.items() if name != "classes"}
+        report = cls(**known, vocabulary=vocabulary)
+        report.unknown_labels = Counter(report.unknown_labels)
+        report.ignored = Counter(report.ignored)
+        return report
 
     def lines(self) -> list[str]:
         """Return the report for a terminal: a table of splits, then what a user should know."""
@@ -142,7 +153,7 @@ class Report:
         return [
             ("rows without file (will end as missing_file)", self.missing_files),
             ("files without row", self.files_without_row),
-            ("  of these kept as unlabelled rows", self.unlabelled_kept),
+            ("  of these kept as rows", self.kept_without_row),
             ("duplicate files left out", self.duplicate_files),
             ("duplicate rows left out", self.duplicate_rows),
             ("replaced by repaired copies", self.replaced),
@@ -177,10 +188,10 @@ class Dataset:
     """True where the files may change from day to day (`folder`, `table`)."""
     options: tuple[str, ...] = ("annotations",)
     """Names of the `ScanOptions` fields that this adapter reads."""
+    generated: bool = False
+    """True where the scan itself makes the files (`demo`); ROOT need not exist then."""
     raw: str = ""
     """Folder below DATA/raw with the files, where that is not `name`."""
-    generated: bool = False
-    """True where no root is needed because the files are made by a command (`demo`)."""
 
     @property
     def raw_name(self) -> str:

@@ -20,7 +20,7 @@ from manifests import windows
 from manifests.columns import Row, table
 from manifests.dataset import Dataset, Report, ScanOptions
 from manifests.keys import folder_key
-from manifests.listing import Entry, Listing, to_uri
+from manifests.listing import Entry, Listing, printable, to_uri
 
 LICENCE = "your own files: their licence is yours to know"
 
@@ -29,7 +29,6 @@ def scan(root: Path, options: ScanOptions) -> tuple[pa.Table, Report]:
     """Make one row per file below `root`, or per window of it."""
     listing = options.walk(root)
     report = Report("folder", LICENCE, ignored=listing.ignored.copy())
-    # non-UTF-8 folder names are labels too: their undecodable bytes are shown as the sign for it
     report.vocabulary = sorted({label for e in listing.files if (label := _label(e)) is not None})
     rows = _rows(listing, report.vocabulary)
     if options.window_seconds is not None:
@@ -60,7 +59,7 @@ def _rows(listing: Listing, vocabulary: list[str]) -> Iterator[Row]:
 
 def _label(entry: Entry) -> str | None:
     first, slash, _ = entry.path.partition("/")
-    return first.encode("utf-8", "surrogateescape").decode("utf-8", "replace") if slash else None
+    return printable(first) if slash else None
 
 
 FOLDER = Dataset(

@@ -1,6 +1,6 @@
 """Names that are safe in shards: keys are built from ids or slugged from paths.
 
-WebDataset splits a sample's name at the first dot, so a key has none; see architecture.md §2 and §3.
+WebDataset splits a sample's name at the first dot, so a key has none.
 """
 
 from __future__ import annotations

@@ -21,9 +21,12 @@ SIDE_KINDS = frozenset({".txt", ".json", ".csv", ".align"})
 UNFINISHED = frozenset({".part", ".ytdl"})
 """What an interrupted download leaves."""
 VIDEO_KINDS = frozenset(
-    ".mp4 .m4v .mov .mkv .webm .avi .flv .3gp .3g2 .mj2 .mpg .mpeg .ts .mts .vob .ogv".split()
+    [".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".flv", ".3gp", ".3g2", ".mj2"]
+    + [".mpg", ".mpeg", ".ts", ".mts", ".vob", ".ogv"]
 )
-AUDIO_KINDS = frozenset(".wav .flac .mp3 .m4a .aac .ogg .oga .opus .mp2".split())
+"""Extensions of video files."""
+AUDIO_KINDS = frozenset([".wav", ".flac", ".mp3", ".m4a", ".aac", ".ogg", ".oga", ".opus", ".mp2"])
+"""Extensions of sound files."""
 _BYTES_PREFIX = "bytes:"
 
 
@@ -37,7 +40,7 @@ class Entry(NamedTuple):
     mtime_ns: int
     """Time of the last change, in nanoseconds."""
     kind: str
-    """`file`, `link` (symbolic link to a file or to nothing) or `special` (FIFO, socket, device)."""
+    """`file`, `link` (to a file or to nothing) or `special` (FIFO, socket, device)."""
 
     @property
     def suffix(self) -> str:
@@ -79,7 +82,7 @@ def walk(root: Path) -> Listing:
     Linked folders are followed once, and only where they stay inside the root.
     """
     listing = Listing(root)
-    inside = os.path.realpath(root) + os.sep
+    inside = os.path.join(os.path.realpath(root), "")  # "/" stays "/"
     linked: set[str] = set()
     pending = [""]
     while pending:
@@ -116,6 +119,11 @@ def from_uri(uri: str) -> str:
     if uri.startswith(_BYTES_PREFIX):
         return os.fsdecode(unquote_to_bytes(uri[len(_BYTES_PREFIX) :]))
     return uri
+
+
+def printable(path: str) -> str:
+    """Return a path for people and labels: bytes that are no UTF-8 become the sign for that."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _read_folder(listing: Listing, folder: str, inside: str, linked: set[str]) -> list[str]:

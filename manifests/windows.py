@@ -104,7 +104,7 @@ def _end(root: Path, row: Row) -> float | None:
 
 
 def _inside(root: Path, path: str) -> bool:
-    return os.path.realpath(path).startswith(os.path.realpath(root) + os.sep)
+    return os.path.realpath(path).startswith(os.path.join(os.path.realpath(root), ""))
 
 
 def _starts(begin: float, end: float, window: float, hop: float) -> list[float]:

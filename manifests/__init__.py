@@ -1,0 +1,96 @@
+"""WHAT there is: raw videos and official annotations become a manifest, one Parquet row per sample.
+
+    python -m manifests datasets
+    python -m manifests build --dataset kinetics --root /data/kinetics
+
+The way of the data: `listing.walk` lists the files, an adapter joins them with its annotations and
+gives rows to `columns.table`, `build` checks, counts and writes them (`schema.write`); the pipeline
+reads them back (`schema.read`).
+
+| file | holds |
+|---|---|
+| `build.py` | `build` and `ensure`: from a folder to a manifest file |
+| `schema.py`, `columns.py`, `checks.py` | the file, its columns, what makes it valid |
+| `dataset.py` | `Dataset`, `ScanOptions`, `Report`: what an adapter is made of |
+| `listing.py`, `annotations.py`, `records.py` | reading folders, annotation files, tables |
+| `clips.py`, `join.py` | names of web-video clips, and joining them with annotation rows |
+| `keys.py`, `windows.py`, `errors.py` | names, windows of long recordings, `UsageError` |
+| all others | one adapter a file |
+
+To add a data set, write `manifests/NAME.py` with ``scan(root, options) -> (table, report)`` and a
+`Dataset`, and add its line to `DATASETS` below. A private one needs no fork: put the same into a
+package of your own that adds to `manifests.DATASETS`, and name it in GLAV_PLUGINS.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+from dataclasses import replace
+
+from manifests.audioset import AUDIOSET
+from manifests.avspeech import AVSPEECH
+from manifests.dataset import Dataset, Report, ScanOptions
+from manifests.demo import DEMO
+from manifests.errors import UsageError
+from manifests.folder import FOLDER
+from manifests.grid import GRID
+from manifests.kinetics import KINETICS400, KINETICS600, KINETICS700
+from manifests.kinetics_sounds import KINETICS_SOUNDS
+from manifests.table import TABLE
+from manifests.vggsound import VGGSOUND
+
+__all__ = ["ALIASES", "DATASETS", "Dataset", "Report", "ScanOptions", "UsageError", "dataset"]
+
+DATASETS: dict[str, Dataset] = {
+    "kinetics400": KINETICS400,
+    "kinetics600": KINETICS600,
+    "kinetics700": KINETICS700,
+    "avspeech": AVSPEECH,
+    "audioset": AUDIOSET,
+    "vggsound": VGGSOUND,
+    "kinetics_sounds": KINETICS_SOUNDS,
+    "grid": GRID,
+    "folder": FOLDER,
+    "table": TABLE,
+    "demo": replace(DEMO, generated=True),
+}
+"""Canonical name -> data set."""
+
+ALIASES: dict[str, str] = {
+    "kinetics": "kinetics400",
+    "k400": "kinetics400",
+    "k600": "kinetics600",
+    "k700": "kinetics700",
+    "ks": "kinetics_sounds",
+    "vgg_sound": "vggsound",
+}
+"""Other spellings -> canonical name; case and `-` for `_` need no entry."""
+
+
+def dataset(name: str) -> Dataset:
+    """Return a data set by name or alias, after importing the packages named in GLAV_PLUGINS.
+
+    Raises:
+        UsageError: nobody knows the name; the message lists those known.
+    """
+    _import_plugins()
+    wanted = name.strip().lower().replace("-", "_")
+    wanted = ALIASES.get(wanted, wanted)
+    if wanted in DATASETS:
+        return DATASETS[wanted]
+    close = difflib.get_close_matches(wanted, [*DATASETS, *ALIASES], n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    raise UsageError(f"unknown data set {name!r}; known: {', '.join(sorted(DATASETS))}.{hint}")
+
+
+def _import_plugins() -> None:
+    for package in filter(None, map(str.strip, os.environ.get("GLAV_PLUGINS", "").split(","))):
+        try:
+            importlib.import_module(package)
+        except ImportError as error:
+            raise UsageError(
+                f"GLAV_PLUGINS names {package!r}, which cannot be imported ({error}); expected a "
+                "package on PYTHONPATH. Install it or correct the variable."
+            ) from error

@@ -1,0 +1,113 @@
+"""`python -m manifests`: build a manifest, check one, or list the data sets known.
+
+Exit codes: 0 done, 2 the input or the command line is wrong.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+import manifests
+from manifests import build, schema
+from manifests.dataset import ScanOptions
+from manifests.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Build:
+    """Scan a data set as it lies, join the official annotations, write the manifest."""
+
+    dataset: str
+    """Name of the data set; `python -m manifests datasets` lists them."""
+    root: Path | None = None
+    """Folder with the files; default: DATA/raw/NAME."""
+    out: Path | None = None
+    """Manifest to write; default: DATA/manifests/NAME.parquet."""
+    data: Path = Path("data")
+    """Folder of the default paths."""
+    annotations: Path | None = None
+    """Annotation file, or folder with annotation files; default: looked for in ROOT."""
+    table: Path | None = None
+    """CSV, JSONL or Parquet file with one row per clip (data set 'table')."""
+    window: float | None = None
+    """Cut long recordings into windows of so many seconds ('folder' and 'table')."""
+    hop: float | None = None
+    """Seconds between the starts of two windows; default: the window's length."""
+    label_set: int = 32
+    """Classes of Kinetics-Sounds, 31 or 32."""
+
+    def run(self) -> int:
+        """Build and print the report."""
+        entry = manifests.dataset(self.dataset)
+        root = self.root
+        if root is None and self.table is None:
+            root = build.default_root(entry.name, self.data)
+        out = self.out or build.default_out(entry.name, self.data)
+        options = ScanOptions(
+            annotations=self.annotations,
+            table=self.table,
+            window_seconds=self.window,
+            hop_seconds=self.hop,
+            label_set=self.label_set,
+        )
+        _, report = build.build(entry.name, root, out, options)
+        print("\n".join(report.lines()))
+        print(f"  manifest: {out}")
+        print(
+            f"next: make shards DATASET={entry.name}" + (f" ROOT={self.root}" if self.root else "")
+        )
+        return 0
+
+
+@dataclass(frozen=True)
+class Validate:
+    """Check a manifest file and say what is wrong with it."""
+
+    file: Annotated[Path, tyro.conf.Positional]
+    """Parquet file."""
+
+    def run(self) -> int:
+        """Validate and print the sentences."""
+        table = schema.read(self.file)
+        names = table["dataset"].unique().to_pylist()
+        known = {name: schema.read_labels(self.file, name) for name in names}
+        vocabularies = {name: classes for name, classes in known.items() if classes is not None}
+        problems = schema.validate(table, vocabularies)
+        for text in schema.warnings(table):
+            print(f"warning: {text}")
+        if problems:
+            raise UsageError(f"{self.file} is not valid:\n" + "\n".join(problems))
+        print(f"{self.file}: {len(table):,} rows, valid")
+        return 0
+
+
+@dataclass(frozen=True)
+class Datasets:
+    """List the data sets known."""
+
+    def run(self) -> int:
+        """Print name, content, scale and licence."""
+        for name, entry in manifests.DATASETS.items():
+            print(f"{name:<16} {entry.what}\n{'':<16} {entry.scale}\n{'':<16} {entry.licence}")
+        aliases = ", ".join(f"{alias} = {name}" for alias, name in manifests.ALIASES.items())
+        print(f"also understood: {aliases}")
+        return 0
+
+
+def main() -> int:
+    """Run the command line; return the exit code."""
+    command = tyro.cli(Build | Validate | Datasets, prog="python -m manifests")
+    try:
+        return int(command.run())
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,206 @@
+"""From a folder to a manifest file: `build` makes one, `ensure` makes one only if it has to.
+
+Both print nothing; the report says everything, and whatever the user can put right is a
+`UsageError` that teaches: what the data set is, which layouts are understood, what to type next.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+
+import manifests
+from manifests import schema
+from manifests.dataset import Dataset, Report, ScanOptions
+from manifests.errors import UsageError
+from manifests.listing import Listing, fingerprint, walk
+from manifests.table import root_of
+
+
+class Built(NamedTuple):
+    """A manifest that is true now."""
+
+    table: pa.Table
+    """Its rows, in the order of the file."""
+    report: Report
+    """What the scan found, now or when the manifest was made."""
+    root: Path
+    """Folder that relative uris start from."""
+    rebuilt: bool
+    """False: the file on the disk was still true."""
+
+
+def build(
+    name: str, root: Path | None, out: Path, options: ScanOptions | None = None
+) -> tuple[pa.Table, Report]:
+    """Scan a data set and write its manifest.
+
+    Args:
+        name: data set, canonical or alias.
+        root: folder with the files; None only for `table`, whose paths then decide.
+        out: the Parquet file to write; class names go to labels/NAME.json beside it.
+        options: see `ScanOptions`.
+
+    Raises:
+        UsageError: nothing usable is at `root`, or an annotation file is wrong.
+    """
+    built = _build(manifests.dataset(name), root, out, options or ScanOptions())
+    return built.table, built.report
+
+
+def ensure(name: str, root: Path | None, out: Path, options: ScanOptions | None = None) -> Built:
+    """Return the manifest `out`, made anew if files, annotations or options are other ones.
+
+    Data sets with `rescan_always` are always made anew. Arguments as for `build`.
+    """
+    dataset, options = manifests.dataset(name), options or ScanOptions()
+    if dataset.rescan_always or not out.is_file():
+        return _build(dataset, root, out, options)
+    root, options = _prepared(dataset, root, options)
+    if not _is_true(dataset, root, out, options):
+        return _build(dataset, root, out, options)
+    vocabulary = schema.read_labels(out, dataset.name) or []
+    report = Report.from_dict(schema.read_facts(out).report, vocabulary)
+    return Built(schema.read(out), report, root, rebuilt=False)
+
+
+def default_root(name: str, data: Path = Path("data")) -> Path:
+    """Return where a data set's files are expected: DATA/raw/NAME."""
+    return data / "raw" / manifests.dataset(name).raw_name
+
+
+def default_out(name: str, data: Path = Path("data")) -> Path:
+    """Return where a data set's manifest goes: DATA/manifests/NAME.parquet."""
+    return data / "manifests" / f"{manifests.dataset(name).name}.parquet"
+
+
+def teach(dataset: Dataset, problem: str) -> str:
+    """Return a problem, followed by all that somebody needs who has never seen the data set."""
+    lines = [problem, "", f"{dataset.title}: {dataset.what} Size: {dataset.scale}.", ""]
+    lines += ["Files are understood in these places:", *_indented(dataset.layouts), ""]
+    if dataset.annotations:
+        lines += ["Annotations:", *_indented(dataset.annotations), ""]
+    lines += [f"Licence: {dataset.licence}.", "", "Then type one of:"]
+    target = "--table my.csv [--root FOLDER]" if "table" in dataset.options else "--root FOLDER"
+    make = "TABLE=my.csv" if "table" in dataset.options else "ROOT=FOLDER"
+    lines += _indented(f"make shards DATASET={dataset.name} {make}")
+    lines += _indented(f"python -m manifests build --dataset {dataset.name} {target}")
+    return "\n".join(lines)
+
+
+def _build(dataset: Dataset, root: Path | None, out: Path, options: ScanOptions) -> Built:
+    root, options = _prepared(dataset, root, options)
+    assert options.listing is not None
+    try:
+        table, report = dataset.scan(root, options)
+    except OSError as error:
+        raise UsageError(f"{error.filename or root} cannot be read: {error.strerror}.") from error
+    if dataset.generated:
+        options = replace(options, listing=walk(root))
+    report.count(table)
+    report.warnings = schema.warnings(table)
+    _check(dataset, root, table, report)
+    labels = report.vocabulary
+    problems = schema.validate(table, {dataset.name: labels} if labels else None)
+    if problems:
+        raise UsageError(f"the manifest of {dataset.name} would be wrong:\n" + "\n".join(problems))
+    try:
+        _write(dataset, root, table, out, options, report)
+    except OSError as error:
+        raise UsageError(f"the manifest {out} cannot be written: {error.strerror}.") from error
+    return Built(schema.read(out), report, root, rebuilt=True)
+
+
+def _write(
+    dataset: Dataset, root: Path, table: pa.Table, out: Path, options: ScanOptions, report: Report
+) -> None:
+    schema.write(
+        table,
+        out,
+        labels={dataset.name: report.vocabulary} if report.vocabulary else None,
+        root=root,
+        fingerprint=_fingerprint(options),
+        report=report.as_dict(),
+        options=options.as_dict(),
+    )
+
+
+def _prepared(
+    dataset: Dataset, root: Path | None, options: ScanOptions
+) -> tuple[Path, ScanOptions]:
+    """Check what can be checked before a scan, and list the root once."""
+    _check_options(dataset, options)
+    if root is None:
+        if "table" not in dataset.options or options.table is None:
+            raise UsageError(teach(dataset, f"No folder was given for {dataset.name}."))
+        root = root_of(options.table)
+    if dataset.generated:
+        root.mkdir(parents=True, exist_ok=True)
+    if not root.is_dir():
+        what = "is a file, not a folder" if root.exists() else "does not exist"
+        raise UsageError(teach(dataset, f"The folder {root} {what}."))
+    if options.listing is None:
+        # a table names its files itself: what else lies around is not its business
+        listing = Listing(root) if "table" in dataset.options else walk(root)
+        options = replace(options, listing=listing)
+    return root, options
+
+
+def _check_options(dataset: Dataset, options: ScanOptions) -> None:
+    """Refuse wishes that the data set's adapter would not hear, and files that are not there."""
+    default = ScanOptions()
+    for name in ("annotations", "table", "window_seconds", "hop_seconds", "label_set"):
+        if name not in dataset.options and getattr(options, name) != getattr(default, name):
+            heard = ", ".join(dataset.options) or "none"
+            raise UsageError(
+                f"the data set {dataset.name} has no option {name} (given: "
+                f"{getattr(options, name)}); it has: {heard}. Leave it out."
+            )
+    for name in ("annotations", "table"):
+        path = getattr(options, name)
+        if path is not None and not path.exists():
+            raise UsageError(f"--{name} {path} does not exist; give the path of a file or folder.")
+
+
+def _check(dataset: Dataset, root: Path, table: pa.Table, report: Report) -> None:
+    """Refuse a scan that found no file at all: the folder is the wrong one."""
+    if report.rows > report.missing_files:
+        return
+    seen = ", ".join(f"{kind}: {n:,}" for kind, n in sorted(report.ignored.items())) or "nothing"
+    problem = f"No file of {dataset.name} was recognised in {root} (seen there: {seen})."
+    if report.rows:
+        first = table["uri"][0].as_py()
+        problem = (
+            f"None of the {report.rows:,} files that {dataset.name} speaks of is in {root}; the "
+            f"first one looked for is {first}."
+        )
+    if report.files_without_row:
+        problem += f" {report.files_without_row:,} files belong to no annotation row."
+    raise UsageError(teach(dataset, problem))
+
+
+def _is_true(dataset: Dataset, root: Path, out: Path, options: ScanOptions) -> bool:
+    """Return True if a manifest was made from these files with these options."""
+    try:
+        facts = schema.read_facts(out)
+    except UsageError:
+        return False  # of another version, or damaged: made anew
+    return (
+        facts.root == str(root.absolute())
+        and facts.fingerprint == _fingerprint(options)
+        and facts.options == options.as_dict()
+        and facts.report.get("dataset") == dataset.name
+    )
+
+
+def _fingerprint(options: ScanOptions) -> str:
+    assert options.listing is not None
+    given = (options.annotations, options.table)
+    return fingerprint(options.listing, [path for path in given if path is not None])
+
+
+def _indented(text: str) -> list[str]:
+    return [f"  {line}" for line in text.splitlines()]
