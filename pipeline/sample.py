@@ -1,0 +1,262 @@
+"""One file and its windows -> samples. What a sample contains is decided here and nowhere else.
+
+    Item (file, rows) -> packets -> sound and pictures on one grid a window -> members as bytes
+
+A file is opened once however many windows are cut from it. Every row comes back exactly once, as
+`Made` or as `Failed`.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from fractions import Fraction
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pipeline.clip import Clip, Source, SourceFacts
+from pipeline.clock import Grid, Window, grid_for
+from pipeline.config import Limits, ShardConfig
+from pipeline.errors import ClipError, Reason
+from pipeline.item import Failed, Item, Made, Opened, Outcome, Row
+from pipeline.media import Media, Packets, open_media, resolve
+from pipeline.sound import Sound, decode_sound
+from pipeline.video import Decoder, Timeline, nothing_decoded, show, timeline
+
+GROUP_SECONDS = 120
+"""Windows are decoded together while they span no more than this, which bounds memory."""
+SOUND_MARGIN_SECONDS = Fraction(1, 4)
+HASHED_BYTES = 1 << 30
+"""Larger files are not hashed: reading all of a long recording for one window costs too much."""
+
+def outcomes(item: Item, config: ShardConfig, limits: Limits) -> Iterator[Outcome | Opened]:
+    """Cut one file into samples: first `Opened`, if it opens, then one outcome a row."""
+    left = set(range(len(item.rows)))
+    try:
+        with ExitStack() as stack:
+            file = stack.enter_context(_open(item, config, limits))
+            yield Opened(file.seconds_wanted)
+            for group in file.groups():
+                for outcome in _group_outcomes(file, group):
+                    left.discard(outcome.index)
+                    yield outcome
+    except ClipError as error:
+        yield from (Failed(index, error) for index in sorted(left))
+    except MemoryError:
+        error = ClipError(Reason.OUT_OF_MEMORY, "memory limit of the child reached", "child")
+        yield from (Failed(index, error) for index in sorted(left))
+
+
+def _open(item: Item, config: ShardConfig, limits: Limits) -> "_File":
+    """Open the item's file, and its separate sound file if it has one.
+
+    Raises:
+        ClipError: it cannot be opened, or lacks a stream that every one of its rows needs.
+    """
+    row = item.rows[0]
+    if row.get("container"):
+        raise ClipError(
+            Reason.UNSUPPORTED_FORMAT, f"{row['container']}: unpack the archive first", "path"
+        )
+    return _File(item, config, limits)
+
+
+class _File:
+    """An open file with the grids of its rows; a context manager."""
+
+    def __init__(self, item: Item, config: ShardConfig, limits: Limits) -> None:
+        self.item = item
+        self.config = config
+        self.limits = limits
+        self.path = resolve(Path(item.root), item.uri)
+        self._stack = ExitStack()
+
+    def __enter__(self) -> "_File":
+        self.media = self._stack.enter_context(open_media(self.path, self.limits))
+        self.sound_media = self.media
+        if audio_uri := self.item.rows[0].get("audio_uri"):
+            path = resolve(Path(self.item.root), audio_uri)
+            self.sound_media = self._stack.enter_context(open_media(path, self.limits))
+        if self.config.stores_frames and self.media.video is None:
+            raise ClipError(Reason.NO_VIDEO, "there is no video stream", "open")
+        if self.media.video is None and self.sound_media.audio is None:
+            raise ClipError(Reason.NO_AUDIO, "there is neither picture nor sound", "open")
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stack.close()
+
+    @cached_property
+    def start(self) -> Fraction:
+        """Earliest stream start: the zero of the rows' times."""
+        return self.media.start
+
+    def window(self, row: Row) -> Window:
+        """A row's window on the container's clock."""
+        end = None if row["end_s"] is None else self.start + _micros(row["end_s"])
+        return Window(self.start + _micros(row["start_s"] or 0), end, bool(row["anchored"]))
+
+    @property
+    def seconds_wanted(self) -> float:
+        """Media seconds the rows ask for; the header's word where a row is open-ended."""
+        whole = float(self.media.duration_seconds or 0)
+        return sum(
+            whole if row["end_s"] is None else row["end_s"] - (row["start_s"] or 0)
+            for row in self.item.rows
+        )
+
+    def groups(self) -> list[list[int]]:
+        """Row indices decoded together, in order of time."""
+        windows = [self.window(row) for row in self.item.rows]
+        groups: list[list[int]] = []
+        for index in sorted(range(len(windows)), key=lambda i: windows[i].start):
+            window = windows[index]
+            first = windows[groups[-1][0]] if groups else None
+            joins = first is not None and window.end is not None and first.end is not None
+            if joins and window.end - first.start <= GROUP_SECONDS:  # type: ignore[operator,union-attr]
+                groups[-1].append(index)
+            else:
+                groups.append([index])
+        return groups
+
+    @cached_property
+    def sha1(self) -> str | None:
+        """Hash of the whole file."""
+        if self.path.stat().st_size > HASHED_BYTES:
+            return None
+        with open(self.path, "rb") as file:
+            return hashlib.file_digest(file, "sha1").hexdigest()
+
+
+def _micros(seconds: float) -> Fraction:
+    """Manifest times are doubles; what they mean is whole microseconds."""
+    return Fraction(round(seconds * 1_000_000), 1_000_000)
+
+
+def _group_outcomes(file: _File, group: Sequence[int]) -> Iterator[Outcome]:
+    """The outcomes of rows that are decoded together."""
+    windows = [file.window(file.item.rows[index]) for index in group]
+    ends = [window.end for window in windows]
+    start = min(window.start for window in windows)
+    end = None if None in ends else max(end for end in ends if end is not None)
+    stretch = _Stretch(file, start, end)
+    clips: list[tuple[int, Clip]] = []
+    for index, window in zip(group, windows, strict=True):
+        try:
+            clips.append((index, stretch.clip(file.item.rows[index], window)))
+        except ClipError as error:
+            yield Failed(index, error)
+    if clips:
+        yield from stretch.render(clips)
+
+
+class _Stretch:
+    """The packets, sound and timeline of the windows that are decoded together."""
+
+    def __init__(self, file: _File, start: Fraction, end: Fraction | None) -> None:
+        self._file = file
+        parts = file.media.read(start, end)
+        self._check_not_cut_short(parts, start, end)
+        self.sound = self._decode_sound(parts, start, end)
+        self.video: Packets | None = parts.get("video") if file.config.stores_frames else None
+        self.line: Timeline | None = timeline(self.video) if self.video else None
+
+    def _decode_sound(
+        self, parts: dict[str, Packets], start: Fraction, end: Fraction | None
+    ) -> Sound | None:
+        file = self._file
+        channels = max(1, file.config.waveform_channels)
+        since, until = start - SOUND_MARGIN_SECONDS, None
+        if end is not None:
+            until = end + SOUND_MARGIN_SECONDS
+        if file.sound_media is file.media:
+            part = parts.get("audio")
+            return decode_sound(part, channels, since, until) if part else None
+        shift = file.sound_media.start - file.start
+        other_end = None if until is None else until + shift
+        part = file.sound_media.read(start + shift, other_end).get("audio")
+        sound = decode_sound(part, channels, since + shift, other_end) if part else None
+        return sound and replace(sound, first=sound.first - round(shift * sound.rate_hz))
+
+    def _check_not_cut_short(
+        self, parts: dict[str, Packets], start: Fraction, end: Fraction | None
+    ) -> None:
+        """Refuse a file whose header promises more than twice what is there."""
+        promised = self._file.media.duration_seconds
+        if promised is None or not all(part.complete for part in parts.values()):
+            return
+        stamps = [
+            (packet.pts + (packet.duration or 0)) * packet.time_base
+            for part in parts.values()
+            for packet in part.packets
+            if packet.pts is not None
+        ]
+        covered = max(stamps, default=self._file.start) - self._file.start
+        wanted = promised if end is None else min(end - self._file.start, promised)
+        if 2 * covered < promised and covered < wanted:
+            detail = f"the header promises {float(promised):.1f} s, packets cover {float(covered):.1f} s"
+            raise ClipError(Reason.TRUNCATED, detail, "open")
+
+    def clip(self, row: Row, window: Window) -> Clip:
+        """The clip of one row, its grid laid.
+
+        Raises:
+            ClipError: the row cannot become a sample.
+        """
+        config, limits = self._file.config, self._file.limits
+        if self.sound is None and not window.anchored:
+            raise self._mute()
+        if self.line is None and self.sound is None:
+            raise self._mute()
+        grid = grid_for(
+            window,
+            config.fps,
+            video=self.line.extent if self.line else None,
+            audio=self.sound.extent if self.sound else None,
+            picture_times=self.line.times if self.line else (),
+            time_base=self.line.time_base if self.line else Fraction(1, self.sound.rate_hz),  # type: ignore[union-attr]
+        )
+        seconds = grid.frames / grid.fps
+        if not window.anchored and seconds < config.min_seconds:
+            detail = f"{float(seconds):.2f} s of picture and sound; at least {config.min_seconds} s"
+            raise ClipError(Reason.TOO_SHORT, detail, "sample")
+        if seconds > limits.max_clip_seconds:
+            detail = f"{float(seconds):.0f} s; at most {limits.max_clip_seconds:g} s, see --window"
+            raise ClipError(Reason.TOO_LONG, detail, "sample")
+        return Clip(config, row, window, grid, self._source(grid))
+
+    def _mute(self) -> ClipError:
+        if self._file.sound_media.audio is None:
+            return ClipError(Reason.NO_AUDIO, "there is no sound stream", "audio")
+        return ClipError(Reason.DECODE_ERROR, "no block of the sound could be decoded", "audio")
+
+    def _source(self, grid: Grid) -> Source:
+        facts = SourceFacts.of(self._file.media, self._file.path, self._file.item.uri)
+        return Source(facts, self.sound, self.line)
+
+    def render(self, clips: Sequence[tuple[int, Clip]]) -> Iterator[Outcome]:
+        """Decode the pictures of all clips in one pass; clips come out as they are complete."""
+        if self.video is None or self.line is None:
+            yield from (self._finish(index, clip, 0) for index, clip in clips)
+            return
+        grids = [clip.grid for _, clip in clips]
+        decoder = Decoder(
+            self.video, self.line.wanted(grids), max_pixels=self._file.limits.max_pixels
+        )
+        for shown in show(decoder, self.line, grids):
+            index, clip = clips[shown.grid]
+            clip.see(shown.k, shown.frame, shown.pts * self.line.time_base)
+            if shown.k == clip.grid.frames - 1:
+                yield self._finish(index, clip, decoder.bad)
+        if decoder.decoded == 0:
+            raise nothing_decoded(self.video, decoder.bad)
+
+    def _finish(self, index: int, clip: Clip, bad_packets: int) -> Outcome:
+        bad_sound = self.sound.bad_packets if self.sound else 0
+        try:
+            members, facts = clip.finish(bad_packets + bad_sound, self._file.sha1)
+        except ClipError as error:
+            return Failed(index, error)
+        return Made(index, members, facts)
+
