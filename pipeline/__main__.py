@@ -1,0 +1,227 @@
+"""`python -m pipeline COMMAND`: raw videos to verified shards, and looking at them.
+
+    python -m pipeline shards --dataset kinetics        make shards (resumes by itself)
+    python -m pipeline peek data/shards/kinetics400-glcm --html peek.html
+
+Exit codes: 0 complete, 2 usage, manifest or configuration, 3 incomplete, 4 output locked by another
+job, 5 corrupt shards found.
+"""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from manifests.errors import UsageError
+from pipeline.options import ShardsOptions
+
+USAGE, INCOMPLETE, LOCKED, CORRUPT = 2, 3, 4, 5
+
+Out = Annotated[Path, tyro.conf.Positional]
+
+
+def shards(options: Annotated[ShardsOptions, tyro.conf.arg(name="")]) -> int:
+    """Make the shards of a data set, or what is missing of them.
+
+    Plans, decodes, commits and indexes; run the same command again after any interruption.
+    """
+    from pipeline.make import make_shards
+
+    outcome = make_shards(options, say)
+    say(*outcome.lines)
+    return outcome.exit_code
+
+
+def plan(options: Annotated[ShardsOptions, tyro.conf.arg(name="")]) -> int:
+    """Say what `shards` would do: samples, shards, bytes, core-hours, rows that will fail."""
+    import tempfile
+
+    from pipeline.estimate import plan_lines
+    from pipeline.make import job_options, wish
+
+    with tempfile.TemporaryDirectory() as scratch:
+        rows = wish(options, Path(scratch), say)
+        say(*plan_lines(rows, job_options(options).limits))
+    return 0
+
+
+def finalize(out: Out, /, partial: bool = False) -> int:
+    """Write index, tables and report once the tasks of a job array are through.
+
+    Args:
+        out: folder of a shard set.
+        partial: write an index marked incomplete, so that training can start.
+    """
+    from pipeline.make import finalize_folder
+
+    outcome = finalize_folder(out, partial=partial)
+    say(*outcome.lines)
+    return outcome.exit_code
+
+
+def status(out: Out, /, as_json: Annotated[bool, tyro.conf.arg(name="json")] = False) -> int:
+    """Say how far a shard set is, from its sidecars alone.
+
+    Args:
+        out: folder of a shard set.
+        as_json: machine-readable.
+    """
+    from pipeline.status import status as read_status, status_lines
+
+    state = read_status(out)
+    say(json.dumps(state.as_dict()) if as_json else "\n".join(status_lines(state)))
+    return 0
+
+
+def verify(out: Out, /, deep: bool = False, workers: int | None = None) -> int:
+    """Check ledger, counts, sizes and hashes of a shard set.
+
+    Args:
+        out: folder of a shard set.
+        deep: also decode every sample, as the trainer does.
+        workers: processes; default: the usable cores.
+    """
+    from pipeline.host import usable_cores
+    from pipeline.verify import verify as run_verify
+
+    verdict = run_verify(out, deep, workers=workers or usable_cores())
+    say(*verdict.lines())
+    return int(verdict.exit_code)
+
+
+def peek(
+    out: Out,
+    keys: Annotated[tuple[str, ...], tyro.conf.Positional] = (),
+    /,
+    html: Path | None = None,
+    count: int = 8,
+) -> int:
+    """Show samples: frames, face, lips, mel and sound in step.
+
+    Args:
+        out: folder of a shard set.
+        keys: which samples; default: some, spread over the set.
+        html: write one self-contained page instead of a summary.
+        count: how many samples when no key is given.
+    """
+    from pipeline.listen import source_sound_of
+    from pipeline.peek import peek as run_peek
+
+    say(*run_peek(out, list(keys), html=html, count=count, sound_of=source_sound_of(out)))
+    return 0
+
+
+def errors(out: Out, /, reason: str | None = None, most: int = 20) -> int:
+    """Say why rows have no sample.
+
+    Args:
+        out: folder of a shard set.
+        reason: only this reason.
+        most: how many rows to list.
+    """
+    from pipeline.make import error_lines
+
+    say(*error_lines(out, reason, most))
+    return 0
+
+
+def retry(out: Out, /, reason: str, executor: str = "ray", workers: int | None = None) -> int:
+    """Make the shards again that have rows which failed for one reason.
+
+    Args:
+        out: folder of a shard set.
+        reason: timeout, crash, missing_file, ...
+        executor: ray or local.
+        workers: clips decoded at the same time.
+    """
+    from pipeline.make import job_options, retry as run_retry
+
+    job = job_options(ShardsOptions("folder", executor=executor, workers=workers))
+    outcome = run_retry(out, reason, job, say)
+    say(*outcome.lines)
+    return outcome.exit_code
+
+
+def report(out: Out, /) -> int:
+    """Write the report page of a shard set again.
+
+    Args:
+        out: folder of a shard set.
+    """
+    from pipeline.make import write_page
+
+    say(f"Report: {write_page(out)}")
+    return 0
+
+
+def doctor() -> int:
+    """Check libraries, model files, codecs, Ray and disk; say what is missing and how to get it."""
+    from pipeline.doctor import doctor as run_doctor
+
+    findings = run_doctor()
+    say(*findings.lines())
+    return int(findings.exit_code)
+
+
+COMMANDS = {
+    command.__name__: command
+    for command in (shards, plan, status, finalize, verify, peek, errors, retry, report, doctor)
+}
+
+
+def say(*lines: str) -> None:
+    """Print for the user, at once."""
+    for line in lines:
+        print(line, flush=True)
+
+
+def main() -> None:
+    """Run one command and leave with its exit code."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        sys.exit(tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="python -m pipeline"))
+    except UsageError as error:
+        sys.exit(_fail(str(error), USAGE))
+    except KeyboardInterrupt as stop:
+        number = stop.args[0] if stop.args else int(signal.SIGINT)
+        sys.exit(_fail("stopped; run the same command again to go on", 128 + number))
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `... | head` is enough
+    except Exception as error:
+        sys.exit(_fail_by_kind(error))
+
+
+def _interrupt(number: int, _frame: object) -> None:
+    """Treat SIGTERM like Ctrl-C, remembering which it was."""
+    raise KeyboardInterrupt(number)
+
+
+def _fail_by_kind(error: Exception) -> int:
+    """The exit codes of errors whose modules are loaded only by the commands that raise them."""
+    from pipeline.errors import ShardError
+    from pipeline.format import FormatError
+    from pipeline.lock import LockedError
+    from pipeline.outputs import NotFinishedError
+
+    if isinstance(error, LockedError):
+        return _fail(str(error), LOCKED)
+    if isinstance(error, FormatError):
+        return _fail(str(error), CORRUPT)
+    if isinstance(error, ShardError):
+        return _fail(str(error), INCOMPLETE)
+    if isinstance(error, NotFinishedError):
+        return _fail(str(error), USAGE)
+    raise error
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""`pipeline plan`: what a job would do, found out by making a few clips and throwing them away."""
+
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.config import Limits, ShardConfig
+from pipeline.item import Item, Made
+from pipeline.plan import PlanPart, plan_rows
+from pipeline.prepare import Wish
+from pipeline.sandbox import Sandbox
+
+PROBED_FILES = 6
+
+
+@dataclass
+class Probe:
+    """What a few clips cost and gave."""
+
+    clips: int = 0
+    work_seconds: float = 0.0
+    stored_seconds: float = 0.0
+    stored_bytes: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+
+
+def plan_lines(wish: Wish, limits: Limits) -> list[str]:
+    """Samples, shards, bytes, core-hours and rows that will fail, without writing anything."""
+    rows, parts, seconds_per_shard = plan_rows(
+        wish.rows,
+        seconds_per_shard=wish.seconds_per_shard,
+        limit=wish.limit,
+        config_hash="",
+    )
+    planned = rows.slice(0, sum(part.rows for part in parts))
+    media_seconds = float(pc.sum(planned["planned_seconds"]).as_py() or 0.0)
+    probe = _probe(planned, wish.root, wish.config, limits)
+    lines = [_part_line(part) for part in parts]
+    lines.append(
+        f"all: {len(planned)} rows, {sum(len(p.shards) for p in parts)} shards of about "
+        f"{seconds_per_shard:.0f} s, {media_seconds / 3600:.2f} h of media by the manifest"
+    )
+    missing = planned["bytes"].null_count
+    lines.append(f"rows that will fail as missing_file: {missing}")
+    present = 1 - missing / max(len(planned), 1)
+    return lines + _cost_lines(probe, media_seconds * present)
+
+
+def _part_line(part: PlanPart) -> str:
+    seconds = sum(shard.seconds for shard in part.shards)
+    return f"{part.name}: {part.rows} rows, {len(part.shards)} shards, {seconds / 3600:.2f} h"
+
+
+def _probe(rows: pa.Table, root: str, config: ShardConfig, limits: Limits) -> Probe:
+    """Make a few clips spread over the plan; the first warms the child up and is not timed."""
+    there = rows.filter(pc.is_valid(rows["bytes"]))
+    probe = Probe()
+    if not len(there):
+        return probe
+    step = max(1, len(there) // (PROBED_FILES + 1))
+    picked = there.take(list(range(0, len(there), step))[: PROBED_FILES + 1]).to_pylist()
+    with Sandbox(config, limits) as sandbox:
+        for number, row in enumerate([picked[0], *picked[1:]] if len(picked) > 1 else picked * 2):
+            _probe_row(probe if number else Probe(), sandbox, Item(root, (row,)))
+    return probe
+
+
+def _probe_row(probe: Probe, sandbox: Sandbox, item: Item) -> None:
+    started = time.monotonic()
+    for outcome, _ in sandbox.run(item):
+        probe.clips += 1
+        probe.work_seconds += time.monotonic() - started
+        if isinstance(outcome, Made):
+            probe.stored_seconds += outcome.facts["seconds"]
+            probe.stored_bytes += sum(len(data) for data in outcome.members.values())
+        else:
+            probe.reasons[str(outcome.error.reason)] += 1
+
+
+def _cost_lines(probe: Probe, media_seconds: float) -> list[str]:
+    """Costs in proportion to the clips that were probed."""
+    if not probe.stored_seconds:
+        return [f"no file could be probed: {dict(probe.reasons) or 'none is there'}"]
+    hours = media_seconds * probe.work_seconds / probe.stored_seconds / 3600
+    size = media_seconds * probe.stored_bytes / probe.stored_seconds
+    speed = probe.stored_seconds / probe.work_seconds
+    failed: dict[str, Any] = dict(probe.reasons)
+    return [
+        f"from {probe.clips} files tried: {speed:.1f}x real time on one core, "
+        f"{probe.stored_bytes / probe.stored_seconds / 1000:.0f} kB a second"
+        + (f", failed: {failed}" if failed else ""),
+        f"about {hours:.2f} core-hours and {size / 1e9:.2f} GB of shards",
+    ]
+
+

@@ -1,0 +1,241 @@
+"""Sidecars -> the index, the tables of samples and errors, and the closed ledger.
+
+Reads one sidecar after the other and writes as it goes, so memory does not grow with the number of
+clips. The index is written last: whoever finds it finds everything else.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import Reason
+from pipeline.plan import PlanPart
+from pipeline.prepare import Prepared
+from pipeline.shard import is_committed, write_atomically
+
+WIDS_KIND = "wids-shard-index-v1"
+ROWS_A_WRITE = 10_000
+QUALITY = ("luma", "motion", "audio_dbfs", "clipped", "face_rate")
+FLAGS = ("silent", "static", "black")
+
+SAMPLES_SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("base", pa.string()),
+        ("shard", pa.string()),
+        ("offset", pa.int64()),
+        ("size", pa.int64()),
+        ("instance", pa.int64()),
+        ("group", pa.string()),
+        ("splits", pa.list_(pa.string())),
+        ("labels", pa.list_(pa.int32())),
+        ("frames", pa.int32()),
+        ("seconds", pa.float64()),
+        ("fps", pa.float64()),
+        ("source_width", pa.int32()),
+        ("source_height", pa.int32()),
+        ("source_fps", pa.float64()),
+        *((name, pa.float32()) for name in QUALITY),
+        *((name, pa.bool_()) for name in FLAGS),
+    ]
+)
+ERRORS_SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("uri", pa.string()),
+        ("stage", pa.string()),
+        ("reason", pa.string()),
+        ("detail", pa.string()),
+        ("seconds", pa.float64()),
+        ("tries", pa.int32()),
+        ("shard", pa.string()),
+        ("host", pa.string()),
+    ]
+)
+
+
+@dataclass
+class Ledger:
+    """Both sides of the account."""
+
+    planned: int
+    samples: int = 0
+    seconds: float = 0.0
+    shards: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    splits: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def errors(self) -> int:
+        """Rows without a sample, `not_run` included."""
+        return sum(self.reasons.values())
+
+    @property
+    def not_run(self) -> int:
+        """Rows nobody has tried."""
+        return self.reasons[Reason.NOT_RUN]
+
+    @property
+    def closes(self) -> bool:
+        """Whether every planned row is a sample or an error."""
+        return self.planned == self.samples + self.errors
+
+
+def finalize(prepared: Prepared, *, partial: bool) -> Ledger:
+    """Write samples.parquet, errors.parquet and shardindex.json.
+
+    Args:
+        prepared: the planned folder.
+        partial: write an index marked incomplete although shards are missing; without it a set
+            with missing shards gets its tables but no index.
+
+    Returns:
+        The ledger.
+    """
+    out = prepared.out
+    ledger = Ledger(prepared.plan.planned_rows)
+    index_path = out / "shardindex.json"
+    shards: list[dict[str, Any]] = []
+    missing = 0
+    with (
+        _Table(out / "samples.parquet", SAMPLES_SCHEMA) as samples,
+        _Table(out / "errors.parquet", ERRORS_SCHEMA) as errors,
+    ):
+        for part, sidecar, rows in _sidecars(prepared):
+            if sidecar is None:
+                missing += 1
+                _add_errors(ledger, errors, _not_run(rows))
+                continue
+            shards.append(_index_entry(part, sidecar))
+            _add_shard(ledger, samples, errors, sidecar, prepared.config.fps)
+        _add_errors(ledger, errors, _not_run(prepared.keys_without_shard()))
+    if missing and not partial:
+        index_path.unlink(missing_ok=True)
+        return ledger
+    complete = missing == 0 and ledger.closes
+    index = _index(prepared, ledger, shards, complete)
+    write_atomically(index_path, json.dumps(index, indent=1).encode())
+    return ledger
+
+
+def _sidecars(
+    prepared: Prepared,
+) -> Iterator[tuple[PlanPart, dict[str, Any] | None, Iterable[dict[str, Any]]]]:
+    """Each planned shard's part and sidecar, or None and its rows' keys where it is missing."""
+    for part in prepared.plan.parts:
+        for shard in part.shards:
+            path = prepared.out / "shards" / f"{shard.name}.json"
+            if is_committed(path, shard.fingerprint):
+                yield part, json.loads(path.read_bytes()), ()
+            else:
+                rows = prepared.rows.slice(shard.first_row, shard.rows)
+                yield part, None, rows.select(["key", "uri"]).to_pylist()
+
+
+def _not_run(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for row in rows:
+        yield {**row, "stage": "plan", "reason": str(Reason.NOT_RUN), "detail": "", "tries": 0}
+
+
+def _add_errors(ledger: Ledger, table: "_Table", errors: Iterable[dict[str, Any]]) -> None:
+    for error in errors:
+        ledger.reasons[error["reason"]] += 1
+        table.add(error)
+
+
+def _add_shard(
+    ledger: Ledger, samples: "_Table", errors: "_Table", sidecar: dict[str, Any], fps: Any
+) -> None:
+    place = {"shard": sidecar["shard"], "host": sidecar["run"]["host"]}
+    _add_errors(ledger, errors, ({**error, **place} for error in sidecar["errors"]))
+    ledger.shards += 1
+    ledger.seconds += sidecar["seconds"]
+    for sample in sidecar["samples"]:
+        ledger.samples += 1
+        ledger.splits.update(sample["splits"])
+        source = {f"source_{name}": sample["source"][name] for name in ("width", "height", "fps")}
+        facts = {**sample, **sample["quality"], **source, "shard": sidecar["shard"]}
+        samples.add({**facts, "fps": float(fps)})
+
+
+def _index_entry(part: PlanPart, sidecar: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "url": f"shards/{sidecar['url']}",
+        "nsamples": sidecar["nsamples"],
+        "md5sum": sidecar["md5"],
+        "sha256": sidecar["sha256"],
+        "filesize": sidecar["filesize"],
+        "part": part.name,
+        "seconds": sidecar["seconds"],
+    }
+
+
+def _index(
+    prepared: Prepared, ledger: Ledger, shards: list[dict[str, Any]], complete: bool
+) -> dict[str, Any]:
+    """shardindex.json: what the `wids` package reads, and what we add."""
+    plan = prepared.plan
+    labels_file = prepared.out / "labels" / f"{plan.dataset}.json"
+    return {
+        "__kind__": WIDS_KIND,
+        "wids_version": 1,
+        "name": plan.name,
+        "shardlist": shards,
+        "schema": 1,
+        "complete": complete,
+        "dataset": plan.dataset,
+        "profile": plan.profile,
+        "config": prepared.config.as_dict(),
+        "config_hash": prepared.config_hash,
+        "members": list(prepared.config.members),
+        "instances": plan.rows_in_shards,
+        "splits": dict(sorted(ledger.splits.items())),
+        "labels": json.loads(labels_file.read_bytes()) if labels_file.exists() else [],
+        "counts": {
+            "planned": ledger.planned,
+            "samples": ledger.samples,
+            "errors": ledger.errors,
+            "not_run": ledger.not_run,
+        },
+        "reasons": dict(sorted(ledger.reasons.items())),
+        "seconds": round(ledger.seconds, 6),
+    }
+
+
+class _Table:
+    """A Parquet file written piece by piece, under its name only once it is whole."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self._path = path
+        self._temporary = path.with_name(path.name + ".tmp")
+        self._schema = schema
+        self._rows: list[dict[str, Any]] = []
+
+    def __enter__(self) -> "_Table":
+        self._writer = pq.ParquetWriter(self._temporary, self._schema, compression="zstd")
+        return self
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Append one row; columns it lacks are null, further ones are left out."""
+        self._rows.append({name: row.get(name) for name in self._schema.names})
+        if len(self._rows) == ROWS_A_WRITE:
+            self._flush()
+
+    def _flush(self) -> None:
+        self._writer.write_table(pa.Table.from_pylist(self._rows, schema=self._schema))
+        self._rows = []
+
+    def __exit__(self, kind: object, *exc: object) -> None:
+        if kind is None:
+            self._flush()
+        self._writer.close()
+        if kind is None:
+            self._temporary.replace(self._path)
+        else:
+            self._temporary.unlink(missing_ok=True)

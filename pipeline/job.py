@@ -1,0 +1,159 @@
+"""The shard job: a planned folder -> committed shards, index, ledger.
+
+Submits the missing shards, the longest first and a bounded number at a time; watches, and stops
+when too much goes wrong. Running the same command again does only what is missing.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.config import Limits
+from pipeline.errors import FAULTS, ShardError
+from pipeline.executors import Executor, executor
+from pipeline.plan import PlannedShard
+from pipeline.prepare import Prepared
+from pipeline.progress import Display, Tally, read_progress
+from pipeline.shard import is_committed
+
+ERROR_RATE_AFTER_ROWS = 200
+STALE_TEMPORARY_SECONDS = 3600.0
+
+
+@dataclass(frozen=True)
+class JobOptions:
+    """How a job runs; nothing here changes a byte of the shards."""
+
+    executor: str = "ray"
+    workers: int = 1
+    ray_address: str | None = None
+    max_error_rate: float = 0.05
+    limits: Limits = Limits()
+    task: tuple[int, int] | None = None
+    """(I, N): make only every N-th shard, from the I-th on (job arrays)."""
+
+
+@dataclass
+class Result:
+    """How a job ended."""
+
+    kept: int = 0
+    """Shards that were there already."""
+    made: int = 0
+    failed: list[ShardError] | None = None
+    stopped: str = ""
+    """Why the job stopped early; empty if it did not."""
+    rows: int = 0
+    """Rows attempted in this run."""
+    seconds: float = 0.0
+    """Seconds of media made in this run."""
+    wall_seconds: float = 0.0
+
+
+def run(prepared: Prepared, options: JobOptions) -> Result:
+    """Make the missing shards of a planned folder."""
+    started = time.monotonic()
+    _remove_stale(prepared.out / "shards")
+    missing = list(_missing(prepared, options.task))
+    result = Result(kept=len(_slice(prepared, options.task)) - len(missing), failed=[])
+    if missing:
+        workers = min(options.workers, len(missing))
+        with executor(options.executor, workers, options.ray_address) as pool:
+            _Run(prepared, options, missing, result).work(pool)
+    result.wall_seconds = time.monotonic() - started
+    return result
+
+
+def _slice(prepared: Prepared, task: tuple[int, int] | None) -> list[PlannedShard]:
+    """The shards that are this process's to make."""
+    shards = prepared.plan.shards
+    return shards if task is None else shards[task[0] :: task[1]]
+
+
+def _missing(prepared: Prepared, task: tuple[int, int] | None) -> Iterator[PlannedShard]:
+    """Shards to make, the longest first so that none is left running alone at the end."""
+    shards = sorted(_slice(prepared, task), key=lambda shard: (-shard.seconds, shard.name))
+    for shard in shards:
+        if not is_committed(prepared.out / "shards" / f"{shard.name}.json", shard.fingerprint):
+            yield shard
+
+
+class _Run:
+    """One run over the missing shards."""
+
+    def __init__(
+        self, prepared: Prepared, options: JobOptions, missing: list[PlannedShard], result: Result
+    ) -> None:
+        self._prepared = prepared
+        self._options = options
+        self._waiting = missing[::-1]
+        self._folder = prepared.out / "shards"
+        self._running: set[str] = set()
+        self._tally = Tally()
+        self._result = result
+        self._display = Display(sum(shard.rows for shard in missing), len(missing))
+
+    def work(self, pool: Executor) -> None:
+        """Submit and watch until all is done or something stops the job."""
+        try:
+            while (self._waiting or self._running) and not self._result.stopped:
+                self._top_up(pool)
+                for finished in pool.poll():
+                    self._running.discard(finished.name)
+                    self._take(finished.name, finished.error)
+                self._watch()
+        finally:
+            self._display.close()
+            self._result.rows = self._tally.rows
+            self._result.seconds = self._tally.seconds
+
+    def _top_up(self, pool: Executor) -> None:
+        while self._waiting and len(self._running) < pool.capacity:
+            shard = self._waiting.pop()
+            pool.submit(self._prepared.task(shard, self._options.limits))
+            self._running.add(shard.name)
+
+    def _take(self, name: str, error: ShardError | None) -> None:
+        """Count a finished shard; one that cannot be written stops the job (the disk is full)."""
+        if error is None:
+            self._result.made += 1
+            self._tally.add_sidecar(json.loads((self._folder / f"{name}.json").read_bytes()))
+            return
+        assert self._result.failed is not None
+        self._result.failed.append(error)
+        self._result.stopped = str(error)
+
+    def _watch(self) -> None:
+        """Show the state, and stop if too large a share of the rows fails in a way that may mean
+        a broken machine."""
+        now = Tally(self._tally.shards, self._tally.rows, self._tally.samples, self._tally.seconds)
+        now.reasons.update(self._tally.reasons)
+        for name in self._running:
+            now.add(read_progress(self._folder, name))
+        self._display.show(now)
+        faults = sum(now.reasons[reason] for reason in FAULTS)
+        if now.rows >= ERROR_RATE_AFTER_ROWS and faults > self._options.max_error_rate * now.rows:
+            self._result.stopped = (
+                f"{faults} of {now.rows} clips failed in ways that may mean a broken machine or "
+                f"codec ({100 * faults / now.rows:.1f} %, --max-error-rate allows "
+                f"{100 * self._options.max_error_rate:g} %)"
+            )
+
+
+def _remove_stale(folder: Path) -> None:
+    """Remove temporary files that a killed job left more than an hour ago."""
+    for path in folder.glob("*.tmp-*"):
+        try:
+            if time.time() - path.stat().st_mtime > STALE_TEMPORARY_SECONDS:
+                path.unlink()
+        except FileNotFoundError:
+            continue  # its owner is alive and has just committed it
+
+
+def clean(out: Path) -> None:
+    """After a complete run: no temporary or progress file may be left."""
+    for pattern in ("*.tmp-*", ".*.progress"):
+        for path in (out / "shards").glob(pattern):
+            path.unlink(missing_ok=True)

@@ -1,0 +1,55 @@
+"""The flags of `python -m pipeline shards` and `plan`, with their help."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ShardsOptions:
+    """What to make, from what, and how."""
+
+    dataset: str
+    """Data set name; `python -m manifests datasets` lists them."""
+    root: str | None = None
+    """Folder with the raw files; default DATA/raw/NAME."""
+    out: str | None = None
+    """Output folder; default DATA/shards/NAME-PROFILE."""
+    data: str = "data"
+    """Folder that holds raw, manifests and shards by default."""
+    manifest: str | None = None
+    """A manifest made earlier (or by your own program), used as it is; needs --root."""
+    profile: str | None = None
+    """What to store: glcm, loc, lips, deepfake, avid, tempssl, coattention, sound; default by data set."""
+    faces: str | None = None
+    """auto, on or off; default by profile."""
+    fps: str | None = None
+    """Frames a second, 10 or 30000/1001; default by profile."""
+    table: str | None = None
+    """CSV, JSONL or Parquet file with one row per clip (data set `table`)."""
+    annotations: str | None = None
+    """Annotation file or folder; default: looked for below the root."""
+    window: float | None = None
+    """Cut each file into windows of so many seconds (folder, table)."""
+    hop: float | None = None
+    """Seconds between the starts of two windows; default: the window's length."""
+    label_set: int = 32
+    """Kinetics-Sounds: 31 or 32 classes."""
+    seconds_per_shard: float | None = None
+    """Seconds of media in a shard; default by the size of the set, 60 to 1000."""
+    limit: int | None = None
+    """Make only so many clips; the others are `not_run` and can follow later."""
+    executor: str = "ray"
+    """ray (embedded, or the cluster named by RAY_ADDRESS) or local (threads and child processes)."""
+    ray_address: str | None = None
+    """Ray cluster to use; default: the environment's RAY_ADDRESS, else an embedded Ray."""
+    workers: int | None = None
+    """Clips decoded at the same time; default: the usable cores."""
+    task: str | None = None
+    """I/N: make only every N-th shard from the I-th on, I from 0 (job arrays; then `finalize`)."""
+    max_error_rate: float = 0.05
+    """Stop when more than this share of the clips fails by crash, timeout, memory or damage."""
+    timeout: float | None = None
+    """Wall-clock seconds a file may take to open, and the least it gets in all; default 30."""
+    max_clip_seconds: float | None = None
+    """Longest clip; default 600. Cut longer recordings with --window."""
+    overwrite: bool = False
+    """Throw away what is in the output folder and start anew."""

@@ -1,0 +1,272 @@
+"""From a manifest and a config to a planned output folder: a new one, a resumed or a grown one.
+
+    OUT/manifest.parquet   every row in plan order, with its part, shard and instance number
+    OUT/plan.json          the parts and shards
+    OUT/config.json        what the samples contain, and the versions that made them
+
+A folder that was made otherwise is never mixed with: the differing setting is named, and nothing is
+touched.
+"""
+
+import hashlib
+import io
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from manifests.errors import UsageError
+from manifests.schema import SCHEMA
+from pipeline.config import FORMAT_VERSION, Limits, ShardConfig, canonical_hash
+from pipeline.plan import PLAN_COLUMNS, Plan, PlannedShard, fingerprint, plan_rows
+from pipeline.shard import ShardTask, write_atomically
+
+VERSIONED = ("av", "dlib-bin", "numpy", "opencv-python-headless", "simplejpeg", "soundfile", "soxr")
+"""Libraries that the bytes depend on."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A planned output folder."""
+
+    out: Path
+    plan: Plan
+    config: ShardConfig
+    config_hash: str
+    note: str
+    """What was found and done, for the log."""
+
+    @cached_property
+    def rows(self) -> pa.Table:
+        """OUT/manifest.parquet."""
+        return pq.read_table(manifest_path(self.out), memory_map=True)
+
+    def task(self, shard: PlannedShard, limits: Limits) -> ShardTask:
+        """What a worker needs to make one shard."""
+        return ShardTask(
+            name=shard.name,
+            rows=tuple(self.rows.slice(shard.first_row, shard.rows).to_pylist()),
+            root=self.plan.manifest_root,
+            folder=str(self.out / "shards"),
+            config=self.config,
+            config_hash=self.config_hash,
+            fingerprint=shard.fingerprint,
+            limits=limits,
+            versions=versions(),
+        )
+
+    def keys_without_shard(self) -> Iterator[dict[str, Any]]:
+        """Key and uri of the rows that `--limit` left out."""
+        rest = self.rows.slice(self.plan.rows_in_shards)
+        for batch in rest.select(["key", "uri"]).to_batches(max_chunksize=10_000):
+            yield from batch.to_pylist()
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the user asks an output folder to be."""
+
+    rows: pa.Table
+    """Manifest rows."""
+    dataset: str
+    root: str
+    licence: str
+    labels: tuple[str, ...]
+    """Class names in the order of the class numbers."""
+    config: ShardConfig
+    seconds_per_shard: float | None = None
+    limit: int | None = None
+    overwrite: bool = False
+
+
+def prepare(out: Path, wish: Wish) -> Prepared:
+    """Plan an output folder, or go on with the plan it has.
+
+    Raises:
+        UsageError: the folder was made with another configuration or from another data set.
+    """
+    stored = stored_config(wish.config)
+    if wish.overwrite:
+        _clear(out)
+    (out / "shards").mkdir(parents=True, exist_ok=True)
+    _write_labels(out, wish)
+    if (out / "plan.json").exists():
+        return _go_on(out, wish, stored)
+    rows, parts, seconds = plan_rows(
+        wish.rows,
+        seconds_per_shard=wish.seconds_per_shard,
+        limit=wish.limit,
+        config_hash=stored["config_hash"],
+    )
+    plan = Plan(
+        dataset=wish.dataset,
+        profile=wish.config.profile,
+        name=f"{wish.dataset}-{wish.config.profile}",
+        config_hash=stored["config_hash"],
+        manifest_root=wish.root,
+        seconds_per_shard=seconds,
+        parts=tuple(parts),
+        planned_rows=len(rows),
+        licence=wish.licence,
+    )
+    return _commit(out, plan, rows, wish.config, stored, "new")
+
+
+def load(out: Path) -> Prepared:
+    """The plan an output folder has.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if not (out / "plan.json").exists():
+        raise UsageError(
+            f"{out} has no plan.json, so no shards were planned there; `python -m pipeline shards "
+            f"--dataset NAME --out {out}` makes them"
+        )
+    plan = Plan.from_dict(json.loads((out / "plan.json").read_bytes()))
+    stored = json.loads((out / "config.json").read_bytes())
+    return Prepared(out, plan, ShardConfig.from_dict(stored["config"]), stored["config_hash"], "")
+
+
+def stored_config(config: ShardConfig) -> dict[str, Any]:
+    """config.json: the config, the model file it needs, their hash, and the versions in use."""
+    model = landmarks_sha256() if config.faces != "off" else None
+    content = {"format": FORMAT_VERSION, "config": config.as_dict(), "landmarks_sha256": model}
+    return {**content, "config_hash": canonical_hash(content), "versions": versions()}
+
+
+@cache
+def landmarks_sha256() -> str:
+    """Hash of the landmark model, which decides where the crops lie."""
+    from pipeline.detector import landmarks_model_path
+
+    with open(landmarks_model_path(), "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Versions of the libraries that the bytes depend on."""
+    return {name: version(name) for name in VERSIONED}
+
+
+def manifest_path(out: Path) -> Path:
+    """The planned manifest."""
+    return out / "manifest.parquet"
+
+
+def _go_on(out: Path, wish: Wish, stored: dict[str, Any]) -> Prepared:
+    """Resume a plan: same rows, changed rows, new rows."""
+    before = load(out)
+    _refuse_other_config(out, before, stored)
+    if before.plan.dataset != wish.dataset:
+        raise UsageError(
+            f"{out} holds {before.plan.dataset}, not {wish.dataset}; choose another --out, or "
+            "--overwrite to start anew"
+        )
+    rows, plan, note = _merge(before, wish)
+    if rows is None:
+        return replace(before, note=note)
+    return _commit(out, plan, rows, before.config, stored, note)
+
+
+def _refuse_other_config(out: Path, before: Prepared, stored: dict[str, Any]) -> None:
+    if before.config_hash == stored["config_hash"]:
+        return
+    old, new = before.config.as_dict(), stored["config"]
+    changed = [f"{name}: {old[name]} -> {new[name]}" for name in new if old.get(name) != new[name]]
+    changes = "; ".join(changed) or "the landmark model file or the format version"
+    raise UsageError(
+        f"{out} was made with another configuration ({changes}). Choose another --out, or "
+        "--overwrite to make everything again; nothing was touched"
+    )
+
+
+def _merge(before: Prepared, wish: Wish) -> tuple[pa.Table | None, Plan, str]:
+    """The old rows with what changed, and the new ones behind; None if all is as it was."""
+    plan, old = before.plan, before.rows
+    planned = old.slice(0, plan.rows_in_shards)
+    place = pc.index_in(wish.rows["key"].combine_chunks(), value_set=planned["key"].combine_chunks())
+    known = wish.rows.filter(pc.is_valid(place)).take(pc.sort_indices(place.drop_null()))
+    fresh = wish.rows.filter(pc.is_null(place))
+    kept = planned.filter(pc.is_in(planned["key"], value_set=known["key"].combine_chunks()))
+    gone = len(planned) - len(kept)
+    unchanged = kept.select(SCHEMA.names).cast(SCHEMA).equals(known.cast(SCHEMA))
+    waiting = len(old) - len(planned)
+    notes = [f"{gone} planned rows are no longer in the manifest"] if gone else []
+    if unchanged and (not len(fresh) or (wish.limit is not None and len(fresh) == waiting)):
+        return None, plan, "; ".join(notes)
+    if not unchanged:
+        planned, plan, count = _with_changed_rows(before, planned, kept, known)
+        notes.append(f"{count} shards have changed rows and are made again")
+    added, parts, _ = plan_rows(
+        fresh,
+        seconds_per_shard=plan.seconds_per_shard,
+        limit=None if wish.limit is None else max(wish.limit - len(planned), 0),
+        config_hash=plan.config_hash,
+        before=plan,
+    )
+    rows = pa.concat_tables([planned.cast(added.schema), added])
+    grown = replace(plan, parts=plan.parts + tuple(parts), planned_rows=len(rows))
+    new_rows = sum(part.rows for part in parts)
+    notes += [f"{new_rows} rows were appended as new shards"] if new_rows else []
+    return rows, grown, "; ".join(notes)
+
+
+def _with_changed_rows(
+    before: Prepared, planned: pa.Table, kept: pa.Table, known: pa.Table
+) -> tuple[pa.Table, Plan, int]:
+    """Put changed rows where their old versions are; their shards get new fingerprints."""
+    spots = pc.index_in(planned["key"].combine_chunks(), value_set=known["key"].combine_chunks())
+    fresh = known.cast(SCHEMA).append_column("planned_seconds", kept["planned_seconds"])
+    for name in PLAN_COLUMNS[:3]:
+        fresh = fresh.append_column(name, kept[name])
+    missing = planned.filter(pc.is_null(spots))
+    both = pa.concat_tables([fresh.select(planned.column_names), missing.cast(fresh.select(planned.column_names).schema)])
+    both = both.sort_by("instance")
+    plan = before.plan
+    parts = []
+    changed = 0
+    for part in plan.parts:
+        shards = []
+        for shard in part.shards:
+            piece = both.slice(shard.first_row, shard.rows)
+            mark = fingerprint(piece, shard.first_row, plan.config_hash)
+            changed += mark != shard.fingerprint
+            shards.append(replace(shard, fingerprint=mark))
+        parts.append(replace(part, shards=tuple(shards)))
+    return both, replace(plan, parts=tuple(parts)), changed
+
+
+def _commit(
+    out: Path, plan: Plan, rows: pa.Table, config: ShardConfig, stored: dict[str, Any], note: str
+) -> Prepared:
+    """Write the three files; plan.json last, because it says that the others are there."""
+    buffer = io.BytesIO()
+    pq.write_table(rows, buffer, compression="zstd", row_group_size=20_000)
+    write_atomically(manifest_path(out), buffer.getvalue())
+    write_atomically(out / "config.json", json.dumps(stored, indent=1).encode())
+    write_atomically(out / "plan.json", json.dumps(plan.as_dict(), indent=1).encode())
+    return Prepared(out, plan, config, stored["config_hash"], note)
+
+
+def _write_labels(out: Path, wish: Wish) -> None:
+    """The class names, where the index takes them from."""
+    folder = out / "labels"
+    folder.mkdir(exist_ok=True)
+    write_atomically(folder / f"{wish.dataset}.json", json.dumps(wish.labels).encode())
+
+
+def _clear(out: Path) -> None:
+    """Remove what an earlier job left, the commit marks' list first."""
+    for name in ("shardindex.json", "plan.json", "samples.parquet", "errors.parquet", "report.html"):
+        (out / name).unlink(missing_ok=True)
+    shutil.rmtree(out / "shards", ignore_errors=True)

@@ -1,0 +1,325 @@
+"""One shard: manifest rows -> a tar and its sidecar, committed so that a crash leaves no half shard.
+
+The tar is written under a temporary name, flushed to disk and renamed; then the sidecar likewise.
+The sidecar is the commit mark: whoever finds it may trust the tar (distributed.md §2). Equal rows,
+configuration and library versions give equal bytes, whichever worker wrote them and however often
+it was interrupted.
+"""
+
+import contextlib
+import errno
+import hashlib
+import io
+import json
+import os
+import platform
+import tarfile
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import IO, Any
+
+from pipeline import format as shard_format
+from pipeline.config import Limits, ShardConfig
+from pipeline.errors import ShardError
+from pipeline.item import Failed, Item, Made, Outcome, Row
+from pipeline.sandbox import Sandbox
+
+SIDECAR_SCHEMA = 1
+FILE_MODE = 0o644
+TAR_BLOCK_BYTES = 512
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """All a worker needs to make one shard; a pure function of it, apart from times and hosts."""
+
+    name: str
+    """Shard name, `train-000012`."""
+    rows: tuple[Row, ...]
+    """Its manifest rows in plan order, with `instance`."""
+    root: str
+    """Folder that the rows' paths stay below."""
+    folder: str
+    """Where the tar and the sidecar go."""
+    config: ShardConfig
+    config_hash: str
+    fingerprint: str
+    """Hash of the rows and the config: what makes a committed shard still the right one."""
+    limits: Limits
+    versions: dict[str, str] = field(default_factory=dict)
+    """Versions of the libraries that the bytes depend on."""
+
+    @property
+    def sidecar(self) -> Path:
+        """The commit mark."""
+        return Path(self.folder) / f"{self.name}.json"
+
+
+@dataclass
+class Progress:
+    """How far a shard is: counts that only grow."""
+
+    rows: int = 0
+    samples: int = 0
+    seconds: float = 0.0
+    reasons: dict[str, int] = field(default_factory=dict)
+
+    def count(self, outcome: Outcome) -> None:
+        """Take in one row's outcome."""
+        self.rows += 1
+        if isinstance(outcome, Made):
+            self.samples += 1
+            self.seconds += outcome.facts["seconds"]
+        else:
+            reason = str(outcome.error.reason)
+            self.reasons[reason] = self.reasons.get(reason, 0) + 1
+
+
+Watcher = Callable[[Progress], None]
+
+
+def write_shard(task: ShardTask, sandbox: Sandbox, watch: Watcher) -> dict[str, Any]:
+    """Make and commit one shard.
+
+    Args:
+        task: what to make.
+        sandbox: the child to decode in.
+        watch: called after each row.
+
+    Returns:
+        The sidecar.
+
+    Raises:
+        ShardError: it could not be written; nothing of it is left behind.
+    """
+    started = time.time()
+    folder = Path(task.folder)
+    temporary = folder / f"{task.name}.tar.tmp-{uuid.uuid4().hex}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _open_new(temporary) as file:
+            writer = TarWriter(file, task)
+            _fill(task, sandbox, writer, watch)
+            writer.close()
+            _to_disk(file)
+        os.replace(temporary, folder / f"{task.name}.tar")
+        sync_folder(folder)
+        sidecar = writer.sidecar(started)
+        write_atomically(task.sidecar, json.dumps(sidecar, separators=(",", ":")).encode())
+    except OSError as error:
+        raise ShardError(_disk_sentence(task, error)) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return sidecar
+
+
+def _fill(task: ShardTask, sandbox: Sandbox, writer: "TarWriter", watch: Watcher) -> None:
+    """Run every file of the shard through the sandbox, rows staying in plan order."""
+    progress = Progress()
+    for item in items(task):
+        started = time.monotonic()
+        for outcome, tries in _in_order(sandbox.run(item)):
+            row = item.rows[outcome.index]
+            if isinstance(outcome, Made):
+                writer.add(row, outcome)
+            else:
+                writer.fail(row, outcome, tries, time.monotonic() - started)
+            progress.count(outcome)
+            watch(progress)
+
+
+def items(task: ShardTask) -> Iterator[Item]:
+    """The files of a shard; rows of one file are adjacent in the plan."""
+    for _, rows in groupby(task.rows, key=lambda row: (row["uri"], row["audio_uri"])):
+        yield Item(task.root, tuple(rows))
+
+
+def _in_order(
+    outcomes: Iterator[tuple[Outcome, int]],
+) -> Iterator[tuple[Outcome, int]]:
+    """Outcomes by row number; a retried row comes late, and the tar must not show it."""
+    early: dict[int, tuple[Outcome, int]] = {}
+    following = 0
+    for outcome, tries in outcomes:
+        early[outcome.index] = (outcome, tries)
+        while following in early:
+            yield early.pop(following)
+            following += 1
+    if early:
+        raise ShardError(f"internal: no outcome for row {following} of a file")
+
+
+class TarWriter:
+    """Writes samples into a tar and notes what the sidecar has to say about them."""
+
+    def __init__(self, file: IO[bytes], task: ShardTask) -> None:
+        self._task = task
+        self._stream = _HashedStream(file)
+        self._tar = tarfile.open(  # noqa: SIM115
+            fileobj=self._stream, mode="w", format=tarfile.USTAR_FORMAT
+        )
+        self._samples: list[dict[str, Any]] = []
+        self._errors: list[dict[str, Any]] = []
+
+    def add(self, row: Row, made: Made) -> None:
+        """Append one sample's members."""
+        base = shard_format.base_name(row["key"])
+        offset = self._tar.offset
+        members = {}
+        for extension, data in made.members.items():
+            entry = tarfile.TarInfo(f"{base}.{extension}")
+            entry.size, entry.mode, entry.mtime = len(data), FILE_MODE, 0
+            members[extension] = [self._tar.offset + TAR_BLOCK_BYTES, len(data)]
+            self._tar.addfile(entry, io.BytesIO(data))
+        self._samples.append(
+            {
+                **{name: row[name] for name in ("key", "instance", "splits", "labels")},
+                "base": base,
+                "group": row["group_id"],
+                "offset": offset,
+                "size": self._tar.offset - offset,
+                "members": members,
+                **made.facts,
+            }
+        )
+
+    def fail(self, row: Row, failed: Failed, tries: int, seconds: float) -> None:
+        """Note one row that has no sample."""
+        error = failed.error
+        self._errors.append(
+            {
+                "key": row["key"],
+                "uri": row["uri"],
+                "stage": error.stage,
+                "reason": str(error.reason),
+                "detail": error.detail,
+                "seconds": round(seconds, 3),
+                "tries": tries,
+            }
+        )
+
+    def close(self) -> None:
+        """Write the end of the archive."""
+        self._tar.close()
+
+    def sidecar(self, started: float) -> dict[str, Any]:
+        """What is in the tar, what is not and why, and how to check it."""
+        task = self._task
+        return {
+            "schema": SIDECAR_SCHEMA,
+            "shard": task.name,
+            "url": f"{task.name}.tar",
+            "rows": len(task.rows),
+            "nsamples": len(self._samples),
+            "filesize": self._stream.written,
+            "md5": self._stream.md5.hexdigest(),
+            "sha256": self._stream.sha256.hexdigest(),
+            "fingerprint": task.fingerprint,
+            "config_hash": task.config_hash,
+            "versions": task.versions,
+            "run": {
+                "host": platform.node(),
+                "pid": os.getpid(),
+                "started_unix": round(started, 3),
+                "work_seconds": round(time.time() - started, 3),
+            },
+            "seconds": round(sum(sample["seconds"] for sample in self._samples), 6),
+            "samples": self._samples,
+            "errors": self._errors,
+        }
+
+
+class _HashedStream:
+    """A file that hashes what is written to it."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.written = 0
+        self.sha256 = hashlib.sha256()
+        self.md5 = hashlib.md5(usedforsecurity=False)
+
+    def write(self, data: bytes) -> int:
+        """Pass on and hash."""
+        self.sha256.update(data)
+        self.md5.update(data)
+        self.written += len(data)
+        return self._file.write(data)
+
+    def tell(self) -> int:
+        """Bytes written so far."""
+        return self.written
+
+
+# --- files that are there whole or not at all ----------------------------------------------------
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that readers see the old bytes or the new ones, never a part."""
+    temporary = path.with_name(f"{path.name}.tmp-{uuid.uuid4().hex}")
+    try:
+        with _open_new(temporary) as file:
+            file.write(data)
+            _to_disk(file)
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _open_new(path: Path) -> Iterator[IO[bytes]]:
+    with open(path, "xb") as file:
+        os.fchmod(file.fileno(), FILE_MODE)
+        yield file
+
+
+def _to_disk(file: IO[bytes]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in this folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _disk_sentence(task: ShardTask, error: OSError) -> str:
+    """Why a shard could not be written, and what to do."""
+    where = f"shard {task.name} in {task.folder}"
+    if error.errno == errno.ENOSPC:
+        need = sum(row.get("bytes") or 0 for row in task.rows)
+        return (
+            f"No space left on the disk for {where} (its source files have {need >> 20} MiB). Make "
+            "room, then run the same command again: committed shards are kept."
+        )
+    return f"Cannot write {where}: {error.strerror or error}. Then run the same command again."
+
+
+def is_committed(sidecar: Path, fingerprint: str) -> bool:
+    """Whether a shard is there, made from these rows and this config, with its tar complete.
+
+    A listing, no hashing; `verify` reads the bytes.
+    """
+    try:
+        facts = json.loads(sidecar.read_bytes())
+        size = sidecar.with_suffix(".tar").stat().st_size
+    except (OSError, ValueError):
+        return False
+    return (
+        isinstance(facts, dict)
+        and facts.get("fingerprint") == fingerprint
+        and facts.get("filesize") == size
+    )
+
+
+def total_seconds(rows: Sequence[Row]) -> float:
+    """Seconds of media a shard's rows are planned with."""
+    return float(sum(row.get("planned_seconds") or 0.0 for row in rows))
