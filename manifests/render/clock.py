@@ -1,0 +1,123 @@
+"""When things happen in a file, read by the ffmpeg program and nothing of our own decoding.
+
+Times are those of the container (``-copyts``): start offsets and edit lists stay in them, frames
+that an edit list hides are not shown, the priming of AAC, MP3 and Opus that the file declares is
+skipped. Pictures are read one by one with their own pts, sound block by block, each block at the
+pts of its first sample, so that gaps stay gaps.
+"""
+
+import re
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from manifests.render.encode import run
+
+BRIGHT_LUMA = 150
+"""Mean luma above which a picture counts as a flash (white is 235, the rest about 40)."""
+BEEP_HZ = 1000
+_START = re.compile(rb"Duration: [^,]+, start: (-?[0-9.]+)")
+_PICTURE = re.compile(rb"n: *\d+ pts: *(-?\d+) .*?mean:\[(\d+)")
+_TIME_BASE = re.compile(rb"config in time_base: (\d+)/(\d+)")
+_BLOCK = re.compile(rb"n:\d+ pts:(-?\d+) .*?rate:(\d+) nb_samples:(\d+)")
+
+
+def start_seconds(path: Path) -> float:
+    """The earliest stream start of a file on the container's clock."""
+    found = _START.search(run(["-i", str(path), "-map", "0", "-c", "copy", "-t", "0", "-f", "null",
+                               "-"]).stderr)  # fmt: skip
+    if found is None:
+        raise ValueError(f"{path}: ffmpeg names no start time")
+    return float(found[1])
+
+
+def pictures(path: Path, limit: int | None = None) -> list[tuple[Fraction, int]]:
+    """Each picture's pts in seconds and its mean luma, in the order of the screen.
+
+    Args:
+        path: Video file.
+        limit: Stops after so many pictures.
+
+    Returns:
+        Exact times (pts times the stream's time base) and luma 16..235.
+    """
+    stop = [] if limit is None else ["-frames:v", str(limit)]
+    log = run(["-copyts", "-i", str(path), "-map", "0:v:0", "-fps_mode", "passthrough",
+               "-vf", "showinfo,scale=32:32:flags=area,showinfo", *stop, "-f", "null",
+               "-"]).stderr  # fmt: skip
+    base = _TIME_BASE.search(log)
+    if base is None:
+        raise ValueError(f"{path}: ffmpeg shows no picture")
+    unit = Fraction(int(base[1]), int(base[2]))
+    return [(int(pts) * unit, int(luma)) for pts, luma in _PICTURE.findall(log)]
+
+
+def flash_times(path: Path) -> list[Fraction]:
+    """The pts of the first bright picture of each flash, in seconds on the container's clock."""
+    times, was_bright = [], False
+    for time, luma in pictures(path):
+        if luma > BRIGHT_LUMA and not was_bright:
+            times.append(time)
+        was_bright = luma > BRIGHT_LUMA
+    return times
+
+
+def sound(path: Path) -> tuple[list[tuple[int, NDArray[np.float32]]], int]:
+    """The decoded sound in blocks, mixed to mono.
+
+    Args:
+        path: File with sound.
+
+    Returns:
+        Blocks of (pts of the first sample counted in samples, samples), and the sample rate.
+    """
+    done = run(["-copyts", "-i", str(path), "-map", "0:a:0",
+                "-af", "aformat=sample_fmts=flt:channel_layouts=mono,ashowinfo",
+                "-f", "f32le", "-"])  # fmt: skip
+    samples = np.frombuffer(done.stdout, np.float32)
+    blocks, rate_hz, at = [], 0, 0
+    for match in _BLOCK.findall(done.stderr):
+        pts, rate_hz, count = (int(value) for value in match)
+        blocks.append((pts, samples[at : at + count]))
+        at += count
+    return blocks, rate_hz
+
+
+def beep_times(path: Path) -> list[float]:
+    """The onset of each 1 kHz beep, in seconds on the container's clock.
+
+    The sound is laid on the container's clock block by block, its 1 kHz envelope taken over one
+    period, and the onset is where this crosses half of the beep's height: for a beep that is
+    switched on at once this is the middle of the first period's average, hence the half-millisecond
+    that is subtracted.
+    """
+    blocks, rate_hz = sound(path)
+    first = min(pts for pts, _ in blocks)
+    wave = np.zeros(max(pts + len(block) for pts, block in blocks) - first, np.float32)
+    for pts, block in blocks:
+        wave[pts - first : pts - first + len(block)] = block
+    onsets = _rises(envelope(wave, rate_hz))
+    return [float((first + onset) / rate_hz) for onset in onsets]
+
+
+def envelope(wave: NDArray[np.float32], rate_hz: int) -> NDArray[np.float64]:
+    """Strength of 1 kHz around each sample, averaged over one period about it."""
+    turn = np.exp(-2j * np.pi * BEEP_HZ * np.arange(len(wave)) / rate_hz)
+    window = np.ones(round(rate_hz / BEEP_HZ))
+    return np.abs(np.convolve(wave * turn, window / window.sum(), mode="same"))
+
+
+def _rises(strength: NDArray[np.float64]) -> list[int]:
+    """Samples at which the strength rises through half of its maximum, 0.2 s apart or more."""
+    loud = strength > 0.5 * strength.max()
+    rises = np.flatnonzero(loud[1:] & ~loud[:-1]) + 1
+    if loud[0]:
+        rises = np.concatenate([[0], rises])
+    return [int(at) for at in rises]
+
+
+def picture_offset_seconds(path: Path) -> float:
+    """How much later than the earliest stream start the first picture comes."""
+    return float(pictures(path, limit=1)[0][0]) - start_seconds(path)
