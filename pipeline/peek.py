@@ -1,0 +1,187 @@
+"""`pipeline peek OUT [KEY ...] [--html FILE]`: what is in these shards, for eyes and ears.
+
+Without a page, a few lines a sample on the terminal. With one, a self-contained page whose player
+shows frames, face and lips in step with the sound and the mel. Works while the job still runs.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow.dataset as ds
+
+from pipeline.cards import Card, CardLimits, make_card
+from pipeline.check import UNREADABLE
+from pipeline.errors import plain_text
+from pipeline.format import FormatError, Sample, decode
+from pipeline.listen import SoundOf
+from pipeline.outputs import Outputs, Place
+from pipeline.pages import render
+
+DEFAULT_COUNT = 8
+MAX_COUNT = 32
+"""Most samples on one page: each may bring megabytes."""
+
+
+def peek(
+    out: Path,
+    keys: Sequence[str] = (),
+    *,
+    html: Path | None = None,
+    count: int = DEFAULT_COUNT,
+    sound_of: SoundOf | None = None,
+) -> list[str]:
+    """Show samples of a set.
+
+    Args:
+        out: the OUT folder of `pipeline shards`.
+        keys: which samples; none means some from all over the set.
+        html: where to write a page; None gives text.
+        count: how many without `keys`, at most 32.
+        sound_of: the source's sound for a sample's JSON, where the source is at hand.
+
+    Returns:
+        Lines for the terminal.
+
+    Raises:
+        FormatError: a key is not in the set, or the set has no sample yet.
+    """
+    outputs = Outputs(out)
+    places = find_places(outputs, keys, min(count, MAX_COUNT))
+    if html is None:
+        return [line for place in places for line in _sample_lines(outputs, place)]
+    cards, unreadable = cards_of(outputs, places, CardLimits(), sound_of)
+    page = render(
+        "peek.html",
+        title=outputs.plan.name,
+        lead=f"{len(cards)} samples of {out}, each with its pictures and sound on one clock.",
+        cards=cards,
+        unreadable=unreadable,
+    )
+    write_text(html, page)
+    return [*unreadable, f"{html}: {len(cards)} samples, {len(page) / 1e6:.1f} MB"]
+
+
+def find_places(outputs: Outputs, keys: Sequence[str], count: int) -> list[Place]:
+    """The places of `keys`, or of `count` samples spread over the committed shards.
+
+    Raises:
+        FormatError: a key is not in the set, or the set has no sample yet.
+    """
+    places = _named(outputs, keys) if keys else _spread(outputs, count)
+    if not places:
+        raise FormatError(f"{outputs.out} has no committed sample yet")
+    return places
+
+
+def _named(outputs: Outputs, keys: Sequence[str]) -> list[Place]:
+    wanted = dict.fromkeys(keys)
+    if outputs.samples_path.is_file():
+        found = _from_table(outputs, ds.field("key").isin(list(wanted)))
+    else:
+        found = (place for place in outputs.places() if place.key in wanted)
+    places = {place.key: place for place in islice(found, len(wanted))}
+    lost = [plain_text(key) for key in wanted if key not in places]
+    if lost:
+        raise FormatError(
+            f"{', '.join(lost)}: not among the samples of {outputs.out}; `pipeline errors "
+            f"{outputs.out}` says whether it failed"
+        )
+    return [places[key] for key in wanted]
+
+
+def _from_table(outputs: Outputs, condition: ds.Expression) -> Iterator[Place]:
+    columns = ["key", "shard", "offset", "size"]
+    table = ds.dataset(outputs.samples_path).scanner(columns=columns, filter=condition)
+    for batch in table.to_batches():
+        yield from (Place(**row) for row in batch.to_pylist())
+
+
+def _spread(outputs: Outputs, count: int) -> list[Place]:
+    """Some samples from each of a few shards that lie evenly in the set."""
+    shards = [s for s in outputs.plan.shards if outputs.sidecar_path(s.name).is_file()]
+    chosen = shards[:: max(1, len(shards) // max(1, count))][:count]
+    each = -(-count // max(1, len(chosen)))
+    places: list[Place] = []
+    for shard in chosen:
+        sidecar = outputs.sidecar(shard.name)
+        entries = sidecar.samples if sidecar else []
+        step = max(1, len(entries) // each)
+        places += [
+            Place(entry["key"], shard.name, entry["offset"], entry["size"])
+            for entry in entries[::step][:each]
+        ]
+    return places[:count]
+
+
+def cards_of(
+    outputs: Outputs, places: Sequence[Place], limits: CardLimits, sound_of: SoundOf | None
+) -> tuple[list[Card], list[str]]:
+    """Cards of the samples that can be read, sentences about the others."""
+    cards, unreadable = [], []
+    for place in places:
+        try:
+            cards.append(make_card(outputs.read_members(place), place, limits, sound_of))
+        except UNREADABLE as error:
+            unreadable.append(_unreadable(place, error))
+    return cards, unreadable
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that a reader never sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+# --- text -------------------------------------------------------------------------------------
+
+
+def _sample_lines(outputs: Outputs, place: Place) -> list[str]:
+    try:
+        members = outputs.read_members(place)
+        lines = [plain_text(line) for line in _described(decode(members), members, place)]
+        return [lines[0], *(f"    {line}" for line in lines[1:])]
+    except UNREADABLE as error:
+        return [_unreadable(place, error)]
+
+
+def _unreadable(place: Place, error: BaseException) -> str:
+    said = plain_text(str(error)) or type(error).__name__
+    return f"{plain_text(place.key)} in {place.shard} cannot be read: {said}"
+
+
+def _described(sample: Sample, members: dict[str, bytes], place: Place) -> Iterator[str]:
+    meta = sample.meta
+    source, quality = meta["source"], meta["quality"]
+    numerator, denominator = map(int, meta["fps"].split("/"))
+    seconds = meta["frames"] * denominator / numerator
+    labels = ", ".join(map(str, meta["label_names"] or meta["labels"] or [])) or "no label"
+    yield f"{meta['key']}  {labels}  {' '.join(meta['splits'])}"
+    yield f"in       {place.shard}.tar at {place.offset}, {_sizes(members)}"
+    yield (
+        f"clock    {meta['frames']} intervals of {denominator}/{numerator} s = {seconds:.2f} s "
+        f"from {meta['t0']:.3f} s; {len(meta['held'])} held, {len(meta['padded'])} stretches padded"
+    )
+    yield f"arrays   {sample!r}"
+    yield f"source   {source.get('uri')} {source.get('width')}x{source.get('height')}"
+    facts = ", ".join(f"{name} {value}" for name, value in quality.items())
+    yield f"quality  {facts}"
+    for face in meta["faces"]:
+        yield f"face {face['track']}   {_states(face['state'])}"
+    if "landmarks.npy" in members and not meta["faces"]:
+        yield "face     none was found"
+    if meta.get("transcript"):
+        yield f"said     {meta['transcript']}"
+
+
+def _sizes(members: dict[str, bytes]) -> str:
+    return ", ".join(f"{name} {len(data) / 1e3:.1f} kB" for name, data in members.items())
+
+
+def _states(states: list[Any]) -> str:
+    counts = {state: states.count(state) for state in dict.fromkeys(states)}
+    return ", ".join(f"{state} {count}" for state, count in counts.items())
