@@ -63,6 +63,8 @@ def _columns(table: pa.Table) -> Iterator[tuple[str, str]]:
                 f"{', '.join(table.column_names) or 'none'}. "
                 "Build the manifest with `python -m manifests build`.",
             )
+        elif table.column_names.count(column.name) > 1:
+            yield column.name, f"column {column.name!r} is there several times; expected once."
         elif not _same_type(table.schema.field(column.name).type, column.type):
             found = table.schema.field(column.name).type
             yield (

@@ -21,8 +21,8 @@ SIDE_KINDS = frozenset({".txt", ".json", ".csv", ".align"})
 UNFINISHED = frozenset({".part", ".ytdl"})
 """What an interrupted download leaves."""
 VIDEO_KINDS = frozenset(
-    [".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".flv", ".3gp", ".3g2", ".mj2"]
-    + [".mpg", ".mpeg", ".ts", ".mts", ".vob", ".ogv"]
+    {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".flv", ".3gp", ".3g2", ".mj2", ".mpg"}
+    | {".mpeg", ".ts", ".mts", ".vob", ".ogv"}
 )
 """Extensions of video files."""
 AUDIO_KINDS = frozenset([".wav", ".flac", ".mp3", ".m4a", ".aac", ".ogg", ".oga", ".opus", ".mp2"])

@@ -118,6 +118,8 @@ def read(path: Path) -> pa.Table:
             f"{', '.join(missing)}; expected the columns of manifests.columns.SCHEMA. "
             "Build it again with `python -m manifests build`."
         )
+    if len(set(rows.column_names)) < len(rows.column_names):
+        raise UsageError(f"manifest {path} has a column twice. {' '.join(validate(rows))}")
     try:
         return rows.select(SCHEMA.names).cast(SCHEMA.with_metadata(rows.schema.metadata))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:

@@ -221,8 +221,8 @@ class _Rows:
 
     def _wrong(self, role: str, value: Any, number: int, expected: str) -> UsageError:
         return UsageError(
-            f"{self.path} row {number}, column {self.columns[role]!r}: {value!r} is not {expected}; "
-            "repair the row."
+            f"{self.path} row {number}, column {self.columns[role]!r}: {value!r} is not "
+            f"{expected}; repair the row."
         )
 
     def _extra(self, record: Record) -> str:
