@@ -31,6 +31,8 @@ SPEAKERS = {
     "dan": Look(130.0, True, 1.02, (0.95, 0.90, 0.85), 1.4, 0.6),
     "eve": Look(165.0, False, 0.96, (1.0, 1.0, 1.0), 1.0, 0.0),
 }
+ZOOM = {240: 1.4, 360: 1.8, 480: 2.4, 640: 2.0, 720: 3.0}
+"""Height of a talking head's picture -> pixels per pixel of the portrait."""
 VALIDATION = ("eve", "ball-d", "bell-d", "drum-d", "string-d", "flash-d")
 """Speakers and objects of the validation split; the others train."""
 LABELS = ("head", "ball", "bell", "drum", "string", "flash")
@@ -162,9 +164,8 @@ def scene(clip: Clip) -> Scene:
 
 def _head_scene(clip: Clip, fps: float, count: int) -> Scene:
     look = SPEAKERS[clip.who]
-    zoom = {240: 1.4, 360: 1.8, 480: 2.4, 640: 2.0, 720: 3.0}[clip.size[1]]
     utterance = speak(clip.seed, clip.seconds, look.pitch_hz, clip.rate_hz)
-    head = Head(look, clip.size, zoom, clip.seed)
+    head = Head(look, clip.size, ZOOM[clip.size[1]], clip.seed)
     frames = ((f.image, f.box, f.opening) for f in head.render(utterance, fps, count))
     words = [{"w": w.text, "start_s": w.start_seconds, "end_s": w.end_seconds}
              for w in utterance.words]  # fmt: skip

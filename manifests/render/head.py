@@ -110,7 +110,7 @@ class Head:
         area: mouth.Area,
     ) -> Image:
         """A drawn area in this speaker's colours and at the picture's scale."""
-        patch = self._grade(draw(_portrait(), level, min(self.zoom, DRAWN_PIXELS)))
+        patch = self._grade(_drawn(draw, level, min(self.zoom, DRAWN_PIXELS)))
         left, top, right, bottom = (round(value * self.zoom) for value in area)
         size = right - left, bottom - top
         return np.asarray(cv2.resize(patch, size, interpolation=cv2.INTER_CUBIC), np.uint8)
@@ -197,7 +197,7 @@ class Head:
         light = 1 + 0.03 * np.sin(2 * np.pi * 0.13 * seconds + self.seed)
         image = np.asarray(cv2.convertScaleAbs(image, alpha=float(light)), np.uint8)
         if self.look.mirrored:
-            image = np.ascontiguousarray(image[:, ::-1])
+            image = np.asarray(cv2.flip(image, 1), np.uint8)
         return HeadFrame(image, self._box(shift_x, shift_y), opening)
 
     def _pose(self, seconds: float) -> tuple[float, float, float]:
@@ -231,6 +231,12 @@ def _portrait() -> Image:
     """The portrait that everything is drawn from: Eileen Collins, NASA, public domain."""
     picture = skimage.data.astronaut()  # type: ignore[no-untyped-call]
     return np.asarray(picture, np.uint8)
+
+
+@cache
+def _drawn(draw: Callable[[Image, float, float], Image], level: float, pixels: float) -> Image:
+    """A drawn area of the portrait; several heads of one process share it."""
+    return draw(_portrait(), level, pixels)
 
 
 def _paste(canvas: Image, patch: Image, area: mouth.Area, zoom: float) -> None:

@@ -85,10 +85,12 @@ def bell(image: Image, place: Place, seconds: float) -> Box:
     """Swings on a rope and rings where it turns; glows while it rings."""
     since, until = place.around(seconds)
     index = int(np.searchsorted(place.events, seconds + 1e-9))
-    share = since / (since + until) if place.events else 0.5
-    side = -1 if index % 2 else 1
-    angle = 0.55 * side * math.cos(math.pi * share)
-    if not place.events or since >= 10 or until >= 10:
+    # Before the first event it waits at one side, after the last it stays at the other.
+    share = since / (since + until) if max(since, until) < 10 else min(1.0, since / 0.7)
+    if since >= 10:
+        share = max(0.0, 1 - until / 0.7)
+    angle = 0.55 * (-1) ** index * math.cos(math.pi * share)
+    if not place.events:
         angle = 0.12 * math.sin(1.1 * seconds + place.phase)
     pivot, rope, r = (
         (place.drift(seconds), 4 * place.unit),

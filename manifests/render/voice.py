@@ -210,18 +210,19 @@ def _shape(
     source: NDArray[np.float64], tracks: dict[str, Track], rate_hz: int
 ) -> NDArray[np.float64]:
     """Filters a source by the moving resonators: overlap-add of spectral frames."""
-    size, hop = 1024, 256
+    size, hop = 1024, 512
     frames = len(source) // hop + 1
     padded = np.pad(source, (size // 2, size * 2))
     pieces = np.lib.stride_tricks.sliding_window_view(padded, size)[::hop][:frames]
+    # Windows of this shape, half overlapping, add up to one.
     window = np.sin(np.pi * (np.arange(size) + 0.5) / size) ** 2
-    spectra = np.fft.rfft(pieces * window, 2 * size)
+    spectra = np.fft.rfft((pieces * window).astype(np.float32), 2 * size)
     at = np.arange(frames) * hop / rate_hz * CONTROL_HZ
     shaped = np.fft.irfft(spectra * _response(tracks, at, 2 * size, rate_hz), 2 * size)
     result = np.zeros(len(padded) + 2 * size)
     for index in range(frames):
         result[index * hop : index * hop + 2 * size] += shaped[index]
-    return result[size // 2 : size // 2 + len(source)] / 2
+    return result[size // 2 : size // 2 + len(source)]
 
 
 def _response(
