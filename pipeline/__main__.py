@@ -108,7 +108,7 @@ def peek(
         html: write one self-contained page instead of a summary.
         count: how many samples when no key is given.
     """
-    from pipeline.listen import source_sound_of
+    from pipeline.playback import source_sound_of
     from pipeline.peek import peek as run_peek
 
     say(*run_peek(out, list(keys), html=html, count=count, sound_of=source_sound_of(out)))

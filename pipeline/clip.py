@@ -71,7 +71,12 @@ class Clip:
     """One row on its way to a sample. `see` every interval's picture in order, then `finish`."""
 
     def __init__(
-        self, config: ShardConfig, row: Mapping[str, Any], window: Window, grid: Grid, source: Source
+        self,
+        config: ShardConfig,
+        row: Mapping[str, Any],
+        window: Window,
+        grid: Grid,
+        source: Source,
     ) -> None:
         self.grid = grid
         self._config = config
@@ -103,7 +108,9 @@ class Clip:
         """Shrink and encode one picture; all pictures of a sample have the first one's size."""
         if max(frame.width, frame.height) > MAX_ASPECT * min(frame.width, frame.height):
             size = f"{frame.width}x{frame.height}"
-            raise ClipError(Reason.TOO_LARGE, f"pictures of {size}; at most {MAX_ASPECT}:1", "video")
+            raise ClipError(
+                Reason.TOO_LARGE, f"pictures of {size}; at most {MAX_ASPECT}:1", "video"
+            )
         assert self._config.short_side is not None
         picture = frame.resized(self._config.short_side)
         if self._size is None:
@@ -111,13 +118,12 @@ class Clip:
             self._displayed = (frame.width, frame.height)
             self._rotation = frame.rotation
         elif self._size != (picture.shape[1], picture.shape[0]):
-            picture = cv2.resize(picture, self._size, interpolation=cv2.INTER_AREA)
+            shrunk = cv2.resize(picture, self._size, interpolation=cv2.INTER_AREA)
+            picture = np.asarray(shrunk, np.uint8)
         self._jpegs.append(shard_format.encode_jpeg(picture, self._config.jpeg_quality))
         self._quality.see(picture)
 
-    def finish(
-        self, bad_packets: int, sha1: str | None
-    ) -> tuple[dict[str, bytes], dict[str, Any]]:
+    def finish(self, bad_packets: int, sha1: str | None) -> tuple[dict[str, bytes], dict[str, Any]]:
         """The members of the sample, and the facts the sidecar keeps.
 
         Raises:
@@ -138,7 +144,7 @@ class Clip:
         return {name: members[name] for name in self._config.members}, facts
 
     def _without_lost_tail(self, line: Timeline) -> Grid:
-        """The grid up to the last picture that could be decoded: no picture stands for lost ones."""
+        """The grid up to the last picture that was decoded: none stands for lost ones."""
         stays = line.last_duration * line.time_base
         end = min(self.grid.end, max(self._times) + stays)
         overhang = max(TOLERANCE_SECONDS, self.grid.fps * line.time_base)

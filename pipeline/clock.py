@@ -98,7 +98,7 @@ def grid_for(
     frames = floor((end - t0) * fps + max(TOLERANCE_SECONDS, fps * time_base))
     if frames < 1:
         raise ClipError(
-            Reason.TOO_SHORT, f"{float(max(end - t0, 0)):.3f} s of picture and sound", "sample"
+            Reason.TOO_SHORT, f"{max(float(end - t0), 0.0):.3f} s of picture and sound", "sample"
         )
     return Grid(t0, fps, frames)
 

@@ -145,7 +145,20 @@ def _check_divides(name: str, rate_hz: int, per_second: Fraction) -> None:
     )
 
 
-COMMON_RATES_HZ = (8000, 11025, 12000, 16000, 21000, 22050, 24000, 30000, 32000, 44100, 48000, 96000)
+COMMON_RATES_HZ = (
+    8000,
+    11025,
+    12000,
+    16000,
+    21000,
+    22050,
+    24000,
+    30000,
+    32000,
+    44100,
+    48000,
+    96000,
+)
 
 
 def rational_text(value: Fraction) -> str:

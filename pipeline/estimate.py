@@ -95,5 +95,3 @@ def _cost_lines(probe: Probe, media_seconds: float) -> list[str]:
         + (f", failed: {failed}" if failed else ""),
         f"about {hours:.2f} core-hours and {size / 1e9:.2f} GB of shards",
     ]
-
-

@@ -5,6 +5,7 @@ the same. Ray is imported here and nowhere else.
 """
 
 import contextlib
+import logging
 import os
 import shutil
 import tempfile
@@ -136,10 +137,12 @@ class RayExecutor:
         self._ray = ray
         self._folder: str | None = None
         if address:
-            ray.init(address=address, runtime_env={"py_modules": _own_packages()}, log_to_driver=True)
+            ray.init(
+                address=address, runtime_env={"py_modules": _own_packages()}, log_to_driver=True
+            )
         else:
             self._start_embedded(workers)
-        cpus = int(ray.cluster_resources().get("CPU", workers))
+        cpus = int(ray.cluster_resources().get("CPU", workers))  # type: ignore[no-untyped-call]
         self.capacity = 2 * max(1, cpus)
         remote = ray.remote(num_cpus=1, max_retries=RAY_MAX_RETRIES, max_calls=RAY_MAX_CALLS)
         self._task = remote(_make_in_ray_worker)
@@ -155,7 +158,7 @@ class RayExecutor:
             object_store_memory=OBJECT_STORE_BYTES,
             _temp_dir=self._folder,
             log_to_driver=False,
-            logging_level="ERROR",
+            logging_level=logging.ERROR,
         )
 
     def submit(self, task: ShardTask) -> None:

@@ -20,6 +20,7 @@ import re
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ class Sample:
 
     def __repr__(self) -> str:
         """Key and shapes."""
-        shapes = {name: len(items) for name, items in self.pictures.items()}
+        shapes: dict[str, Any] = {name: len(items) for name, items in self.pictures.items()}
         shapes |= {name: array.shape for name, array in self.landmarks.items()}
         if self.mel is not None:
             shapes["mel"] = self.mel.shape
@@ -130,9 +131,11 @@ def encode_flac(waveform: npt.NDArray[np.float32], rate_hz: int) -> bytes:
 def split_jpegs(blob: bytes, sizes: Sequence[int]) -> list[bytes | None]:
     """The inverse of `join_jpegs`."""
     if sum(sizes) != len(blob):
-        raise FormatError(f"the picture blob has {len(blob)} bytes; jpeg_sizes add up to {sum(sizes)}")
+        raise FormatError(
+            f"the picture blob has {len(blob)} bytes; jpeg_sizes add up to {sum(sizes)}"
+        )
     ends = np.cumsum([0, *sizes])
-    return [blob[a:b] if b > a else None for a, b in zip(ends[:-1], ends[1:], strict=True)]
+    return [blob[a:b] if b > a else None for a, b in pairwise(ends)]
 
 
 def decode_jpeg(jpeg: bytes, *, max_pixels: int = 1 << 24) -> Picture:
@@ -154,7 +157,9 @@ def decode_npy(data: bytes) -> npt.NDArray[Any]:
     shape, _, dtype = read_header(buffer)
     expected = buffer.tell() + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
     if dtype.hasobject or expected != len(data):
-        raise FormatError(f"an npy of {shape} {dtype} should have {expected} bytes, not {len(data)}")
+        raise FormatError(
+            f"an npy of {shape} {dtype} should have {expected} bytes, not {len(data)}"
+        )
     array: npt.NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False)
     return array
 
@@ -228,7 +233,9 @@ def _check_mel(array: npt.NDArray[Any], meta: dict[str, Any]) -> npt.NDArray[np.
     return array
 
 
-def _check_waveform(array: npt.NDArray[np.float32], meta: dict[str, Any]) -> npt.NDArray[np.float32]:
+def _check_waveform(
+    array: npt.NDArray[np.float32], meta: dict[str, Any]
+) -> npt.NDArray[np.float32]:
     expected = (waveform_samples(meta), meta["waveform_channels"])
     if array.shape != expected:
         raise FormatError(f"{meta['key']}: waveform is {array.shape}, expected {expected}")

@@ -7,7 +7,7 @@ when too much goes wrong. Running the same command again does only what is missi
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.config import Limits
@@ -30,7 +30,7 @@ class JobOptions:
     workers: int = 1
     ray_address: str | None = None
     max_error_rate: float = 0.05
-    limits: Limits = Limits()
+    limits: Limits = field(default_factory=Limits)
     task: tuple[int, int] | None = None
     """(I, N): make only every N-th shard, from the I-th on (job arrays)."""
 
@@ -126,8 +126,7 @@ class _Run:
         self._result.stopped = str(error)
 
     def _watch(self) -> None:
-        """Show the state, and stop if too large a share of the rows fails in a way that may mean
-        a broken machine."""
+        """Show the state; stop if too many rows fail in ways that may mean a broken machine."""
         now = Tally(self._tally.shards, self._tally.rows, self._tally.samples, self._tally.seconds)
         now.reasons.update(self._tally.reasons)
         for name in self._running:

@@ -90,7 +90,8 @@ def _write(file: IO[bytes], shared: bool) -> None:
 
 
 def _sentence(out: Path, owner: dict[str, Any]) -> str:
-    who = f"process {owner.get('pid', '?')} on {owner.get('host', '?')}, started {owner.get('started', '?')}"
+    pid, host, started = (owner.get(name, "?") for name in ("pid", "host", "started"))
+    who = f"process {pid} on {host}, started {started}"
     return (
         f"{out} is being written by another job ({who}). Wait for it, stop it, or choose another "
         "output with --out."

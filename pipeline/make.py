@@ -83,7 +83,9 @@ def finalize_folder(out: Path, *, partial: bool) -> Outcome:
         lines.append(f"Index, marked incomplete: {out / 'shardindex.json'}")
         return Outcome(lines, COMPLETE)
     clean(out)
-    return Outcome([*lines, f"Report: {write_page(out)}"], COMPLETE if ledger.samples else INCOMPLETE)
+    return Outcome(
+        [*lines, f"Report: {write_page(out)}"], COMPLETE if ledger.samples else INCOMPLETE
+    )
 
 
 def output_folder(options: ShardsOptions) -> Path:
@@ -304,7 +306,9 @@ def error_lines(out: Path, reason: str | None, most: int) -> list[str]:
     counts = rows.group_by("reason").aggregate([("key", "count")]).to_pylist()
     lines = [f"{row['reason']:<20}{row['key_count']:>9}" for row in sorted_by_count(counts)]
     for row in rows.slice(0, most).to_pylist():
-        lines.append(f"{row['key']}  {row['uri']}  {row['reason']} ({row['stage']}): {row['detail']}")
+        lines.append(
+            f"{row['key']}  {row['uri']}  {row['reason']} ({row['stage']}): {row['detail']}"
+        )
     if len(rows) > most:
         lines.append(f"... and {len(rows) - most} more in {path}")
     return lines or ["no errors"]

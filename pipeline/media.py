@@ -22,11 +22,9 @@ from manifests.listing import from_uri
 from pipeline.config import Limits
 from pipeline.errors import ClipError, Reason
 
-FORMATS = (
-    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,mpeg,mpegts,mpegvideo,ogg,wav,flac,mp3,aac"
-)
+FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,mpeg,mpegts,mpegvideo,ogg,wav,flac,mp3,aac"
 SEEK_FROM_SECONDS = 30
-"""Windows that start earlier than this are reached by reading on, which is exact in any container."""
+"""Earlier windows are reached by reading on, which is exact in any container."""
 MARGIN_SECONDS = Fraction(2)
 """Packets are read this far beyond a window: reordered pictures, interleaving, codec warm-up."""
 
@@ -41,8 +39,8 @@ def resolve(root: Path, uri: str) -> Path:
     """The regular file below `root` that a manifest names.
 
     Raises:
-        ClipError: `bad_path` if it leaves the root or is no regular file, `missing_file` if there is
-            none, `empty_file` if it has no bytes.
+        ClipError: `bad_path` if it leaves the root or is no regular file, `missing_file` if there
+            is none, `empty_file` if it has no bytes.
     """
     if "://" in uri or "\0" in uri or not uri:
         raise ClipError(Reason.BAD_PATH, f"{uri!r} is no path below the root", "path")
@@ -87,7 +85,7 @@ class Media:
 
     @property
     def start(self) -> Fraction:
-        """Earliest start of the two streams on the container's clock: what `start_s` counts from."""
+        """Earliest stream start on the container's clock: what `start_s` counts from."""
         starts = [s.start_time * s.time_base for s in self.streams if s.start_time is not None]
         return Fraction(min(starts, default=Fraction(0)))
 

@@ -24,7 +24,9 @@ def margin_samples(hop_samples: int) -> int:
     return N_FFT // 2 - hop_samples // 2
 
 
-def log_mel(waveform: npt.NDArray[np.float32], rate_hz: int, hop_samples: int) -> npt.NDArray[np.float32]:
+def log_mel(
+    waveform: npt.NDArray[np.float32], rate_hz: int, hop_samples: int
+) -> npt.NDArray[np.float32]:
     """The log-mel spectrogram of a mono waveform with `margin_samples` more on either side.
 
     Args:

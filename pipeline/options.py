@@ -18,7 +18,8 @@ class ShardsOptions:
     manifest: str | None = None
     """A manifest made earlier (or by your own program), used as it is; needs --root."""
     profile: str | None = None
-    """What to store: glcm, loc, lips, deepfake, avid, tempssl, coattention, sound; default by data set."""
+    """What to store: glcm, loc, lips, deepfake, avid, tempssl, coattention or sound; default by
+    data set."""
     faces: str | None = None
     """auto, on or off; default by profile."""
     fps: str | None = None
@@ -38,7 +39,7 @@ class ShardsOptions:
     limit: int | None = None
     """Make only so many clips; the others are `not_run` and can follow later."""
     executor: str = "ray"
-    """ray (embedded, or the cluster named by RAY_ADDRESS) or local (threads and child processes)."""
+    """ray (embedded, or the cluster that RAY_ADDRESS names) or local (no Ray)."""
     ray_address: str | None = None
     """Ray cluster to use; default: the environment's RAY_ADDRESS, else an embedded Ray."""
     workers: int | None = None

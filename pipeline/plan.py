@@ -12,6 +12,7 @@ import hashlib
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -197,7 +198,9 @@ def _file_hashes(uris: pa.ChunkedArray) -> npt.NDArray[np.uint64]:
         hashlib.blake2b(uri.encode("utf-8", "surrogateescape"), digest_size=8).digest()
         for uri in _plain(encoded.dictionary)
     )
-    return np.frombuffer(digests, ">u8").astype(np.uint64)[encoded.indices.to_numpy()]
+    of_file = np.frombuffer(digests, ">u8").astype(np.uint64)
+    hashes: npt.NDArray[np.uint64] = of_file[encoded.indices.to_numpy()]
+    return hashes
 
 
 def _plain(strings: pa.Array) -> Iterator[str]:
@@ -249,11 +252,13 @@ class _Cutter:
         borders = [0, *(np.flatnonzero(names[1:] != names[:-1]) + 1).tolist(), len(names)]
         made: list[PlanPart] = []
         shard_names: list[str] = []
-        for begin, end in zip(borders[:-1], borders[1:], strict=True):
+        for begin, end in pairwise(borders):
             if begin == end:
                 continue
             numbers = _shard_numbers(seconds[begin:end], hashes[begin:end], self._seconds)
-            part = self._part(parts[begin], rows.slice(begin, end - begin), numbers, seconds[begin:end])
+            part = self._part(
+                parts[begin], rows.slice(begin, end - begin), numbers, seconds[begin:end]
+            )
             made.append(part)
             for shard in part.shards:
                 shard_names += [shard.name] * shard.rows
@@ -265,7 +270,7 @@ class _Cutter:
         borders = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(numbers)]
         first = self._row
         shards = []
-        for begin, end in zip(borders[:-1], borders[1:], strict=True):
+        for begin, end in pairwise(borders):
             piece = rows.slice(begin, end - begin)
             shards.append(
                 PlannedShard(

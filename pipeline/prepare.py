@@ -29,6 +29,7 @@ from pipeline.config import FORMAT_VERSION, Limits, ShardConfig, canonical_hash
 from pipeline.plan import PLAN_COLUMNS, Plan, PlannedShard, fingerprint, plan_rows
 from pipeline.shard import ShardTask, write_atomically
 
+TABLES = ("samples.parquet", "errors.parquet")
 VERSIONED = ("av", "dlib-bin", "numpy", "opencv-python-headless", "simplejpeg", "soundfile", "soxr")
 """Libraries that the bytes depend on."""
 
@@ -194,7 +195,9 @@ def _merge(before: Prepared, wish: Wish) -> tuple[pa.Table | None, Plan, str]:
     """The old rows with what changed, and the new ones behind; None if all is as it was."""
     plan, old = before.plan, before.rows
     planned = old.slice(0, plan.rows_in_shards)
-    place = pc.index_in(wish.rows["key"].combine_chunks(), value_set=planned["key"].combine_chunks())
+    place = pc.index_in(
+        wish.rows["key"].combine_chunks(), value_set=planned["key"].combine_chunks()
+    )
     known = wish.rows.filter(pc.is_valid(place)).take(pc.sort_indices(place.drop_null()))
     fresh = wish.rows.filter(pc.is_null(place))
     kept = planned.filter(pc.is_in(planned["key"], value_set=known["key"].combine_chunks()))
@@ -230,7 +233,12 @@ def _with_changed_rows(
     for name in PLAN_COLUMNS[:3]:
         fresh = fresh.append_column(name, kept[name])
     missing = planned.filter(pc.is_null(spots))
-    both = pa.concat_tables([fresh.select(planned.column_names), missing.cast(fresh.select(planned.column_names).schema)])
+    both = pa.concat_tables(
+        [
+            fresh.select(planned.column_names),
+            missing.cast(fresh.select(planned.column_names).schema),
+        ]
+    )
     both = both.sort_by("instance")
     plan = before.plan
     parts = []
@@ -267,6 +275,12 @@ def _write_labels(out: Path, wish: Wish) -> None:
 
 def _clear(out: Path) -> None:
     """Remove what an earlier job left, the commit marks' list first."""
-    for name in ("shardindex.json", "plan.json", "samples.parquet", "errors.parquet", "report.html"):
+    for name in (
+        "shardindex.json",
+        "plan.json",
+        "samples.parquet",
+        "errors.parquet",
+        "report.html",
+    ):
         (out / name).unlink(missing_ok=True)
     shutil.rmtree(out / "shards", ignore_errors=True)

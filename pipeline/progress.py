@@ -119,5 +119,7 @@ class Display:
         elapsed = max(time.monotonic() - self._started, 1e-3)
         reasons = " ".join(f"{reason}={n}" for reason, n in sorted(tally.reasons.items()))
         speed = tally.seconds / elapsed
-        facts = f"{tally.shards}/{self._shards} shards, {tally.seconds:.0f} s of video, {speed:.1f}x"
+        facts = (
+            f"{tally.shards}/{self._shards} shards, {tally.seconds:.0f} s of video, {speed:.1f}x"
+        )
         return f"{facts}, errors: {reasons or 'none'}"

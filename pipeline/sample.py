@@ -13,14 +13,13 @@ from dataclasses import replace
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from pipeline.clip import Clip, Source, SourceFacts
 from pipeline.clock import Grid, Window, grid_for
 from pipeline.config import Limits, ShardConfig
 from pipeline.errors import ClipError, Reason
 from pipeline.item import Failed, Item, Made, Opened, Outcome, Row
-from pipeline.media import Media, Packets, open_media, resolve
+from pipeline.media import Packets, open_media, resolve
 from pipeline.sound import Sound, decode_sound
 from pipeline.video import Decoder, Timeline, nothing_decoded, show, timeline
 
@@ -29,6 +28,7 @@ GROUP_SECONDS = 120
 SOUND_MARGIN_SECONDS = Fraction(1, 4)
 HASHED_BYTES = 1 << 30
 """Larger files are not hashed: reading all of a long recording for one window costs too much."""
+
 
 def outcomes(item: Item, config: ShardConfig, limits: Limits) -> Iterator[Outcome | Opened]:
     """Cut one file into samples: first `Opened`, if it opens, then one outcome a row."""
@@ -44,8 +44,8 @@ def outcomes(item: Item, config: ShardConfig, limits: Limits) -> Iterator[Outcom
     except ClipError as error:
         yield from (Failed(index, error) for index in sorted(left))
     except MemoryError:
-        error = ClipError(Reason.OUT_OF_MEMORY, "memory limit of the child reached", "child")
-        yield from (Failed(index, error) for index in sorted(left))
+        starved = ClipError(Reason.OUT_OF_MEMORY, "memory limit of the child reached", "child")
+        yield from (Failed(index, starved) for index in sorted(left))
 
 
 def _open(item: Item, config: ShardConfig, limits: Limits) -> "_File":
@@ -182,7 +182,7 @@ class _Stretch:
     def _check_not_cut_short(
         self, parts: dict[str, Packets], start: Fraction, end: Fraction | None
     ) -> None:
-        """Refuse a file whose header promises more than twice what is there."""
+        """Refuse a file whose header promises more than twice what is there, and a second more."""
         promised = self._file.media.duration_seconds
         if promised is None or not all(part.complete for part in parts.values()):
             return
@@ -194,8 +194,10 @@ class _Stretch:
         ]
         covered = max(stamps, default=self._file.start) - self._file.start
         wanted = promised if end is None else min(end - self._file.start, promised)
-        if 2 * covered < promised and covered < wanted:
-            detail = f"the header promises {float(promised):.1f} s, packets cover {float(covered):.1f} s"
+        if covered < min(promised / 2, promised - 1) and covered < wanted:
+            detail = (
+                f"the header promises {float(promised):.1f} s, packets cover {float(covered):.1f} s"
+            )
             raise ClipError(Reason.TRUNCATED, detail, "open")
 
     def clip(self, row: Row, window: Window) -> Clip:
@@ -259,4 +261,3 @@ class _Stretch:
         except ClipError as error:
             return Failed(index, error)
         return Made(index, members, facts)
-

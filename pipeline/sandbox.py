@@ -32,7 +32,7 @@ MAX_REPLY_BYTES = 1 << 30
 _F_SETPIPE_SZ = 1031
 
 
-class Stopped(Exception):  # noqa: N818 - no error, the job is asked to end
+class Stopped(Exception):
     """The job ends before its work is done; nothing is recorded about the rows at hand."""
 
 
@@ -208,7 +208,9 @@ class _Reader:
         """What a child that closed its pipe died of."""
         code = self._child.wait()
         if code < 0:
-            return ClipError(Reason.CRASH, f"the child died of {signal.Signals(-code).name}", "child")
+            return ClipError(
+                Reason.CRASH, f"the child died of {signal.Signals(-code).name}", "child"
+            )
         return ClipError(Reason.CRASH, f"the child ended with exit code {code}", "child")
 
 

@@ -1,4 +1,4 @@
-"""One shard: manifest rows -> a tar and its sidecar, committed so that a crash leaves no half shard.
+"""One shard: manifest rows -> a tar and its sidecar, committed so that no half shard can be seen.
 
 The tar is written under a temporary name, flushed to disk and renamed; then the sidecar likewise.
 The sidecar is the commit mark: whoever finds it may trust the tar (distributed.md §2). Equal rows,
@@ -159,9 +159,7 @@ class TarWriter:
     def __init__(self, file: IO[bytes], task: ShardTask) -> None:
         self._task = task
         self._stream = _HashedStream(file)
-        self._tar = tarfile.open(  # noqa: SIM115
-            fileobj=self._stream, mode="w", format=tarfile.USTAR_FORMAT
-        )
+        self._tar = tarfile.TarFile(None, "w", self._stream, tarfile.USTAR_FORMAT)  # type: ignore[arg-type]
         self._samples: list[dict[str, Any]] = []
         self._errors: list[dict[str, Any]] = []
 

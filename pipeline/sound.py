@@ -25,6 +25,8 @@ JUMP_SECONDS = 0.020
 (Matroska rounds to 1 ms, and following that would click)."""
 DRIFT_SECONDS = 0.002
 """A lasting offset above this is followed too."""
+DRIFT_BLOCKS = 16
+"""Blocks over which an offset counts as lasting."""
 MIN_GAP_SECONDS = 0.001
 
 Wave = npt.NDArray[np.float32]
@@ -125,29 +127,38 @@ class _Blocks:
         self._packets = packets
         self._channels = channels
         self._to_stereo: Any = None
+        self._expected: int | None = None
+        self._drift = 0.0
 
     def __iter__(self) -> Iterator[tuple[int, int, Wave]]:
         """Decode the packets in order."""
-        expected: int | None = None
-        drift = 0.0
         for frame in self._frames():
-            stamp = None if frame.pts is None else round(frame.pts * frame.time_base * frame.sample_rate)
-            if stamp is None and expected is None:
-                continue
-            at = expected if stamp is None else stamp
-            if expected is not None and stamp is not None:
-                off = stamp - expected
-                drift += (off - drift) / 16
-                follow = abs(off) > JUMP_SECONDS * frame.sample_rate
-                follow |= abs(drift) > DRIFT_SECONDS * frame.sample_rate
-                at = stamp if follow else expected
-                drift = 0.0 if follow else drift
+            at = self._place(frame)
+            if at is None:
+                continue  # a first block without a time can be placed nowhere
             wave = self._waveform(frame)
-            expected = at + len(wave)
+            self._expected = at + len(wave)
             yield at, frame.sample_rate, wave
+
+    def _place(self, frame: Any) -> int | None:
+        """Index of a block's first sample: behind the last one, unless its time says otherwise."""
+        if frame.pts is None:
+            return self._expected
+        stamp: int = round(frame.pts * frame.time_base * frame.sample_rate)
+        if self._expected is None:
+            return stamp
+        off = stamp - self._expected
+        self._drift += (off - self._drift) / DRIFT_BLOCKS
+        jumps = abs(off) > JUMP_SECONDS * frame.sample_rate
+        if not jumps and abs(self._drift) <= DRIFT_SECONDS * frame.sample_rate:
+            return self._expected
+        self._drift = 0.0
+        return stamp
 
     def _frames(self) -> Iterator[Any]:
         context = self._packets.stream.codec_context
+        if context.is_open:
+            context.flush_buffers()
         for packet in [*self._packets.packets, None]:
             try:
                 yield from context.decode(packet)
@@ -163,8 +174,10 @@ class _Blocks:
         planar = array if frame.format.is_planar else array.reshape(-1, n_channels).T
         wave = _as_float(planar)
         if self._channels == 1:
-            return wave.mean(axis=0, keepdims=True).T if n_channels > 1 else wave.T
-        return np.broadcast_to(wave, (2, wave.shape[1])).T if n_channels == 1 else wave.T
+            wave = wave.mean(axis=0, keepdims=True)
+        elif n_channels == 1:
+            wave = np.repeat(wave, 2, axis=0)
+        return np.ascontiguousarray(wave.T, np.float32)
 
     def _stereo(self, frame: Any) -> Any:
         """Surround sound mixed down by libswresample's standard matrix."""
@@ -179,8 +192,10 @@ def _as_float(array: npt.NDArray[Any]) -> Wave:
     if array.dtype.kind == "f":
         return array.astype(np.float32, copy=False)
     if array.dtype == np.uint8:
-        return (array.astype(np.float32) - 128) / 128
-    return array.astype(np.float32) / float(np.iinfo(array.dtype).max + 1)
+        return np.asarray((array.astype(np.float32) - 128) / 128, np.float32)
+    scale = np.float32(1 / (np.iinfo(array.dtype).max + 1))
+    scaled: Wave = array.astype(np.float32) * scale
+    return scaled
 
 
 def _join(placed: list[tuple[int, Wave]], rate_hz: int, bad: int) -> Sound:

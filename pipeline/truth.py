@@ -1,4 +1,4 @@
-"""Ground truth of generated corpora: it travels in the manifest's `extra` and in the sample's JSON."""
+"""Ground truth of generated corpora: it travels in the manifest's `extra`, into the JSON."""
 
 import json
 from collections.abc import Mapping

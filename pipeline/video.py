@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
+from itertools import pairwise
 from statistics import median_low
 from typing import Any
 
@@ -51,7 +52,7 @@ class Timeline:
     @property
     def is_variable(self) -> bool:
         """Whether the intervals between pictures differ by more than rounding of the container."""
-        steps = [b - a for a, b in zip(self.pts[:-1], self.pts[1:], strict=True)]
+        steps = [b - a for a, b in pairwise(self.pts)]
         return bool(steps) and (max(steps) - min(steps)) * self.time_base > Fraction(1, 400)
 
     def wanted(self, grids: Sequence[Grid]) -> set[int]:
@@ -107,7 +108,7 @@ def _timeline_by_decoding(packets: Packets) -> Timeline:
     if not frames:
         raise nothing_decoded(packets, decoder.bad)
     pts = [stamp for stamp, _ in frames]
-    if None in pts or any(b <= a for a, b in zip(pts[:-1], pts[1:], strict=True)):
+    if None in pts or any(b <= a for a, b in pairwise(pts)):
         pts = _rising([dts if dts is not None else stamp for stamp, dts in frames], packets.stream)
     return Timeline(packets.stream.time_base, pts, _median_step(pts), by_order=True)
 
@@ -127,7 +128,7 @@ def _rising(stamps: list[int | None], stream: Any) -> list[int]:
 
 def _median_step(ordered: list[int]) -> int:
     """The usual time a picture stays, in units of the time base."""
-    steps = [b - a for a, b in zip(ordered[:-1], ordered[1:], strict=True)]
+    steps = [b - a for a, b in pairwise(ordered)]
     return median_low(steps) if steps else 0
 
 
@@ -244,11 +245,7 @@ def held_intervals(grid: Grid, extent: Extent, time_base: Fraction) -> list[int]
     """The intervals of a grid that lie before the first or after the last picture."""
     first = extent.start // time_base
     deadlines = grid.deadlines(time_base)
-    return [
-        k
-        for k in range(grid.frames)
-        if deadlines[k] < first or grid.start_of(k) >= extent.end
-    ]
+    return [k for k in range(grid.frames) if deadlines[k] < first or grid.start_of(k) >= extent.end]
 
 
 def nothing_decoded(packets: Packets, bad: int) -> ClipError:

@@ -1,0 +1,83 @@
+# Every target is a thin line over `python -m ...`; ARGS="..." passes anything on.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3.11
+DATA ?= data
+VENV := .venv
+PY := $(VENV)/bin/python
+
+# --root only where ROOT is given, and so on: what is left out has its default in Python.
+opt = $(if $($(1)),--$(2) "$($(1))")
+INPUT = --dataset $(DATASET) --data "$(DATA)" $(call opt,ROOT,root) $(call opt,OUT,out) \
+	$(call opt,TABLE,table) $(call opt,ANNOTATIONS,annotations)
+
+.PHONY: help
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+# --- install -----------------------------------------------------------------------------------
+
+.PHONY: setup
+setup: $(VENV)/.done  ## .venv with the locked dependencies (a second call is instant)
+
+$(VENV)/.done: requirements.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "make setup needs Python 3.11 or newer with venv: apt-get install python3.11 python3.11-venv (or PYTHON=/path/to/python make setup)"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make setup needs Python 3.11 or newer; $(PYTHON) is older. Name another: PYTHON=/path/to/python make setup"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' || { echo "make setup needs the venv module: apt-get install python3-venv"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+.PHONY: doctor
+doctor: setup  ## libraries, model files, codecs, Ray, disk: what is missing and how to get it
+	@$(PY) -m pipeline doctor
+
+# --- data --------------------------------------------------------------------------------------
+
+.PHONY: need-dataset
+need-dataset: setup
+ifndef DATASET
+	@echo "name a data set, such as make shards DATASET=kinetics; these are known:"; $(PY) -m manifests datasets; exit 2
+endif
+
+.PHONY: manifest
+manifest: need-dataset  ## DATASET= [ROOT= TABLE= ANNOTATIONS=]: scan a data set, write its manifest
+	@$(PY) -m manifests build $(INPUT) $(ARGS)
+
+.PHONY: shards
+shards: need-dataset  ## DATASET= [ROOT= OUT= PROFILE= FACES= WORKERS= RAY_ADDRESS=]: raw videos -> shards
+	@$(PY) -m pipeline shards $(INPUT) $(call opt,PROFILE,profile) $(call opt,FACES,faces) \
+		$(call opt,WORKERS,workers) $(call opt,RAY_ADDRESS,ray-address) $(ARGS)
+
+.PHONY: demo
+demo: setup  ## generated corpus -> shards -> pages, on a fresh machine
+	@$(PY) -m pipeline shards --dataset demo --data "$(DATA)" $(ARGS)
+	@$(PY) -m pipeline verify "$(DATA)/shards/demo-glcm" --deep
+	@$(PY) -m pipeline peek "$(DATA)/shards/demo-glcm" --html "$(DATA)/shards/demo-glcm/peek.html"
+	@echo "open $(abspath $(DATA))/shards/demo-glcm/report.html and peek.html beside it"
+
+# --- development -------------------------------------------------------------------------------
+
+.PHONY: test
+test: setup  ## the tests
+	$(PY) -m pytest -n 2 -m "not slow" $(ARGS)
+
+.PHONY: test-all
+test-all: setup  ## also the slow tests
+	$(PY) -m pytest -n 2 $(ARGS)
+
+.PHONY: check
+check: setup  ## ruff and mypy
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+.PHONY: bench
+bench: setup  ## the speed table: our pipeline against ffmpeg and a plain script, on the same files
+	$(PY) -m bench $(ARGS)
+
+.PHONY: lock
+lock: setup  ## requirements.lock from pyproject.toml (names and versions only)
+	$(PY) -m piptools compile --quiet --strip-extras --extra dev --no-emit-index-url --no-emit-find-links --no-header --annotation-style line -o requirements.lock pyproject.toml
+	@sed -i 's/^torch==\([0-9.]*\)+[a-z0-9]*/torch==\1/' requirements.lock  # one pin for CPU and CUDA builds
