@@ -18,6 +18,7 @@ INK, BARS, LINES = "#010203", "#010204", "#010205"
 CSS_COLOURS = {INK: "var(--soft)", BARS: "var(--accent)", LINES: "var(--line)"}
 SIZE_INCHES = (4.3, 2.0)
 BINS = 40
+LABEL_CHARACTERS = 22
 
 
 @dataclass(frozen=True)
@@ -98,10 +99,14 @@ def _bars_svg(ranked: Sequence[tuple[str, int]]) -> Markup:
     axes = figure.add_subplot()
     places = range(len(ranked))
     axes.barh(places, [count for _, count in ranked], 0.7, color=BARS, linewidth=0)
-    axes.set_yticks(places, [name for name, _ in ranked])
+    axes.set_yticks(places, [_label(name) for name, _ in ranked], parse_math=False)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
     axes.grid(axis="x", color=LINES, linewidth=0.6)
     return _svg(figure, axes)
+
+
+def _label(name: str) -> str:
+    return name if len(name) <= LABEL_CHARACTERS else name[: LABEL_CHARACTERS - 1] + "…"
 
 
 def _svg(figure: Any, axes: Any) -> Markup:

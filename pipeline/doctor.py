@@ -1,23 +1,22 @@
 """`pipeline doctor`: what this machine has of what the pipeline needs, and how to get the rest.
 
-Every check is a line; nothing that is missing stops the others. Heavy libraries are imported here
-and nowhere else in this file's neighbourhood, because only an import shows that a library loads.
+Every check is a line; nothing that is missing stops the others. Libraries are imported
+one by one, because only an import shows that one loads.
 """
 
 import os
 import platform
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module, metadata
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
 from pipeline.check import file_sha256
 from pipeline.errors import plain_text
+from pipeline.host import usable_cores
 from pipeline.status import bytes_text
 
 EXIT_OK, EXIT_MISSING = 0, 3
@@ -61,7 +60,6 @@ DECODERS = {
 }
 """Codecs of people's videos, and libav's decoders for each. Its own `av1` needs a GPU."""
 
-LANDMARK_FILE = "shape_predictor_68_face_landmarks.dat"
 LANDMARK_SHA256 = "fbdc2cb80eb9aa7a758672cbfdda32ba6300efe9b6e6c7a299ff7e736b11b92f"
 LANDMARK_LICENCE = (
     "trained on iBUG 300-W: for non-commercial use; another 68-point model can be given by its path"
@@ -153,19 +151,14 @@ def _trainer_library(name: str) -> Check:
         return Check(name, "note", "not there; only the trainer needs it", f"it comes with {SETUP}")
 
 
-def landmark_model() -> Path | None:
-    """The packaged 68-point model, without importing the package: that asks for setuptools."""
-    spec = find_spec("face_recognition_models")
-    folders = spec.submodule_search_locations if spec else None
-    files = [Path(folder) / "models" / LANDMARK_FILE for folder in folders or ()]
-    return next((file for file in files if file.is_file()), None)
-
-
 def _landmark_model(given: Path | None) -> Check:
-    path = given or landmark_model()
-    if path is None or not path.is_file():
+    try:
+        from pipeline.detector import landmarks_model_path
+
+        path = landmarks_model_path(given)
+    except (ImportError, OSError) as error:
         remedy = f"face_recognition_models comes with {SETUP}"
-        return Check("landmarks", "missing", f"no {given or LANDMARK_FILE}", remedy)
+        return Check("landmarks", "missing", plain_text(str(error)), remedy)
     digest = file_sha256(path)
     if digest == LANDMARK_SHA256:
         return Check("landmarks", "ok", f"{path}, sha256 {digest}", LANDMARK_LICENCE)
@@ -221,21 +214,8 @@ def _cluster() -> Check:
 
 
 def _cores() -> Check:
-    allowed = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    quota = cgroup_cores()
-    said = f"{allowed} by affinity, {os.cpu_count()} in the machine"
-    return Check("cores", "ok", said if quota is None else f"{said}, {quota:g} by cgroup")
-
-
-def cgroup_cores(root: Path = Path("/sys/fs/cgroup")) -> float | None:
-    """The CPU quota of this container in cores, None if there is none."""
-    quota, _, period = _first_line(root / "cpu.max").partition(" ")
-    if not quota:
-        quota = _first_line(root / "cpu/cpu.cfs_quota_us")
-        period = _first_line(root / "cpu/cpu.cfs_period_us")
-    if not quota.isdigit() or not period.isdigit():
-        return None
-    return int(quota) / int(period)
+    said = f"{usable_cores()} by affinity and cgroup, {os.cpu_count()} in the machine"
+    return Check("cores", "ok", said)
 
 
 def cgroup_memory_bytes(root: Path = Path("/sys/fs/cgroup")) -> int | None:

@@ -85,7 +85,7 @@ def write_report(out: Path, *, sound_of: SoundOf | None = None) -> Path:
         ledger=_ledger(state, failures),
         splits=_splits(outputs.samples_path),
         failures=failures,
-        charts=_charts(outputs.samples_path, failures),
+        charts=_charts(outputs.samples_path, failures, index.get("labels") or []),
         config=_config_rows(outputs),
         versions=sorted(outputs.stored_config.get("versions", {}).items()),
         members=outputs.config.members,
@@ -170,7 +170,7 @@ def _config_rows(outputs: Outputs) -> list[tuple[str, str]]:
 # --- pictures ---------------------------------------------------------------------------------
 
 
-def _charts(path: Path, failures: list[Failures]) -> list[Chart]:
+def _charts(path: Path, failures: list[Failures], names: list[str]) -> list[Chart]:
     face_rate = 100 * _column(path, "face_rate")
     charts = [
         histogram("Length", _column(path, "seconds"), " s"),
@@ -180,18 +180,20 @@ def _charts(path: Path, failures: list[Failures]) -> list[Chart]:
         histogram("Frames with a face", face_rate, " %", list(np.linspace(0, 100, 41))),
         histogram("Motion: change of a pixel, of 255", _column(path, "motion"), ""),
         histogram("Brightness, of 255", _column(path, "luma"), "", list(np.linspace(0, 255, 52))),
-        bars("Labels", _labels(path)),
+        bars("Labels", _labels(path, names)),
         bars("Rows that failed", {failed.reason: failed.count for failed in failures}),
     ]
     return [chart for chart in charts if chart is not None]
 
 
-def _labels(path: Path) -> dict[str, int]:
-    """Samples by label number."""
+def _labels(path: Path, names: list[str]) -> dict[str, int]:
+    """Samples by label: its name where the index lists names, its number elsewhere."""
     counts: Counter[str] = Counter()
     for batch in _batches(path, ["labels"]):
         for found in pc.value_counts(pc.list_flatten(batch.column(0))).to_pylist():
-            counts[str(found["values"])] += found["counts"]
+            number = found["values"]
+            name = names[number] if 0 <= number < len(names) else number
+            counts[str(name)] += found["counts"]
     return dict(counts)
 
 

@@ -1,0 +1,102 @@
+"""`pipeline.report`: the page says what the files say."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline import PROFILES
+from pipeline.charts import bars, histogram
+from pipeline.listen import Wave
+from pipeline.outputs import NotFinishedError, Outputs
+from pipeline.report import gallery, write_report
+from tests.pipeline.fabricate import edit_json, fabricate, failure, make_members, write_set
+
+GLCM = PROFILES["glcm"]
+
+
+def silent(meta: dict[str, object]) -> tuple[Wave, int]:
+    """A stand-in for the source's sound that costs no time."""
+    return np.zeros((16000, 1), np.float32), 16000
+
+
+def page_of(out: Path) -> str:
+    return write_report(out, sound_of=silent).read_text()
+
+
+def test_headline_ledger_and_splits(tmp_path: Path) -> None:
+    out = fabricate(tmp_path / "out", GLCM)
+    page = page_of(out)
+    assert "<b>8</b> rows planned = <b>6</b> samples + <b>2</b> errors" in page
+    assert "The ledger closes." in page
+    assert '<td>demo:train</td><td class="n">6</td><td class="n">12 s</td>' in page
+    assert '<td class="n">66.7 %</td>' in page
+
+
+def test_reasons_with_examples_escaped(tmp_path: Path) -> None:
+    errors = [failure("<b>bold</b>"), failure("b", "open_error")]
+    page = page_of(write_set(tmp_path / "out", GLCM, [[make_members(GLCM, "a")]], [errors]))
+    assert "&lt;b&gt;bold&lt;/b&gt;.mp4" in page
+    assert "<code>open_error</code>" in page
+    assert "the file has no audio stream" in page
+
+
+def test_charts_licence_config_and_reader(tmp_path: Path) -> None:
+    out = fabricate(tmp_path / "out", GLCM)
+    edit_json(out / "plan.json", licence="CC-BY 4.0")
+    page = page_of(out)
+    assert page.count('<figure class="chart">') == 9
+    assert "CC-BY 4.0" in page
+    assert "version of av" in page
+    assert "shards/train-000000.tar" in page
+    assert '<article class="card"' in page
+
+
+def test_an_incomplete_set_says_so(tmp_path: Path) -> None:
+    out = fabricate(tmp_path / "out", GLCM)
+    edit_json(out / "shardindex.json", complete=False)
+    (out / "shards/train-000001.json").unlink()
+    page = page_of(out)
+    assert "The set is not complete yet." in page
+    assert "The ledger does not close." in page
+
+
+def test_a_set_without_samples_has_a_page(tmp_path: Path) -> None:
+    out = write_set(tmp_path / "out", GLCM, [[]], [[failure("a")]])
+    page = page_of(out)
+    assert "There is no sample to show." in page
+
+
+def test_a_set_without_errors_has_a_page(tmp_path: Path) -> None:
+    page = page_of(fabricate(tmp_path / "out", PROFILES["sound"], errors=0))
+    assert "No row failed." in page
+
+
+def test_without_an_index_the_command_is_named(tmp_path: Path) -> None:
+    out = fabricate(tmp_path / "out", GLCM)
+    (out / "shardindex.json").unlink()
+    with pytest.raises(NotFinishedError, match="pipeline finalize"):
+        write_report(out)
+
+
+def test_the_gallery_has_both_labels_and_both_kinds(tmp_path: Path) -> None:
+    out = fabricate(tmp_path / "out", GLCM, shards=3, samples=4)
+    places = gallery(Outputs(out), 4)
+    numbers = [int(place.key[-3:]) for place in places]
+    assert len(set(numbers)) == 4
+    assert sum(number % 2 == 0 for number in numbers) == 2
+
+
+def test_histograms_count_what_is_outside_in_the_outer_bins() -> None:
+    chart = histogram("Length", np.array([1.0, 2.0, np.nan, 99.0]), " s", range(11))
+    assert chart is not None
+    assert chart.said.startswith("median 2 s")
+    assert "var(--accent)" in chart.svg
+    assert histogram("Length", np.array([np.nan]), " s") is None
+
+
+def test_bars_draw_the_most_frequent_and_count_the_rest() -> None:
+    chart = bars("Labels", {f"${n}_{n}$": n for n in range(1, 12)})
+    assert chart is not None
+    assert chart.said == "11 different; 6 are of rarer ones"
+    assert "$11_11$" in chart.svg
