@@ -111,6 +111,7 @@ def _build(dataset: Dataset, root: Path | None, out: Path, options: ScanOptions)
         _write(dataset, root, table, out, options, report)
     except OSError as error:
         raise UsageError(f"the manifest {out} cannot be written: {error.strerror}.") from error
+    del table  # two copies of millions of rows need not exist at a time
     return Built(schema.read(out), report, root, rebuilt=True)
 
 

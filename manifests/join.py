@@ -121,9 +121,10 @@ class Join:
             yield self._columns(key, segment, [clip], whole=False), clip
 
     def _columns(self, key: str, segment: Segment, clips: list[Clip], *, whole: bool) -> Row:
-        best = clips[0]
-        self.report.duplicate_files += len(clips) - 1 - is_replacement(best) * (len(clips) > 1)
-        self.report.replaced += is_replacement(best)
+        best, replaced = clips[0], is_replacement(clips[0])
+        self.report.replaced += replaced
+        # a corrupt file and its repaired copy are no duplicates
+        self.report.duplicate_files += len(clips) - 1 - (replaced and len(clips) > 1)
         row = _identity(key, segment)
         row |= {"uri": to_uri(best.entry.path), "bytes": best.entry.bytes}
         if whole:

@@ -27,6 +27,7 @@ VIDEO_KINDS = frozenset(
 """Extensions of video files."""
 AUDIO_KINDS = frozenset([".wav", ".flac", ".mp3", ".m4a", ".aac", ".ogg", ".oga", ".opus", ".mp2"])
 """Extensions of sound files."""
+_MEDIA_KINDS = VIDEO_KINDS | AUDIO_KINDS
 _BYTES_PREFIX = "bytes:"
 
 
@@ -45,12 +46,12 @@ class Entry(NamedTuple):
     @property
     def suffix(self) -> str:
         """The extension in lower case, with its dot."""
-        return os.path.splitext(self.path)[1].lower()
+        return _suffix(self.path)
 
     @property
     def is_media(self) -> bool:
         """True if the extension is one of a video or a sound file."""
-        return self.suffix in VIDEO_KINDS or self.suffix in AUDIO_KINDS
+        return self.suffix in _MEDIA_KINDS
 
 
 @dataclass
@@ -169,7 +170,7 @@ def _add(listing: Listing, entry: os.DirEntry[str], path: str, inside: str) -> N
     row = _entry(entry, path)
     if row.kind == "link" and not os.path.realpath(entry.path).startswith(inside):
         listing.links_out += 1
-    suffix = os.path.splitext(entry.name)[1].lower()
+    suffix = _suffix(entry.name)
     if suffix in SIDE_KINDS:
         listing.ignored[f"*{suffix} side files"] += 1
         if row.kind != "special":
@@ -178,12 +179,18 @@ def _add(listing: Listing, entry: os.DirEntry[str], path: str, inside: str) -> N
         listing.files.append(row)
 
 
+def _suffix(path: str) -> str:
+    """Return the extension in lower case; quicker than os.path.splitext on a million names."""
+    dot = path.rfind(".")
+    return path[dot:].lower() if dot > path.rfind("/") + 1 else ""
+
+
 def _ignored_kind(name: str) -> str | None:
     if name.startswith("._"):
         return "._* (macOS metadata)"
     if name.startswith("."):
         return "hidden files"
-    suffix = os.path.splitext(name)[1].lower()
+    suffix = _suffix(name)
     return f"*{suffix} (unfinished downloads)" if suffix in UNFINISHED else None
 
 

@@ -35,8 +35,7 @@ import pyarrow as pa
 
 from manifests import windows
 from manifests.annotations import columns_of
-from manifests.columns import Row
-from manifests.columns import table as table_of
+from manifests.columns import Row, table as table_of
 from manifests.dataset import Dataset, Report, ScanOptions
 from manifests.errors import UsageError
 from manifests.keys import folder_key, slug

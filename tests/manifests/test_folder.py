@@ -8,8 +8,10 @@ from pathlib import Path
 
 def test_rows_labels_and_what_is_none(tree, scan) -> None:
     root = tree(
-        ["cats/tom.mp4", "cats/deep/er/tom.mp4", "dogs/rex 1.avi", "loose.mkv", "notes.md"]
-        + ["cats/tom.txt", "list.csv", "a.json", "a.align", "._tom.mp4", ".DS_Store", "b.part"]
+        {
+            *("cats/tom.mp4", "cats/deep/er/tom.mp4", "dogs/rex 1.avi", "loose.mkv", "notes.md"),
+            *("cats/tom.txt", "list.csv", "a.json", "a.align", "._tom.mp4", ".DS_Store", "b.part"),
+        }
     )
     rows, report = scan("folder", root)
     assert {key: row["uri"] for key, row in rows.items() if "rex" not in key} == {

@@ -12,6 +12,7 @@ CVDF = (
     "abseiling,-3B32lodo2M,59,69,val,0\r\n"
     '"air drumming",_dbcJuKJQNs,40,50,val,0\r\n'
 )
+HEADER = "label,youtube_id,time_start,time_end,split\n"
 KEY = "k400/-3B32lodo2M_000059_000069"
 
 
@@ -63,7 +64,7 @@ def test_test_rows_without_label(tree, scan) -> None:
 
 
 def test_mmaction_folders_spell_classes_with_underscores(tree, scan) -> None:
-    csv = "label,youtube_id,time_start,time_end,split\nair drumming,aaaaaaaaaaa,1,11,train\nair drumming,bbbbbbbbbbb,1,11,train\n"
+    csv = HEADER + "air drumming,aaaaaaaaaaa,1,11,train\nair drumming,bbbbbbbbbbb,1,11,train\n"
     root = tree(
         {
             "videos_train/air_drumming/aaaaaaaaaaa_000001_000011.mp4": b"1",
@@ -78,7 +79,10 @@ def test_mmaction_folders_spell_classes_with_underscores(tree, scan) -> None:
 
 
 def test_k600_flat_with_list_and_odd_class_folder(tree, scan) -> None:
-    listed = "./mountain climber (exercise)/aaaaaaaaaaa_000001_000011.mp4\nabseiling/bbbbbbbbbbb_000002_000012.mp4 0\n"
+    listed = (
+        "./mountain climber (exercise)/aaaaaaaaaaa_000001_000011.mp4\n"
+        "abseiling/bbbbbbbbbbb_000002_000012.mp4 0\n"
+    )
     root = tree(
         {
             "train/bbbbbbbbbbb_000002_000012.mp4": b"1",
@@ -99,12 +103,11 @@ def test_k600_flat_with_list_and_odd_class_folder(tree, scan) -> None:
 def test_classes_are_compared_with_their_case(tree, scan) -> None:
     names = ["passing american football (not in game)", "passing American football (in game)"]
     lines = [f"{n},{c * 11},0,10,train\n" for n, c in zip(names, "ab", strict=True)]
-    header = "label,youtube_id,time_start,time_end,split\n"
     root = tree(
         {
             f"train/{names[0]}/{'a' * 11}_000000_000010.mp4": b"1",
             f"train/{names[1]}/{'b' * 11}_000000_000010.mp4": b"1",
-            "train.csv": header + "".join(lines),
+            "train.csv": HEADER + "".join(lines),
         }
     )
     rows, report = scan("kinetics600", root)
@@ -114,7 +117,7 @@ def test_classes_are_compared_with_their_case(tree, scan) -> None:
 
 def test_replacement_wins_and_copies_are_counted(tree, scan) -> None:
     clip = "aaaaaaaaaaa_000001_000011.mp4"
-    csv = "label,youtube_id,time_start,time_end,split\nabseiling,aaaaaaaaaaa,1,11,train\n"
+    csv = HEADER + "abseiling,aaaaaaaaaaa,1,11,train\n"
     root = tree(
         {
             f"train/{clip}": b"corrupt",
@@ -131,14 +134,14 @@ def test_replacement_wins_and_copies_are_counted(tree, scan) -> None:
 
 def test_an_empty_copy_loses_against_a_full_one(tree, scan) -> None:
     clip = "aaaaaaaaaaa_000001_000011.mp4"
-    csv = "label,youtube_id,time_start,time_end,split\nx,aaaaaaaaaaa,1,11,train\n"
+    csv = HEADER + "x,aaaaaaaaaaa,1,11,train\n"
     root = tree({f"train/a/{clip}": b"", f"train/b/{clip}": b"full", "train.csv": csv})
     rows, _ = scan("kinetics400", root)
     assert next(iter(rows.values()))["uri"] == f"train/b/{clip}"
 
 
 def test_whole_videos_are_cut_by_the_csv(tree, scan) -> None:
-    csv = "label,youtube_id,time_start,time_end,split\nabseiling,-3B32lodo2M,59,69,val\nabseiling,-3B32lodo2M,80,90,val\n"
+    csv = HEADER + "abseiling,-3B32lodo2M,59,69,val\nabseiling,-3B32lodo2M,80,90,val\n"
     root = tree({"val/-3B32lodo2M.mkv": b"1", "val.csv": csv})
     rows, _ = scan("kinetics400", root)
     assert len(rows) == 2
@@ -148,7 +151,7 @@ def test_whole_videos_are_cut_by_the_csv(tree, scan) -> None:
 
 
 def test_join_by_id_alone_where_times_differ(tree, scan) -> None:
-    csv = "label,youtube_id,time_start,time_end,split\nabseiling,aaaaaaaaaaa,2,12,train\n"
+    csv = HEADER + "abseiling,aaaaaaaaaaa,2,12,train\n"
     root = tree({"train/aaaaaaaaaaa_000001_000011.mp4": b"1", "train.csv": csv})
     rows, report = scan("kinetics400", root)
     assert rows["k400/aaaaaaaaaaa_000002_000012"]["bytes"] == 1
@@ -157,7 +160,7 @@ def test_join_by_id_alone_where_times_differ(tree, scan) -> None:
 
 
 def test_files_without_row_are_kept_where_the_split_is_known(tree, scan) -> None:
-    csv = "label,youtube_id,time_start,time_end,split\nabseiling,aaaaaaaaaaa,1,11,train\n"
+    csv = HEADER + "abseiling,aaaaaaaaaaa,1,11,train\n"
     root = tree(
         {
             "train/aaaaaaaaaaa_000001_000011.mp4": b"1",
@@ -189,14 +192,13 @@ def test_without_annotations_class_folders_are_the_labels(tree, scan) -> None:
 
 
 def test_repeated_annotation_rows_and_leaks_are_reported(tree, scan) -> None:
-    header = "label,youtube_id,time_start,time_end,split\n"
     train = "abseiling,aaaaaaaaaaa,1,11,train\n"
     root = tree(
         {
             "train/aaaaaaaaaaa_000001_000011.mp4": b"1",
-            "annotations/deepmind/train.csv": header + train,
-            "annotations/deepmind_top-up/train.csv": header + train,
-            "annotations/val.csv": header + "abseiling,aaaaaaaaaaa,20,30,val\n",
+            "annotations/deepmind/train.csv": HEADER + train,
+            "annotations/deepmind_top-up/train.csv": HEADER + train,
+            "annotations/val.csv": HEADER + "abseiling,aaaaaaaaaaa,20,30,val\n",
         }
     )
     rows, report = scan("kinetics700", root)

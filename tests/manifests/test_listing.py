@@ -13,8 +13,10 @@ from manifests.listing import fingerprint, from_uri, to_uri, walk
 
 def test_side_files_are_counted_and_media_are_sorted(tree) -> None:
     root = tree(
-        ["b/2.mp4", "a.mp4", "b/1.mkv", "b/1.txt", "x.json", "x.csv", "s.align", "notes.md"]
-        + ["._a.mp4", ".DS_Store", "a.mp4.part", "a.ytdl", ".git/HEAD"]
+        {
+            *("b/2.mp4", "a.mp4", "b/1.mkv", "b/1.txt", "x.json", "x.csv", "s.align", "notes.md"),
+            *("._a.mp4", ".DS_Store", "a.mp4.part", "a.ytdl", ".git/HEAD"),
+        }
     )
     listing = walk(root)
     assert [e.path for e in listing.files] == ["a.mp4", "b/1.mkv", "b/2.mp4", "notes.md"]

@@ -11,10 +11,11 @@ import pytest
 
 from manifests import UsageError, columns, schema
 
-DOCUMENTED = (
-    "dataset key source_id group_id uri audio_uri container start_s end_s pre_trimmed splits labels "
-    "label_names segments face_xy transcript words expect extra anchored bytes"
-).split()
+DOCUMENTED = [
+    *("dataset", "key", "source_id", "group_id", "uri", "audio_uri", "container"),
+    *("start_s", "end_s", "pre_trimmed", "splits", "labels", "label_names", "segments"),
+    *("face_xy", "transcript", "words", "expect", "extra", "anchored", "bytes"),
+]
 
 
 def row(number: int, **changes: Any) -> dict[str, Any]:

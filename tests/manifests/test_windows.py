@@ -31,11 +31,17 @@ def sound(path: Path, seconds: float) -> None:
     subprocess.run(command, check=True)
 
 
-def cut(duration: float | None, monkeypatch: pytest.MonkeyPatch, **row: object) -> list[tuple]:
+Cut = tuple[str, float | None, float | None]
+
+
+def cut(
+    duration: float | None,
+    monkeypatch: pytest.MonkeyPatch,
+    hop: float | None = None,
+    **row: float,
+) -> list[Cut]:
     monkeypatch.setattr(windows, "duration_seconds", lambda path: duration)
     full = {"key": "a", "source_id": "a", "group_id": "g", "uri": "a.mp4", "bytes": 1, **row}
-    hop = row.pop("hop", None)
-    full.pop("hop", None)
     cuts = list(windows.cut(Path("/"), [full], 10.0, hop, Report("folder")))
     assert all((r["source_id"], r["group_id"]) == ("a", "g") for r in cuts)
     return [(r["key"], r.get("start_s"), r.get("end_s")) for r in cuts]
