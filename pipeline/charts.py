@@ -19,6 +19,7 @@ CSS_COLOURS = {INK: "var(--soft)", BARS: "var(--accent)", LINES: "var(--line)"}
 SIZE_INCHES = (4.3, 2.0)
 BINS = 40
 LABEL_CHARACTERS = 22
+FEWEST_BARS = 5
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,8 @@ def _bars_svg(ranked: Sequence[tuple[str, int]]) -> Markup:
     axes = figure.add_subplot()
     places = range(len(ranked))
     axes.barh(places, [count for _, count in ranked], 0.7, color=BARS, linewidth=0)
+    # A single bar is as thick as one of many.
+    axes.set_ylim(len(ranked) - max(len(ranked), FEWEST_BARS) - 0.5, len(ranked) - 0.5)
     axes.set_yticks(places, [_label(name) for name, _ in ranked], parse_math=False)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
     axes.grid(axis="x", color=LINES, linewidth=0.6)

@@ -32,6 +32,7 @@ EXAMPLES = 3
 CANDIDATES_PER_BATCH = 64
 BATCH_ROWS = 1 << 14
 FACE_RATE_SHOWN = 0.5
+NO_SPLIT = "(none)"
 
 
 @dataclass
@@ -128,8 +129,15 @@ def _ledger(state: Status, failures: list[Failures]) -> dict[str, Any]:
 
 
 def _splits(path: Path) -> list[Split]:
-    """Samples and hours by split; a sample counts in each of its splits."""
+    """Samples and hours by split; a sample counts in each of its splits, or in `(none)`."""
     splits: dict[str, Split] = {}
+
+    def add(name: str, seconds: npt.NDArray[np.float64], faces: npt.NDArray[np.bool_]) -> None:
+        split = splits.setdefault(name, Split(name))
+        split.samples += len(seconds)
+        split.seconds += float(seconds.sum())
+        split.faces += int(faces.sum())
+
     for batch in _batches(path, ["splits", "seconds", "face_rate"]):
         lists, seconds = batch.column("splits"), _numbers(batch.column("seconds"))
         faces = np.nan_to_num(_numbers(batch.column("face_rate"))) > 0
@@ -138,10 +146,10 @@ def _splits(path: Path) -> list[Split]:
         codes = names.indices.to_numpy()
         for code, name in enumerate(names.dictionary.to_pylist()):
             rows = parents[codes == code]
-            split = splits.setdefault(name, Split(name))
-            split.samples += len(rows)
-            split.seconds += float(seconds[rows].sum())
-            split.faces += int(faces[rows].sum())
+            add(name, seconds[rows], faces[rows])
+        bare = np.setdiff1d(np.arange(batch.num_rows), parents)
+        if bare.size:
+            add(NO_SPLIT, seconds[bare], faces[bare])
     return sorted(splits.values(), key=lambda split: split.name)
 
 

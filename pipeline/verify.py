@@ -25,6 +25,7 @@ from pipeline.check import ShardCheck, check_shard, key_hash
 from pipeline.errors import Reason, plain_text
 from pipeline.format import FormatError
 from pipeline.outputs import NotFinishedError, Outputs, Plan, PlannedShard
+from pipeline.status import bytes_text, time_text
 
 MAX_FINDINGS = 1000
 """Sentences kept; further ones are counted."""
@@ -90,7 +91,7 @@ class Verdict:
             *found[:MAX_SHOWN],
             *([f"and {hidden:,} findings more"] if hidden else []),
             f"{self.committed_shards:,} of {self.planned_shards:,} shards, "
-            f"{self.filesize / 1e9:.2f} GB, {self.seconds / 3600:.2f} h",
+            f"{bytes_text(self.filesize)}, {time_text(self.seconds)} of video",
             f"{self.planned_rows:,} rows planned = "
             f"{self.samples:,} samples + {self.errors:,} errors"
             + ("" if self.planned_rows == self.samples + self.errors else "  DOES NOT CLOSE"),

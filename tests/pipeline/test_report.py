@@ -33,6 +33,18 @@ def test_headline_ledger_and_splits(tmp_path: Path) -> None:
     assert '<td class="n">66.7 %</td>' in page
 
 
+def test_samples_without_a_split_are_counted(tmp_path: Path) -> None:
+    members = make_members(GLCM, "a")
+    bare = {**members, "json": members["json"].replace(b'["demo:train"]', b"[]")}
+    page = page_of(write_set(tmp_path / "out", GLCM, [[members, _renamed(bare, "b")]]))
+    assert '<td>demo:train</td><td class="n">1</td>' in page
+    assert '<td>(none)</td><td class="n">1</td>' in page
+
+
+def _renamed(members: dict[str, bytes], key: str) -> dict[str, bytes]:
+    return {**members, "json": members["json"].replace(b'"key":"a"', f'"key":"{key}"'.encode())}
+
+
 def test_reasons_with_examples_escaped(tmp_path: Path) -> None:
     errors = [failure("<b>bold</b>"), failure("b", "open_error")]
     page = page_of(write_set(tmp_path / "out", GLCM, [[make_members(GLCM, "a")]], [errors]))
