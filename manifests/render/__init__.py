@@ -1,8 +1,8 @@
 """Renders the clips of the demo corpus and of the alignment tests, with their truth.
 
-In reading order: `voice` (syllables as sound and as a mouth curve), `portrait`, `mouth` and
-`head` (somebody saying them), `sounds` and `objects` (things that sound when something happens
-to them), `flash` (lamps and beeps, and the matrix of odd files that the alignment tests run
+In reading order: `voice` (syllables as sound and as a mouth curve), `mouth` and `head` (somebody
+saying them), `sounds`, `objects` and `stage` (things that sound when something happens to them),
+`flash` (lamps and beeps, and the matrix of odd files that the alignment tests run
 over), `encode` (pictures and sound into a file), `clips` (the table of the corpus and how one
 row of it becomes a file), `clock` (when things happen in a file, read by the ffmpeg program).
 

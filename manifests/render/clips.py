@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from manifests.render import clock, objects, sounds
+from manifests.render import clock, sounds
 from manifests.render.encode import Encoding, encode
 from manifests.render.head import Head, Look
+from manifests.render.stage import Stage, irregular
 from manifests.render.voice import speak
 
 SECONDS = 11.0
@@ -105,7 +106,8 @@ def _things() -> Iterator[Clip]:
         "bell": [Encoding(".mp4", fps=Fraction(30)), Encoding(".mov", "mjpeg", "pcm"),
                  Encoding(".ts", "mpeg2", "mp2", NTSC), Encoding(".mp4")],
         "drum": [Encoding(".avi", "mpeg4", "mp3"), Encoding(".mp4", fps=FILM),
-                 Encoding(".mpg", "mpeg2", "mp2"), Encoding(".mkv")],
+                 Encoding(".mpg", "mpeg2", "mp2", filters="scale=240:240,setsar=4/3"),
+                 Encoding(".mkv")],
         "string": [Encoding(".mp4"), Encoding(".webm", "vp8", "vorbis"), Encoding(".ts"),
                    Encoding(".mp4", fps=Fraction(50))],
         "flash": [Encoding(".mp4"), Encoding(".mkv", fps=Fraction(30)), Encoding(".avi", "xvid"),
@@ -151,8 +153,8 @@ def scene(clip: Clip) -> Scene:
     if clip.kind == "head":
         return _head_scene(clip, fps, count)
     kind = "flash" if clip.kind == "broken" else clip.kind
-    events = objects.irregular(clip.seed, clip.seconds, 0.5, 0.85)
-    stage = objects.Stage(kind, clip.size, events, clip.seed)
+    events = irregular(clip.seed, clip.seconds, 0.5, 0.85)
+    stage = Stage(kind, clip.size, events, clip.seed)
     pitch = 130.0 + 35 * (ord(clip.who[-1]) % 5)
     track = sounds.soundtrack(kind, events, clip.seconds, pitch, clip.rate_hz, clip.seed)
     if clip.stereo:

@@ -26,27 +26,43 @@ _BLOCK = re.compile(rb"n:\d+ pts:(-?\d+) .*?rate:(\d+) nb_samples:(\d+)")
 
 def start_seconds(path: Path) -> float:
     """The earliest stream start of a file on the container's clock."""
-    found = _START.search(run(["-i", str(path), "-map", "0", "-c", "copy", "-t", "0", "-f", "null",
-                               "-"]).stderr)  # fmt: skip
+    return _start(path, _showinfo(path, limit=1))
+
+
+def picture_offset_seconds(path: Path) -> float:
+    """How much later than the earliest stream start the first picture comes."""
+    log = _showinfo(path, limit=1)
+    return float(_pictures(path, log)[0][0]) - _start(path, log)
+
+
+def pictures(path: Path) -> list[tuple[Fraction, int]]:
+    """Each picture's pts in seconds and its mean luma, in the order of the screen.
+
+    Args:
+        path: Video file.
+
+    Returns:
+        Exact times (pts times the stream's time base) and luma 16..235.
+    """
+    return _pictures(path, _showinfo(path))
+
+
+def _showinfo(path: Path, limit: int | None = None) -> bytes:
+    """What ffmpeg says about a file and each of its pictures."""
+    stop = [] if limit is None else ["-frames:v", str(limit)]
+    return run(["-copyts", "-i", str(path), "-map", "0:v:0", "-fps_mode", "passthrough",
+                "-vf", "scale=32:32:flags=area,showinfo", *stop, "-f", "null",
+                "-"]).stderr  # fmt: skip
+
+
+def _start(path: Path, log: bytes) -> float:
+    found = _START.search(log)
     if found is None:
         raise ValueError(f"{path}: ffmpeg names no start time")
     return float(found[1])
 
 
-def pictures(path: Path, limit: int | None = None) -> list[tuple[Fraction, int]]:
-    """Each picture's pts in seconds and its mean luma, in the order of the screen.
-
-    Args:
-        path: Video file.
-        limit: Stops after so many pictures.
-
-    Returns:
-        Exact times (pts times the stream's time base) and luma 16..235.
-    """
-    stop = [] if limit is None else ["-frames:v", str(limit)]
-    log = run(["-copyts", "-i", str(path), "-map", "0:v:0", "-fps_mode", "passthrough",
-               "-vf", "scale=32:32:flags=area,showinfo", *stop, "-f", "null",
-               "-"]).stderr  # fmt: skip
+def _pictures(path: Path, log: bytes) -> list[tuple[Fraction, int]]:
     base = _TIME_BASE.search(log)
     if base is None:
         raise ValueError(f"{path}: ffmpeg shows no picture")
@@ -121,8 +137,3 @@ def _rises(strength: NDArray[np.float64]) -> list[int]:
             rises.append(int(at))
         last = at
     return rises
-
-
-def picture_offset_seconds(path: Path) -> float:
-    """How much later than the earliest stream start the first picture comes."""
-    return float(pictures(path, limit=1)[0][0]) - start_seconds(path)
