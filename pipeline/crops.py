@@ -9,6 +9,7 @@ Coordinates are pixel indices: (0, 0) is the centre of the first pixel, as landm
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -152,8 +153,8 @@ def lip_transforms(
     columns = (upright.real, upright.imag, centres.real, centres.imag)
     steady = smooth(np.column_stack(columns), groups, sigma)
     scale = size * LIP_WIDTH_SHARE / median_lip_width(points)
-    turn = np.conj(_unit(steady[:, 0] + 1j * steady[:, 1]))
-    return _similarities(scale * turn, steady[:, 2] + 1j * steady[:, 3], size)
+    turn = scale * np.conj(_unit(steady[:, 0] + 1j * steady[:, 1]))
+    return _similarities(turn, steady[:, 2] + 1j * steady[:, 3], size)
 
 
 def median_lip_width(points: npt.NDArray[np.complex128]) -> float:
@@ -176,9 +177,7 @@ def _unit(numbers: npt.NDArray[np.complex128]) -> npt.NDArray[np.complex128]:
         return numbers / np.maximum(np.abs(numbers), 1e-9)
 
 
-def _similarities(
-    factor: npt.NDArray[np.complex128], centre: npt.NDArray[np.complex128], size: int
-) -> Matrix:
+def _similarities(factor: npt.NDArray[Any], centre: npt.NDArray[Any], size: int) -> Matrix:
     """(T, 2, 3): rotate and scale by complex factors, moving the centres to the crop's middle."""
     shift = (size - 1) / 2 * (1 + 1j) - factor * centre
     rows = [[factor.real, -factor.imag, shift.real], [factor.imag, factor.real, shift.imag]]

@@ -12,7 +12,7 @@ the one scale that suits the clip.
 """
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from pipeline import detector
@@ -65,7 +65,9 @@ def deep_pixels(frame: Frame) -> float:
 
 
 @dataclass(frozen=True)
-class _Pending:
+class _Seen:
+    """A picture and where it belongs."""
+
     tick: int
     frame: Frame
     shot: int
@@ -92,8 +94,9 @@ class FaceFollower:
         self._patches = PatchKeeper(config.crop_size)
         self._tracks: list[Track] = []
         self._followed: list[Track] = []
-        self._pending: deque[_Pending] = deque(maxlen=max(1, round(self._fps * LOOK_SECONDS)))
+        self._pending: deque[_Seen] = deque(maxlen=max(1, round(self._fps * LOOK_SECONDS)))
         self._frame: Frame | None = None
+        self._speaker: Track | None = None
         self._next_look = 0
         self._retry_seconds = FIRST_RETRY_SECONDS
 
@@ -111,26 +114,38 @@ class FaceFollower:
         else:
             self._pending.clear()
         if tick >= self._next_look or lost or (cut and seen_now < len(self._followed)):
-            self._look(tick, frame)
+            self._look(_Seen(tick, frame, self._shots.shot))
         self._drop_rivals(tick)
 
     def finish(self, frames: int) -> list[FaceTrack]:
         """The stored tracks of a clip of so many ticks, at most `face_tracks`, best first."""
-        point = None
-        if self._point is not None and self._frame is not None:
-            point = (self._point[0] * self._frame.width, self._point[1] * self._frame.height)
-        self._pending.clear()
-        best = ranked(self._tracks, frames, point, self._ticks(POINT_SECONDS))
+        self._look_at_the_end(frames)
+        best = self._ranked(frames)
         return [
             stored_track(track, rule, frames, self._config, self._fps, self._gap_ticks)
             for track, rule in best[: self._config.face_tracks]
         ]
+
+    def _ranked(self, frames: int) -> list[tuple[Track, str]]:
+        point = None
+        if self._point is not None and self._frame is not None:
+            point = (self._point[0] * self._frame.width, self._point[1] * self._frame.height)
+        return ranked(self._tracks, frames, point, self._ticks(POINT_SECONDS))
+
+    def _look_at_the_end(self, frames: int) -> None:
+        """Where faces are expected, nobody who came after the last look is left out."""
+        unseen = [past for past in self._pending if past.tick < frames]
+        if self._deep and unseen:
+            self._look(unseen[-1])
+        self._pending.clear()
 
     def _ticks(self, seconds: float) -> int:
         return max(1, round(seconds * self._fps))
 
     def _repeat(self, tick: int) -> None:
         """The same picture again shows the same faces."""
+        if self._pending and self._pending[-1].tick == tick - 1:
+            self._pending.append(replace(self._pending[-1], tick=tick))
         for track in self._followed:
             if tick - 1 in track.sights:
                 track.add(tick, track.sights[tick - 1])
@@ -175,38 +190,39 @@ class FaceFollower:
 
     def _drop_rivals(self, tick: int) -> None:
         """Stop following faces that cannot be chosen any more."""
-        if self._point is not None and self._config.face_tracks == 1 and self._frame is not None:
-            if tick + 1 >= self._ticks(POINT_SECONDS):
-                self._keep_pointed()
+        if self._point is not None and self._config.face_tracks == 1:
+            if tick + 1 < self._ticks(POINT_SECONDS):
+                return
+            if self._speaker is None:
+                self._speaker = self._pointed()
+        if self._speaker is not None:
+            self._followed = [track for track in self._followed if track is self._speaker]
             return
-        widest = max((track.box[2] - track.box[0] for track in self._followed), default=0.0)
+        widest = max((track.width for track in self._followed), default=0.0)
+        wide = [track for track in self._followed if track.width >= RIVAL_WIDTH * widest]
         room = self._config.face_tracks + SPARE_CANDIDATES
-        wide = [t for t in self._followed if t.box[2] - t.box[0] >= RIVAL_WIDTH * widest]
-        self._followed = sorted(wide, key=lambda t: t.box[0] - t.box[2])[:room]
+        self._followed = sorted(wide, key=lambda track: -track.width)[:room]
 
-    def _keep_pointed(self) -> None:
-        assert self._point is not None and self._frame is not None
-        point = (self._point[0] * self._frame.width, self._point[1] * self._frame.height)
-        best = ranked(self._tracks, 1 << 30, point, self._ticks(POINT_SECONDS))
-        if best and best[0][1] == "point":
-            self._followed = [track for track in self._followed if track is best[0][0]]
+    def _pointed(self) -> Track | None:
+        best = self._ranked(self._ticks(POINT_SECONDS))
+        return best[0][0] if best and best[0][1] == "point" else None
 
     # --- looking ---
 
     def _remember(self, tick: int, frame: Frame) -> None:
-        self._pending.append(_Pending(tick, frame, self._shots.shot))
+        self._pending.append(_Seen(tick, frame, self._shots.shot))
         frame_bytes = 1.5 * frame.width * frame.height
         if len(self._pending) * frame_bytes > PENDING_BYTES:
             self._next_look = min(self._next_look, tick)
 
-    def _look(self, tick: int, frame: Frame) -> None:
+    def _look(self, now: _Seen) -> None:
         """Search the whole picture and follow what is new, forwards and backwards."""
-        for face in self._faces_of(frame):
-            taken = [t for t in self._followed if t.last_tick == tick]
+        for face in self._faces_of(now.frame):
+            taken = [t for t in self._followed if t.last_tick == now.tick]
             if all(detector.overlap(face.box, track.box) < 0.3 for track in taken):
-                self._start(face, tick, frame)
-        seen_now = sum(track.last_tick == tick for track in self._followed)
-        self._next_look = tick + self._ticks(self._pause_seconds(seen_now))
+                self._start(face, now)
+        seen_now = sum(track.last_tick == now.tick for track in self._followed)
+        self._next_look = now.tick + self._ticks(self._pause_seconds(seen_now))
         self._pending.clear()
 
     def _pause_seconds(self, seen_now: int) -> float:
@@ -237,34 +253,37 @@ class FaceFollower:
 
     def _rival_pixels(self, frame: Frame) -> float:
         """The budget that finds faces as wide as the widest one known."""
-        widest = max(track.box[2] - track.box[0] for track in self._followed)
+        widest = max(track.width for track in self._followed)
         return frame.width * frame.height * (detector.NEAR_FACE_PIXELS / widest) ** 2
 
-    def _start(self, face: Detection, tick: int, frame: Frame) -> None:
+    def _start(self, face: Detection, now: _Seen) -> None:
         """Follow a face from here on, and backwards through the pictures kept."""
-        shot = self._shots.shot
-        lost = [t for t in self._tracks if t.last_tick < tick and t.continues_with(face, shot)]
+        known = [track for track in self._tracks if track.last_tick < now.tick]
+        lost = [track for track in known if track.continues_with(face, now.shot)]
         if lost:
             track = max(lost, key=lambda t: (t.last_tick, detector.overlap(t.box, face.box)))
         else:
             track = Track()
             self._tracks.append(track)
-        self._follow_back(track, face, tick)
-        track.add(tick, self._sight(frame, face, face.box, shot))
+        self._follow_back(track, face, now)
+        track.add(now.tick, self._sight(now.frame, face, face.box, now.shot))
         if all(track is not other for other in self._followed):
             self._followed.append(track)
 
-    def _follow_back(self, track: Track, face: Detection, tick: int) -> None:
-        box, missed = face.box, 0
+    def _follow_back(self, track: Track, face: Detection, now: _Seen) -> None:
+        box, missed, sight = face.box, 0, None
+        shown = now.frame
         for past in reversed(self._pending):
-            if past.tick >= tick:
+            if past.tick >= now.tick:
                 continue
             known = track.sights.get(past.tick)
-            if past.shot != self._shots.shot or (known is not None and known.detection is not None):
+            if past.shot != now.shot or (known is not None and known.detection is not None):
                 return
-            found = detector.near(past.frame, box, WIDE_MARGIN)
-            missed = 0 if found else missed + 1
+            if sight is None or past.frame is not shown:
+                found = detector.near(past.frame, box, WIDE_MARGIN)
+                sight = self._sight(past.frame, found, box, past.shot)
+                shown, box = past.frame, found.box if found else box
+            missed = 0 if sight.detection else missed + 1
             if missed > self._gap_ticks:
                 return
-            track.sights[past.tick] = self._sight(past.frame, found, box, past.shot)
-            box = found.box if found else box
+            track.sights[past.tick] = sight

@@ -7,6 +7,8 @@ from pipeline.crops import Patch
 from pipeline.detector import SURE_SCORE, Box, Detection, overlap
 
 STRONG_SCORE = 1.0
+POINT_REACH = 1.0
+"""The point means a face no further from it than this share of its width."""
 ENOUGH_DETECTIONS = 3
 """Fewer detections make a face only if one of them is strong."""
 SAME_PLACE_CENTRES = 0.8
@@ -41,6 +43,11 @@ class Track:
     speed: float = 1.0
     """How far it moved lately in one tick, as a share of its width."""
 
+    @property
+    def width(self) -> float:
+        """Of the last box, displayed pixels."""
+        return self.box[2] - self.box[0]
+
     def add(self, tick: int, sight: Sight) -> None:
         """Record a sight that follows the others in time."""
         self.sights[tick] = sight
@@ -63,9 +70,11 @@ class Track:
         """Whether a face found by looking is this one, lost before."""
         if shot != self.shot:
             return overlap(face.box, self.box) > SAME_PLACE_OVERLAP
-        width = self.box[2] - self.box[0]
-        near = SAME_PLACE_CENTRES * max(width, face.width)
-        return 0.5 < face.width / width < 2 and distance(centre(face.box), centre(self.box)) < near
+        near = SAME_PLACE_CENTRES * max(self.width, face.width)
+        return (
+            0.5 < face.width / self.width < 2
+            and distance(centre(face.box), centre(self.box)) < near
+        )
 
 
 def centre(box: Box) -> tuple[float, float]:
@@ -140,7 +149,8 @@ def _at_point(tracks: list[Track], point: tuple[float, float], point_ticks: int)
     """The track nearest to the point while the point holds; None if nobody was there then."""
     near: list[tuple[float, int]] = []
     for number, track in enumerate(tracks):
-        early = track.detections(point_ticks).values()
-        if early:
-            near.append((min(distance(centre(face.box), point) for face in early), number))
+        for face in track.detections(point_ticks).values():
+            away = distance(centre(face.box), point)
+            if away < POINT_REACH * face.width:
+                near.append((away, number))
     return tracks[min(near)[1]] if near else None
