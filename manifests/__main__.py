@@ -58,9 +58,9 @@ class Build:
         _, report = build.build(entry.name, root, out, options)
         print("\n".join(report.lines()))
         print(f"  manifest: {out}")
-        print(
-            f"next: make shards DATASET={entry.name}" + (f" ROOT={self.root}" if self.root else "")
-        )
+        given = {"ROOT": self.root, "TABLE": self.table}
+        places = [f" {name}={path}" for name, path in given.items() if path is not None]
+        print(f"next: make shards DATASET={entry.name}{''.join(places)}")
         return 0
 
 

@@ -72,6 +72,7 @@ def scan(root: Path, options: ScanOptions) -> tuple[pa.Table, Report]:
     join = Join.start(root, options, report)
     paths = find(root, options, (".csv",))
     segments = [path for path in paths if _is_segments(path)]
+    report.annotations = [str(path) for path in segments]
     classes = _classes(paths, segments, report)
     report.vocabulary = list(classes.names.values())
     join.learn_whole((row.id, row.start_s, row.end_s) for row in _annotations(segments))
@@ -131,6 +132,7 @@ def _classes(paths: list[Path], segments: list[Path], report: Report) -> _Classe
     for path in paths:
         rows = csv_rows(path)
         if next(rows, [])[:3] == ["index", "mid", "display_name"]:
+            report.annotations.append(str(path))
             return _Classes({fields[1]: fields[2] for fields in rows})
     mids = sorted({mid for row in _annotations(segments) for mid in row.mids})
     if mids:

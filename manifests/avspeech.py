@@ -47,6 +47,7 @@ def scan(root: Path, options: ScanOptions) -> tuple[pa.Table, Report]:
     report = Report("avspeech", LICENCE)
     join = Join.start(root, options, report)
     paths = [path for path in find(root, options, (".csv",)) if _is_ours(path)]
+    report.annotations = [str(path) for path in paths]
     join.learn_whole((row.id, row.start_s, row.end_s) for row in _annotations(paths))
     return table(_rows(join, paths)), report
 

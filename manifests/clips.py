@@ -44,14 +44,15 @@ class Clip(NamedTuple):
         """True for `Y` + id, the naming of cut AudioSet sounds (PANNs)."""
         return len(_stem(self)) == 12 and self.first is None
 
-    def is_at(self, start_s: float, end_s: float) -> bool:
+    def is_at(self, start_s: float, end_s: float, within_s: float = _CLOSE_SECONDS) -> bool:
         """Return True if the name's numbers are these times, in seconds or in milliseconds."""
         if self.first is None:
             return False
         last = end_s if self.second is not None else start_s
         second = self.first if self.second is None else self.second
         return any(
-            _close(self.first, start_s * unit, unit) and _close(second, last * unit, unit)
+            abs(self.first - start_s * unit) <= within_s * unit
+            and abs(second - last * unit) <= within_s * unit
             for unit in (1.0, 1000.0)
         )
 
@@ -93,6 +94,9 @@ class Files:
         else:
             counted = []
         found = [clip for clip in clips if clip.is_at(start_s, end_s)]
+        if not (found or counted) and start_s % 1:  # the name may hold whole seconds
+            whole = [clip for clip in clips if clip.is_at(start_s, end_s, within_s=1.0)]
+            found = whole if len({clip.first for clip in whole}) == 1 else []
         return self.take(found or counted)
 
     def whole(self, video_id: str) -> list[Clip]:
@@ -148,10 +152,6 @@ def parse(entry: Entry) -> Clip | None:
 def milliseconds(seconds: float) -> int:
     """Return a time in whole milliseconds."""
     return round(seconds * 1000)
-
-
-def _close(found: float, wanted: float, unit: float) -> bool:
-    return abs(found - wanted) <= _CLOSE_SECONDS * unit
 
 
 def _rank(clip: Clip) -> tuple[bool, bool, bool, str]:

@@ -73,6 +73,8 @@ class Report:
     """Canonical name of the data set."""
     licence: str = ""
     """Who may use the data for what, in one line."""
+    annotations: list[str] = field(default_factory=list)
+    """Annotation files that were read."""
     rows: int = 0
     """Rows in the manifest."""
     splits: dict[str, list[int]] = field(default_factory=dict)
@@ -136,6 +138,7 @@ class Report:
         lines.append(f"  {'split':<{width}}  {'rows':>11}  {'with file':>11}  {'missing':>11}")
         for name, (rows, present) in sorted(self.splits.items()):
             lines.append(f"  {name:<{width}}  {rows:>11,}  {present:>11,}  {rows - present:>11,}")
+        lines += [f"  annotations: {path}" for path in self.annotations]
         lines += [f"  {text}: {n:,}" for text, n in self._counts() if n]
         lines += [f"  ignored {kind}: {n:,}" for kind, n in sorted(self.ignored.items())]
         lines += [f"  groups in both {pair}: {n:,}" for pair, n in sorted(self.leaks.items())]

@@ -52,6 +52,8 @@ class Join:
         votes: Counter[bool] = Counter()
         for video_id, start_s, end_s in islice((s for s in segments if s[0] in alone), _SAMPLES):
             clip = next(c for c in self.files.by_id[video_id] if c.first is None)
+            if clip.entry.kind != "file":  # a link may lead out of the root
+                continue
             duration = duration_seconds(os.path.join(self.root, clip.entry.path))
             if duration is not None:
                 votes[abs(duration - (end_s - start_s)) > _ROUNDING_SECONDS] += 1

@@ -108,7 +108,7 @@ def scan(
     """
     report = Report(name, LICENCE)
     join = Join.start(root, options, report)
-    annotated = list(_annotations(find(root, options, (".csv", ".txt"))))
+    annotated = list(_annotations(find(root, options, (".csv", ".txt")), report))
     classes = _vocabulary(join, annotated, class_count)
     report.vocabulary = classes.names
     job = _Job(prefix, join, classes, annotated)
@@ -238,9 +238,13 @@ def _vocabulary(join: Join, annotated: list[_Row], class_count: int) -> _Classes
     return _Classes(sorted(names))
 
 
-def _annotations(paths: list[Path]) -> Iterator[_Row]:
+def _annotations(paths: list[Path], report: Report) -> Iterator[_Row]:
     for path in paths:
-        yield from _csv(path) if path.suffix.lower() == ".csv" else _list(path)
+        rows = _csv(path) if path.suffix.lower() == ".csv" else _list(path)
+        for number, row in enumerate(rows):
+            if number == 0:
+                report.annotations.append(str(path))
+            yield row
 
 
 def _csv(path: Path) -> Iterator[_Row]:

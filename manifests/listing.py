@@ -100,7 +100,7 @@ def fingerprint(listing: Listing, outside: Iterable[Path] = ()) -> str:
         digest.update(os.fsencode(f"{entry.path}\0{entry.bytes}\0{entry.mtime_ns}\n"))
     for path in sorted(outside):
         files = sorted(path.rglob("*")) if path.is_dir() else [path]
-        for file in files:
+        for file in filter(Path.is_file, files):
             facts = file.stat()
             digest.update(os.fsencode(f"{file}\0{facts.st_size}\0{facts.st_mtime_ns}\n"))
     return digest.hexdigest()
@@ -132,8 +132,8 @@ def _read_folder(listing: Listing, folder: str, inside: str, linked: set[str]) -
     below: list[str] = []
     try:
         entries = os.scandir(os.path.join(listing.root, folder))
-    except PermissionError:
-        listing.ignored["folders that may not be read"] += 1
+    except OSError:  # no permission, or gone since its parent was read
+        listing.ignored["folders that cannot be read"] += 1
         return below
     with entries:
         for entry in entries:

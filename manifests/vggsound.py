@@ -43,7 +43,11 @@ def scan(root: Path, options: ScanOptions) -> tuple[pa.Table, Report]:
     """Join VGG-Sound's CSV with the files below `root`."""
     report = Report("vggsound", LICENCE)
     join = Join.start(root, options, report)
-    annotated = [row for path in find(root, options, (".csv",)) for row in _csv(path)]
+    annotated: list[_Row] = []
+    for path in find(root, options, (".csv",)):
+        if rows := list(_csv(path)):
+            report.annotations.append(str(path))
+            annotated += rows
     report.vocabulary = sorted({row.label for row in annotated})
     if annotated and len(report.vocabulary) != 309:
         report.notes.append(

@@ -33,6 +33,7 @@ def test_worked_row(tree, scan) -> None:
     [
         ("u5MPyrRJPmc_012.345000-018.900000", "u5MPyrRJPmc_030.000000-035.500000"),
         ("u5MPyrRJPmc_12.35_18.90", "u5MPyrRJPmc_30.0_35.5"),
+        ("u5MPyrRJPmc_12_18", "u5MPyrRJPmc_30_35.5"),
         ("u5MPyrRJPmc_12345_18900", "u5MPyrRJPmc_30000_35500"),
         ("u5MPyrRJPmc_0", "u5MPyrRJPmc_1"),
         ("u5MPyrRJPmc_1", "u5MPyrRJPmc_2"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,24 @@ def test_a_place_that_cannot_be_written_is_said(tree, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="cannot be written"):
         build("folder", tree(["a.mp4"]), tmp_path / "file" / "m.parquet")
+
+
+def test_sets_that_make_their_files_need_no_folder(tmp_path: Path, monkeypatch) -> None:
+    folder = DATASETS["folder"]
+
+    def scan(root: Path, options: ScanOptions):
+        if not (root / "made.mp4").exists():
+            (root / "made.mp4").write_bytes(b"1")
+        return folder.scan(root, ScanOptions())
+
+    made = replace(folder, scan=scan, generated=True, rescan_always=False)
+    monkeypatch.setitem(DATASETS, "folder", made)
+    root, out = tmp_path / "new", tmp_path / "m.parquet"
+    assert ensure("folder", root, out).rebuilt
+    assert not ensure("folder", root, out).rebuilt
+    (root / "made.mp4").unlink()
+    assert ensure("folder", root, out).report.missing_files == 0
+    assert DATASETS["demo"].generated
 
 
 def test_default_paths_are_canonical() -> None:

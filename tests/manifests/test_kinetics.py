@@ -36,6 +36,7 @@ def test_worked_row(tree, scan) -> None:
     assert missing["bytes"] is None and missing["labels"] == [1]
     assert report.missing_files == 1
     assert report.splits == {"k400:val": [2, 1]}
+    assert report.annotations == [str(root / "annotations/val.csv")]
 
 
 @pytest.mark.parametrize(

@@ -165,6 +165,19 @@ def test_round_trip(tmp_path: Path) -> None:
     assert sorted(p.name for p in out.parent.iterdir()) == ["labels", "toy.parquet"]
 
 
+def test_reading_a_manifest_of_somebody_elses_making(tmp_path: Path) -> None:
+    path = tmp_path / "m.parquet"
+    table = schema.table([row(0)])
+    plain = table.set_column(0, "dataset", table["dataset"].cast(pa.string()))
+    pq.write_table(plain.append_column("more", pa.array([1])), path)
+    assert schema.read(path).to_pylist() == table.to_pylist()
+    assert schema.read_facts(path).root == ""
+    wrong = table.set_column(7, "start_s", pa.array(["soon"]))
+    pq.write_table(wrong, path)
+    with pytest.raises(UsageError, match="'start_s' has type string; expected double"):
+        schema.read(path)
+
+
 @pytest.mark.parametrize("content", [b"", b"text, not Parquet"])
 def test_reading_no_parquet_is_a_sentence(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "m.parquet"
