@@ -24,6 +24,8 @@ from pipeline.media import Packets
 SKIPPING_CODECS = frozenset({"h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video"})
 """Codecs whose decoders skip non-reference pictures exactly."""
 
+_FIELD_ORDER_UNKNOWN, _PROGRESSIVE = 0, 1  # AVFieldOrder
+
 
 @dataclass(frozen=True)
 class Timeline:
@@ -156,7 +158,7 @@ class Decoder:
 
     def _skips_exactly(self) -> bool:
         """Fields of interlaced video are packets of their own but no pictures of their own."""
-        progressive = str(self._context.field_order).lower().endswith(("progressive", "unknown"))
+        progressive = int(self._context.field_order) in (_FIELD_ORDER_UNKNOWN, _PROGRESSIVE)
         return self._context.name in SKIPPING_CODECS and progressive
 
     @property
