@@ -83,7 +83,7 @@ def status(out: Path) -> Status:
     work: list[tuple[Span, float, int]] = []
     for shard in plan.shards:
         try:
-            sidecar = outputs.sidecar(shard.name)
+            sidecar = outputs.sidecar(shard.name, with_samples=False)
         except FormatError as error:
             state.unreadable.append(plain_text(str(error)))
             continue
@@ -97,7 +97,7 @@ def status(out: Path) -> Status:
 
 def _add(state: Status, sidecar: Sidecar, reasons: Counter[str]) -> None:
     state.shards += 1
-    state.samples += len(sidecar.samples)
+    state.samples += sidecar.nsamples
     state.errors += len(sidecar.errors)
     state.seconds += sidecar.seconds
     state.filesize += sidecar.filesize

@@ -90,7 +90,7 @@
       this.card.addEventListener("pointerdown", () => activate(this));
       this.card.addEventListener("focusin", () => activate(this));
       on(".play", "click", () => this.toggle());
-      on(".overlay", "change", () => this.draw());
+      on(".overlay", "change", () => this.soon());
       on(".speed", "change", () => this.setSpeed());
       const lanes = this.card.querySelector(".lanes");
       const seek = (event) => {

@@ -150,7 +150,7 @@ def write_shard(
         "samples": entries,
         "errors": errors,
     }
-    (out / "shards" / f"{name}.json").write_text(json.dumps(sidecar))
+    (out / "shards" / f"{name}.json").write_text(json.dumps(sidecar, separators=(",", ":")))
     return sidecar
 
 

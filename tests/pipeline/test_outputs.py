@@ -1,5 +1,6 @@
 """`pipeline.outputs`: what the files say, and sentences about files that say nothing."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,22 @@ def test_a_sample_is_read_at_its_place(out: Path) -> None:
 def test_a_shard_not_committed_has_no_sidecar(out: Path) -> None:
     (out / "shards/train-000001.json").unlink()
     assert [sidecar is not None for _, sidecar in Outputs(out).sidecars()] == [True, False]
+
+
+def test_a_sidecar_can_be_read_without_its_samples(out: Path) -> None:
+    path = out / "shards/train-000000.json"
+    nasty = json.loads(path.read_text())["errors"]
+    nasty[0]["uri"] = ']"],"errors":["samples":['
+    path.write_text(
+        json.dumps({**json.loads(path.read_text()), "errors": nasty}, separators=(",", ":"))
+    )
+    light = Outputs(out).sidecar("train-000000", with_samples=False)
+    assert light is not None
+    assert (light.samples, light.nsamples, light.errors) == ([], 3, nasty)
+    edit_json(path)  # white space between the marks: read as a whole
+    other = Outputs(out).sidecar("train-000000", with_samples=False)
+    assert other is not None
+    assert len(other.samples) == 3
 
 
 def test_what_is_not_there_is_named_with_its_command(tmp_path: Path) -> None:
