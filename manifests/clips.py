@@ -105,7 +105,9 @@ class Files:
 
     def take(self, clips: Iterable[Clip]) -> list[Clip]:
         """Mark files as belonging to a row; return them, the best copy first."""
-        found = sorted(clips, key=_rank)
+        found = list(clips)
+        if len(found) > 1:
+            found.sort(key=_rank)
         self.taken.update(clip.entry.path for clip in found)
         return found
 
@@ -162,7 +164,8 @@ def _rank(clip: Clip) -> tuple[bool, bool, bool, str]:
 
 def is_replacement(clip: Clip) -> bool:
     """Return True for a file in a folder of replacements for corrupt ones."""
-    return any(part.startswith("replacement") for part in clip.entry.path.lower().split("/")[:-1])
+    folders = clip.entry.path.lower().split("/")[:-1]
+    return any(folder.startswith("replacement") for folder in folders)
 
 
 def _add_sounds(files: Files, sounds: list[Clip]) -> None:
