@@ -19,6 +19,8 @@ from manifests.render.head import Head, Look
 from manifests.render.stage import Stage, irregular
 from manifests.render.voice import speak
 
+VERSION = 1
+"""Raised when the same table gives other files or another truth, so that they are made again."""
 SECONDS = 11.0
 """Length of every clip that is not broken."""
 NTSC, FILM = Fraction(30000, 1001), Fraction(24000, 1001)
@@ -206,7 +208,7 @@ def render(clip: Clip, folder: Path) -> dict[str, Any]:
         path.write_bytes(data[: len(data) * 2 // 3])
     if clip.fault:
         return {**facts, "bytes": path.stat().st_size, "truth": None}
-    offset = clock.picture_offset_seconds(path)
+    offset = clock.picture_offset_seconds(path, clip.encoding.fps)
     words = [{**word, "start_s": round(word["start_s"] + offset, 4),
               "end_s": round(word["end_s"] + offset, 4)} for word in seen.words]  # fmt: skip
     return {**facts, "bytes": path.stat().st_size, "words": words,

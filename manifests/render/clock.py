@@ -9,6 +9,7 @@ pts of its first sample, so that gaps stay gaps.
 import re
 from fractions import Fraction
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,10 +30,22 @@ def start_seconds(path: Path) -> float:
     return _start(path, _showinfo(path, limit=1))
 
 
-def picture_offset_seconds(path: Path) -> float:
-    """How much later than the earliest stream start the first picture comes."""
-    log = _showinfo(path, limit=1)
-    return float(_pictures(path, log)[0][0]) - _start(path, log)
+def picture_offset_seconds(path: Path, fps: Fraction) -> float:
+    """How much later than the earliest stream start the pictures come.
+
+    The AVI muxer leaves the first picture at zero when it moves the others to make room for the
+    priming of the sound: hence the median of the first three.
+
+    Args:
+        path: Video file whose first three pictures follow each other at `fps`.
+        fps: Pictures a second.
+
+    Returns:
+        Seconds.
+    """
+    log = _showinfo(path, limit=3)
+    shifts = [float(time - n / fps) for n, (time, _) in enumerate(_pictures(path, log))]
+    return median(shifts) - _start(path, log)
 
 
 def pictures(path: Path) -> list[tuple[Fraction, int]]:

@@ -76,6 +76,16 @@ def test_truth_counts_from_the_earliest_stream(tmp_path: Path) -> None:
     assert facts[0]["truth"]["boxes"][0][0] == 0
 
 
+def test_truth_in_avi_is_where_the_pictures_are(tmp_path: Path) -> None:
+    """The sound's priming moves all pictures of an AVI but the first by one."""
+    truth = generate(tmp_path, workers=1, kinds=("flash",), limit=3)[2]["truth"]
+    path = tmp_path / "flash/002.avi"
+    times = [float(time) - clock.start_seconds(path) for time, _ in clock.pictures(path)]
+    shown = {round(time, 3) for time in times}
+    assert all(round(box[0], 3) in shown for box in truth["boxes"][1:])
+    assert truth["boxes"][1][0] == pytest.approx(3 / 25)
+
+
 @pytest.mark.slow
 def test_whole_corpus(tmp_path: Path) -> None:
     table, report = DEMO.scan(tmp_path, ScanOptions())
