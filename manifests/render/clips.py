@@ -247,7 +247,5 @@ def _truth(
 
 def describe(clip: Clip) -> dict[str, Any]:
     """The clip as plain JSON values: a file made from another description is made again."""
-    return {
-        **asdict(clip),
-        "encoding": {**asdict(clip.encoding), "fps": str(clip.encoding.fps)},
-    }
+    encoding = {**asdict(clip.encoding), "fps": str(clip.encoding.fps)}
+    return {**asdict(clip), "encoding": encoding, "version": VERSION}
