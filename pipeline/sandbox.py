@@ -29,7 +29,17 @@ from pipeline.item import Failed, Item, Made, Outcome
 
 PIPE_BYTES = 1 << 20
 MAX_REPLY_BYTES = 1 << 30
+MAX_TRIES = 2
+MAX_TRIES_KILLED = 5
 _F_SETPIPE_SZ = 1031
+
+
+class KilledError(ClipError):
+    """The child got SIGKILL, which it never sends itself: a person, or the kernel for memory."""
+
+    def __init__(self) -> None:
+        detail = "the child process was killed from outside, perhaps because memory ran out"
+        super().__init__(Reason.OUT_OF_MEMORY, detail, "child")
 
 
 class Stopped(Exception):
@@ -56,18 +66,21 @@ class Sandbox:
         """Every row's outcome with the number of tries it took, as they come.
 
         Rows that end in a crash, a timeout or for lack of memory are tried once more in a fresh
-        child, because load on the machine can cause them too.
+        child, because load on the machine can cause them too; more often if the child was killed
+        from outside, which says nothing about the file.
         """
         indices = list(range(len(item.rows)))
-        again: list[int] = []
-        for outcome in self._attempt(item, indices):
-            if isinstance(outcome, Failed) and outcome.error.reason in RETRIED:
-                again.append(outcome.index)
-            else:
-                yield outcome, 1
-        if again:
+        for tries in range(1, MAX_TRIES_KILLED + 1):
+            again: list[int] = []
+            for outcome in self._attempt(item, indices):
+                if isinstance(outcome, Failed) and tries < _tries_allowed(outcome.error):
+                    again.append(outcome.index)
+                else:
+                    yield outcome, tries
+            if not again:
+                return
             self.close()
-            yield from ((outcome, 2) for outcome in self._attempt(item, again))
+            indices = again
 
     def _attempt(self, item: Item, indices: list[int]) -> Iterator[Outcome]:
         """The outcomes of some of an item's rows; a dying child fails the ones still open."""
@@ -207,11 +220,17 @@ class _Reader:
     def _death(self) -> ClipError:
         """What a child that closed its pipe died of."""
         code = self._child.wait()
-        if code < 0:
-            return ClipError(
-                Reason.CRASH, f"the child died of {signal.Signals(-code).name}", "child"
-            )
-        return ClipError(Reason.CRASH, f"the child ended with exit code {code}", "child")
+        if code == -signal.SIGKILL:
+            return KilledError()
+        how = f"died of {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+        return ClipError(Reason.CRASH, f"the child process {how}", "child")
+
+
+def _tries_allowed(error: ClipError) -> int:
+    """How often rows with this error are tried in all."""
+    if isinstance(error, KilledError):
+        return MAX_TRIES_KILLED
+    return MAX_TRIES if error.reason in RETRIED else 1
 
 
 def _renumbered(outcome: Outcome, index: int) -> Outcome:
