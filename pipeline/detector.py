@@ -129,7 +129,7 @@ def overlap(a: Box, b: Box) -> float:
 def predict_landmarks(picture: Picture, box: Box) -> npt.NDArray[np.float32]:
     """(68, 2) landmarks in pixels of a gray or RGB picture, for the face in the box."""
     corners = (round(box[0]), round(box[1]), round(box[2]) - 1, round(box[3]) - 1)
-    shape = _predictor(str(landmarks_model_path()))(picture, dlib.rectangle(*corners))
+    shape = _predictor()(picture, dlib.rectangle(*corners))
     return np.array([(point.x, point.y) for point in shape.parts()], np.float32)
 
 
@@ -147,10 +147,11 @@ def _run(picture: Picture, step: tuple[float, float], origin: tuple[int, int]) -
 
 @lru_cache(maxsize=1)
 def _detector() -> Any:
+    """Takes about 0.3 s once a process."""
     return dlib.get_frontal_face_detector()
 
 
 @lru_cache(maxsize=1)
-def _predictor(path: str) -> Any:
+def _predictor() -> Any:
     """The model takes about a second and 100 MB, so it is loaded when a face is there."""
-    return dlib.shape_predictor(path)
+    return dlib.shape_predictor(str(landmarks_model_path()))

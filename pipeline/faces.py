@@ -20,9 +20,9 @@ from pipeline.config import ShardConfig
 from pipeline.crops import PatchKeeper
 from pipeline.detector import SURE_SCORE, Box, Detection
 from pipeline.frame import Frame
-from pipeline.shots import ShotCounter
+from pipeline.shots import ShotCounter, is_cut
 from pipeline.stored import FaceTrack, stored_track
-from pipeline.tracks import Sight, Track, ranked
+from pipeline.tracks import STRONG_SCORE, Sight, Track, ranked
 
 __all__ = ["FaceFollower", "FaceTrack"]
 
@@ -30,10 +30,11 @@ SPARE_CANDIDATES = 3
 """Faces followed beside the wanted number, until the best are known."""
 RIVAL_WIDTH = 0.5
 """A face below this share of the widest one's width is not followed."""
-CALM_MARGIN = 0.2
+CALM_MARGIN = 0.1
+DOUBTFUL_MARGIN = 0.2
 WIDE_MARGIN = 0.4
-"""How far around the last box a face is searched, as a share of its size: a little beyond what
-it moved lately, and wider where that fails."""
+"""How far around the last box a face is searched, as a share of its size: beyond what it moved
+lately, little for a face that was clear, more for a doubtful one, and wide where that fails."""
 GAP_SECONDS = 0.3
 """Longest time without a detection that is filled, and after which a face counts as lost."""
 LOOK_SECONDS = 1.0
@@ -42,6 +43,8 @@ REFRESH_SECONDS = 5.0
 """How often a followed clip is searched for more faces."""
 POINT_SECONDS = 1.0
 """How long AVSpeech's point holds."""
+MOST_ENLARGED = 4.0
+"""Pixels are at most doubled each way: what is a face only then has no lips to read."""
 PENDING_BYTES = 96 << 20
 """Decoded pictures kept for following backwards."""
 
@@ -49,19 +52,22 @@ PENDING_BYTES = 96 << 20
 def look_pixels(frame: Frame) -> float:
     """The budget of a plain look: it grows with the picture as the cost of decoding does.
 
-    Finds faces from 15 % of the width of a 640x360 picture, 10 % of 1280x720, 8 % of 1920x1080.
+    Finds faces from 18 % of the width of a 640x360 picture, 11 % of 1280x720, 8 % of 1920x1080.
     """
-    return min(50e3 + frame.width * frame.height / 4, 600e3)
+    pixels = frame.width * frame.height
+    return min(42e3 + pixels / 4, 600e3, MOST_ENLARGED * pixels)
 
 
 def on_pixels(frame: Frame) -> float:
     """The budget of a look where faces are expected: 99 % of the talking heads we have."""
-    return max(180e3, look_pixels(frame))
+    enlarged = MOST_ENLARGED * frame.width * frame.height
+    return max(min(180e3, enlarged), look_pixels(frame))
 
 
 def deep_pixels(frame: Frame) -> float:
     """The budget of a look after a look found nothing: small pictures doubled, large ones whole."""
-    return max(400e3, min(0.6 * frame.width * frame.height, 1.3e6))
+    pixels = frame.width * frame.height
+    return max(min(400e3, MOST_ENLARGED * pixels), min(0.6 * pixels, 1.3e6))
 
 
 @dataclass(frozen=True)
@@ -106,7 +112,7 @@ class FaceFollower:
             self._repeat(tick)
             return
         self._frame = frame
-        cut = self._shots.see(frame)
+        cut = bool(self._tracks) and self._shots.see(frame)
         lost = self._follow_all(tick, frame)
         seen_now = sum(track.last_tick == tick for track in self._followed)
         if seen_now < self._config.face_tracks:
@@ -163,9 +169,11 @@ class FaceFollower:
         return lost
 
     def _follow(self, track: Track, tick: int, frame: Frame) -> None:
-        calm = min(CALM_MARGIN + track.speed, WIDE_MARGIN)
-        margins = (calm, WIDE_MARGIN) if calm < WIDE_MARGIN else (calm,)
-        face = next(filter(None, (detector.near(frame, track.box, m) for m in margins)), None)
+        least = CALM_MARGIN if track.score >= STRONG_SCORE else DOUBTFUL_MARGIN
+        margin = min(least + track.speed, WIDE_MARGIN)
+        face = detector.near(frame, track.box, margin)
+        if margin < WIDE_MARGIN and (face is None or face.score < SURE_SCORE):
+            face = detector.near(frame, track.box, WIDE_MARGIN) or face
         if face is not None and not self._is_trusted(track, face):
             face = None
         track.add(tick, self._sight(frame, face, track.box, self._shots.shot))
@@ -265,6 +273,7 @@ class FaceFollower:
         else:
             track = Track()
             self._tracks.append(track)
+            self._shots.begin(now.frame)
         self._follow_back(track, face, now)
         track.add(now.tick, self._sight(now.frame, face, face.box, now.shot))
         if all(track is not other for other in self._followed):
@@ -277,9 +286,11 @@ class FaceFollower:
             if past.tick >= now.tick:
                 continue
             known = track.sights.get(past.tick)
-            if past.shot != now.shot or (known is not None and known.detection is not None):
+            if known is not None and known.detection is not None:
                 return
             if sight is None or past.frame is not shown:
+                if is_cut(past.frame, shown):
+                    return
                 found = detector.near(past.frame, box, WIDE_MARGIN)
                 sight = self._sight(past.frame, found, box, past.shot)
                 shown, box = past.frame, found.box if found else box

@@ -15,13 +15,22 @@ LEVELS_OF_A_CUT = 12.0
 """A cut changes structure *and* brightness; a flash keeps the structure, a pan the histogram."""
 
 
+def is_cut(before: Frame, after: Frame) -> bool:
+    """Whether two pictures that follow each other belong to different shots."""
+    return _differ(_thumbnail(before.coded_luma), _thumbnail(after.coded_luma))
+
+
 class ShotCounter:
-    """Numbers the shots of a sequence of pictures from 0."""
+    """Numbers the shots of a sequence of pictures from 0; it need not see all of them."""
 
     def __init__(self) -> None:
         self.shot = 0
         """The shot of the last picture seen."""
         self._last: npt.NDArray[np.float32] | None = None
+
+    def begin(self, frame: Frame) -> None:
+        """The picture before the next one that is seen."""
+        self._last = _thumbnail(frame.coded_luma)
 
     def see(self, frame: Frame) -> bool:
         """Whether a new shot begins with this picture."""

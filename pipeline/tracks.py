@@ -34,6 +34,8 @@ class Track:
     sights: dict[int, Sight] = field(default_factory=dict)
     box: Box = (0.0, 0.0, 1.0, 1.0)
     """Where it was last."""
+    score: float = 0.0
+    """Of the last detection."""
     shot: int = 0
     """The shot it was last seen in."""
     last_tick: int = -1
@@ -56,6 +58,7 @@ class Track:
         moved = distance(centre(sight.detection.box), centre(self.box)) / sight.detection.width
         self.speed = max(moved, self.speed / 2) if self.last_tick == tick - 1 else 1.0
         self.box, self.shot, self.last_tick = sight.detection.box, sight.shot, tick
+        self.score = sight.detection.score
         self.weak_run = self.weak_run + 1 if sight.detection.score < SURE_SCORE else 0
 
     def detections(self, frames: int) -> dict[int, Detection]:
