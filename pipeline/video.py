@@ -57,8 +57,13 @@ class Timeline:
         steps = [b - a for a, b in pairwise(self.pts)]
         return bool(steps) and (max(steps) - min(steps)) * self.time_base > Fraction(1, 400)
 
-    def wanted(self, grids: Sequence[Grid]) -> set[int]:
-        """The pts of the pictures that are on screen at the middle of some interval."""
+    def wanted(self, grids: Sequence[Grid]) -> set[int] | None:
+        """The pts of the pictures that are on screen at the middle of some interval.
+
+        None if packets cannot be told apart by their pts: then all must be decoded.
+        """
+        if self.by_order:
+            return None
         indices = {
             max(bisect_right(self.pts, deadline) - 1, 0)
             for grid in grids

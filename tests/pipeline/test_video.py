@@ -40,9 +40,7 @@ def chosen(path, fps, *, skip=True):
             picture_times=line.times,
             time_base=line.time_base,
         )
-        decoder = Decoder(
-            parts["video"], line.wanted([grid]) if skip and not line.by_order else None
-        )
+        decoder = Decoder(parts["video"], line.wanted([grid]) if skip else None)
         shown = [
             (item.pts * line.time_base, hashlib.md5(planes(item.frame)).hexdigest())
             for item in show(decoder, line, [grid])
