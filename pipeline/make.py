@@ -231,9 +231,10 @@ def _planning(out: Path) -> Iterator[None]:
 
 def write_page(out: Path) -> Path:
     """OUT/report.html."""
+    from pipeline.playback import source_sound_of
     from pipeline.report import write_report
 
-    return write_report(out)
+    return write_report(out, sound_of=source_sound_of(out))
 
 
 # --- what is said at the end --------------------------------------------------------------------

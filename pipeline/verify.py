@@ -52,6 +52,8 @@ class Verdict:
     samples: int = 0
     errors: int = 0
     """Error rows, rows that were never reached included."""
+    not_run: int = 0
+    """Error rows that `--limit` left out; rows of missing shards are findings of their own."""
     filesize: int = 0
     """Bytes of all tars."""
     seconds: float = 0.0
@@ -94,6 +96,7 @@ class Verdict:
             f"{bytes_text(self.filesize)}, {time_text(self.seconds)} of video",
             f"{self.planned_rows:,} rows planned = "
             f"{self.samples:,} samples + {self.errors:,} errors"
+            + (f" ({self.not_run:,} of them not run)" if self.not_run else "")
             + ("" if self.planned_rows == self.samples + self.errors else "  DOES NOT CLOSE"),
             said,
         ]
@@ -221,8 +224,7 @@ def _check_ledger(verdict: Verdict, outputs: Outputs, tars: Mapping[str, tuple[i
     if verdict.planned_rows != listed + failed:
         said = f"{verdict.planned_rows} rows planned, {listed} samples + {failed} errors listed"
         verdict.add(verdict.missing, said)
-    if not_run:
-        verdict.add(verdict.missing, f"{not_run} rows were not run")
+    verdict.not_run = not_run
     _check_index(verdict, index, tars)
 
 

@@ -18,7 +18,7 @@ import av.error
 
 from pipeline.clock import Extent, Grid
 from pipeline.errors import ClipError, Reason
-from pipeline.frame import Frame
+from pipeline.frame import Frame, Orientation, display_orientation
 from pipeline.media import Packets
 
 SKIPPING_CODECS = frozenset({"h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video"})
@@ -219,9 +219,11 @@ def show(decoder: Decoder, line: Timeline, grids: Sequence[Grid]) -> Iterator[Sh
     aspect = decoder.sample_aspect_ratio
     waiting = [_Waiting(index, grid.deadlines(line.time_base)) for index, grid in enumerate(grids)]
     current: tuple[Frame, int] | None = None
+    orientation: Orientation | None = None
     for count, picture in enumerate(decoder.frames()):
         pts = line.pts[min(count, len(line.pts) - 1)] if line.by_order else picture.pts
-        frame = Frame(picture, aspect)
+        orientation = orientation or display_orientation(picture)
+        frame = Frame(picture, aspect, orientation)
         current = current or (frame, pts)
         for queue in waiting:
             yield from queue.before(pts, *current)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -88,7 +89,7 @@ def lip_distance(points: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("who", sorted(clips.SPEAKERS))
-def test_dlib_sees_the_face_and_its_mouth_moves(who: str, landmarks: Callable) -> None:
+def test_dlib_sees_the_face_and_its_mouth_moves(who: str, landmarks: Callable[..., Any]) -> None:
     clip = next(clip for clip in clips.CLIPS if clip.who == who and clip.size[1] <= 360)
     look = clips.SPEAKERS[who]
     utterance = voice.speak(clip.seed, clip.seconds, look.pitch_hz)

@@ -72,6 +72,7 @@ def source_errors(path, true_flashes, true_beeps):
             for n, picture in enumerate(Decoder(parts["video"]).frames())
         ]
         sound = decode_sound(parts["audio"], 1, media.start, None)
+    assert sound is not None
     heard = beeps(sound.samples[:, 0], sound.rate_hz, sound.first / sound.rate_hz)
     seen = first_bright(pictures)
     assert len(seen) == len(true_flashes)
