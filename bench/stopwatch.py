@@ -1,0 +1,55 @@
+"""CPU seconds of this process and its children: what other work on the machine changes least."""
+
+import os
+import resource
+from collections.abc import Callable, Mapping
+from statistics import median
+
+Way = Callable[[], object]
+
+
+def cpu_seconds() -> float:
+    """User and system time so far of this process and of the children it waited for."""
+    who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    usages = [resource.getrusage(one) for one in who]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
+def timed(way: Way) -> float:
+    """CPU seconds of one run."""
+    before = cpu_seconds()
+    way()
+    return cpu_seconds() - before
+
+
+def interleaved(ways: Mapping[str, Way], repeats: int) -> dict[str, list[float]]:
+    """CPU seconds of every way, in rounds, so that a busy minute hits all of them.
+
+    Args:
+        ways: what to run, by name; each is run once before, to warm caches and models.
+        repeats: rounds that count.
+    """
+    for way in ways.values():
+        way()
+    spent: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(repeats):
+        for name, way in ways.items():
+            spent[name].append(timed(way))
+    return spent
+
+
+def typical(seconds: list[float]) -> float:
+    """The median round."""
+    return median(seconds)
+
+
+def ratio(spent: Mapping[str, list[float]], way: str, to: str) -> float:
+    """The median over rounds of one way's seconds over another's in the same round."""
+    return median(a / b for a, b in zip(spent[way], spent[to], strict=True))
+
+
+def pin_to_one_core() -> int:
+    """Bind this process and its future children to one of its cores; which one."""
+    core = max(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {core})
+    return core
