@@ -21,7 +21,8 @@ import numpy.typing as npt
 from pipeline.config import ShardConfig, rational_text
 from pipeline.errors import plain_text
 from pipeline.format import Sample, base_name, decode, read_shard
-from pipeline.outputs import TAR_BLOCK_BYTES, Outputs, PlannedShard, Sidecar
+from pipeline.outputs import TAR_BLOCK_BYTES, Outputs, Sidecar
+from pipeline.plan import PlannedShard
 
 READ_BYTES = 1 << 20
 CLOCK_TOLERANCE_SECONDS = 1e-3

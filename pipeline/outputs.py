@@ -20,6 +20,7 @@ from typing import Any
 
 from pipeline.config import ShardConfig
 from pipeline.format import MAX_MEMBER_BYTES, FormatError
+from pipeline.plan import Plan, PlannedShard
 
 SCHEMA_VERSION = 1
 TAR_BLOCK_BYTES = 512
@@ -42,37 +43,6 @@ SIDECAR_TYPES: dict[str, type | tuple[type, ...]] = {
 
 class NotFinishedError(FileNotFoundError):
     """A file of the set is not there (yet); the message names the command that makes it."""
-
-
-@dataclass(frozen=True)
-class PlannedShard:
-    """One shard of the plan."""
-
-    name: str
-    """File name without extension, `train-000012`."""
-    part: str
-    """The plan part it belongs to: `train`, `val`, `all`."""
-    rows: int
-    """Manifest rows it takes."""
-    seconds: float
-    """Seconds of video expected from the manifest."""
-    fingerprint: str
-    """sha256 of its rows and the configuration."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What the set will contain once every shard is committed."""
-
-    name: str
-    dataset: str
-    profile: str
-    config_hash: str
-    planned_rows: int
-    """Manifest rows, those that will fail included."""
-    shards: tuple[PlannedShard, ...]
-    licence: str | None = None
-    """Who may use the data for what, in a line."""
 
 
 @dataclass(frozen=True)
@@ -240,26 +210,7 @@ def _without_samples(text: bytes) -> bytes:
 
 def _plan(stored: dict[str, Any]) -> Plan:
     try:
-        shards = tuple(
-            PlannedShard(
-                str(shard["name"]),
-                str(part["name"]),
-                int(shard["rows"]),
-                float(shard["seconds"]),
-                str(shard["fingerprint"]),
-            )
-            for part in stored["parts"]
-            for shard in part["shards"]
-        )
-        return Plan(
-            name=str(stored["name"]),
-            dataset=str(stored["dataset"]),
-            profile=str(stored["profile"]),
-            config_hash=str(stored["config_hash"]),
-            planned_rows=int(stored["planned_rows"]),
-            shards=shards,
-            licence=stored.get("licence"),
-        )
+        return Plan.from_dict(stored)
     except (KeyError, TypeError, ValueError) as error:
         raise FormatError(f"plan.json lacks or misstates {error}") from error
 

@@ -24,7 +24,8 @@ from tqdm import tqdm
 from pipeline.check import ShardCheck, check_shard, key_hash
 from pipeline.errors import Reason, plain_text
 from pipeline.format import FormatError
-from pipeline.outputs import NotFinishedError, Outputs, Plan, PlannedShard
+from pipeline.outputs import NotFinishedError, Outputs
+from pipeline.plan import Plan, PlannedShard
 from pipeline.status import bytes_text, time_text
 
 MAX_FINDINGS = 1000

@@ -10,6 +10,7 @@ import io
 import json
 import tarfile
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -340,8 +341,13 @@ def _write_plan(
     out: Path, config: ShardConfig, config_hash: str, sidecars: list[dict[str, Any]], split: str
 ) -> None:
     names = ("rows", "seconds", "fingerprint")
-    shards = [{"name": car["shard"], **{name: car[name] for name in names}} for car in sidecars]
+    firsts = accumulate((car["rows"] for car in sidecars), initial=0)
+    shards = [
+        {"name": car["shard"], "first_row": first, **{name: car[name] for name in names}}
+        for car, first in zip(sidecars, firsts, strict=False)
+    ]
     rows = sum(car["rows"] for car in sidecars)
+    part = {"name": split, "split_label": split, "first_row": 0, "first_instance": 0}
     plan = {
         "schema": 1,
         "dataset": "demo",
@@ -351,7 +357,7 @@ def _write_plan(
         "manifest_root": "raw/demo",
         "planned_rows": rows,
         "seconds_per_shard": 1000.0,
-        "parts": [{"name": split, "split_label": split, "rows": rows, "shards": shards}],
+        "parts": [{**part, "rows": rows, "shards": shards}],
     }
     (out / "plan.json").write_text(json.dumps(plan))
     stored = {
