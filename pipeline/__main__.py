@@ -108,8 +108,8 @@ def peek(
         html: write one self-contained page instead of a summary.
         count: how many samples when no key is given.
     """
-    from pipeline.playback import source_sound_of
     from pipeline.peek import peek as run_peek
+    from pipeline.playback import source_sound_of
 
     say(*run_peek(out, list(keys), html=html, count=count, sound_of=source_sound_of(out)))
     return 0

@@ -41,7 +41,7 @@ def plan_lines(wish: Wish, limits: Limits) -> list[str]:
     probe = _probe(planned, wish.root, wish.config, limits)
     lines = [_part_line(part) for part in parts]
     lines.append(
-        f"all: {len(planned)} rows, {sum(len(p.shards) for p in parts)} shards of about "
+        f"in all: {len(planned)} rows, {sum(len(p.shards) for p in parts)} shards of about "
         f"{seconds_per_shard:.0f} s, {media_seconds / 3600:.2f} h of media by the manifest"
     )
     missing = planned["bytes"].null_count

@@ -25,7 +25,7 @@ from manifests.schema import SCHEMA
 PLAN_COLUMNS = ("plan_part", "plan_shard", "instance", "planned_seconds")
 MAX_SHARD_SECONDS = 1000.0
 """About 100 clips of 10 s and 100 MB at the default profile."""
-MIN_SHARD_SECONDS = 60.0
+MIN_SHARD_SECONDS = 20.0
 SHARDS_WANTED = 16
 """A small set is cut into about so many shards, so that workers and loaders find enough of them."""
 USUAL_SECONDS = 10.0
