@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from math import floor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ import cv2
 import numpy as np
 
 from pipeline import format as shard_format
-from pipeline.clock import TOLERANCE_SECONDS, Grid, Window
+from pipeline.clock import Grid, Window
 from pipeline.config import ShardConfig, rational_text
 from pipeline.errors import ClipError, Reason
 from pipeline.frame import Frame
@@ -63,6 +62,8 @@ class Source:
     """What the clips of one stretch have in common."""
 
     facts: SourceFacts
+    starts: tuple[Fraction | None, Fraction | None]
+    """When video and sound of the file start, on the container's clock; None: there is none."""
     sound: Sound | None
     line: Timeline | None
 
@@ -144,11 +145,10 @@ class Clip:
         return {name: members[name] for name in self._config.members}, facts
 
     def _without_lost_tail(self, line: Timeline) -> Grid:
-        """The grid up to the last picture that was decoded: none stands for lost ones."""
-        stays = line.last_duration * line.time_base
-        end = min(self.grid.end, max(self._times) + stays)
-        overhang = max(TOLERANCE_SECONDS, self.grid.fps * line.time_base)
-        frames = min(floor((end - self.grid.t0) * self.grid.fps + overhang), self.grid.frames)
+        """The grid up to the last interval with its own picture: none stands for lost ones."""
+        due = [pts * line.time_base for pts in line.on_screen(self.grid)]
+        own = [k for k, time in enumerate(self._times) if time >= due[k]]
+        frames = own[-1] + 1 if own else 0
         if frames < self._config.min_seconds * self.grid.fps:
             detail = f"pictures are damaged after {float(frames / self.grid.fps):.2f} s"
             raise ClipError(Reason.TOO_SHORT, detail, "video")
@@ -239,6 +239,7 @@ class Clip:
     def _source_meta(self, bad_packets: int, sha1: str | None) -> dict[str, Any]:
         """Facts of the file; width and height are displayed pixels, as face coordinates are."""
         facts, line, sound = self._source.facts, self._source.line, self._source.sound
+        video_start, audio_start = self._source.starts
         width, height = self._displayed or (None, None)
         return {
             "uri": facts.uri,
@@ -252,8 +253,8 @@ class Clip:
             "fps": facts.fps,
             "vfr": line.is_variable if line else False,
             "rotation": self._rotation,
-            "video_start": _seconds(line.extent.start) if line else None,
-            "audio_start": _seconds(sound.extent.start) if sound else None,
+            "video_start": _seconds(video_start) if line and video_start is not None else None,
+            "audio_start": _seconds(audio_start) if sound and audio_start is not None else None,
             "duration": facts.duration,
             "bad_packets": bad_packets,
         }

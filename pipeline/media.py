@@ -6,11 +6,13 @@ otherwise open other files); pictures and streams over the limits are refused be
 taken for them (distributed.md §5).
 """
 
+import errno
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -27,12 +29,22 @@ SEEK_FROM_SECONDS = 30
 """Earlier windows are reached by reading on, which is exact in any container."""
 MARGIN_SECONDS = Fraction(2)
 """Packets are read this far beyond a window: reordered pictures, interleaving, codec warm-up."""
+STRAY_SECONDS = Fraction(60)
+"""A stream this far ahead of the others ends the reading: the others have stopped or pause."""
+SEEK_BACK_SECONDS = (MARGIN_SECONDS, Fraction(15))
+"""How far before a window to look for a key picture, before reading from the very start instead:
+transport and program streams have no index, and a seek lands between key pictures."""
 
 _MAGIC: tuple[tuple[int, bytes], ...] = (
     (4, b"ftyp"), (4, b"moov"), (4, b"mdat"), (4, b"free"), (4, b"wide"), (4, b"skip"),
     (0, b"\x1a\x45\xdf\xa3"), (0, b"RIFF"), (0, b"RF64"), (0, b"FLV"), (0, b"OggS"),
     (0, b"fLaC"), (0, b"ID3"), (0, b"\x00\x00\x01\xba"), (0, b"\x00\x00\x01\xb3"),
 )  # fmt: skip
+
+
+_OTHER_THAN_A_PATH = re.compile(r"[a-z0-9]+(:|,,)|-[^.]*$")
+"""What libav or a command line would take for a protocol (`concat:`, `subfile,,`) or a flag."""
+_BAD_NAME = (errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL)
 
 
 def resolve(root: Path, uri: str) -> Path:
@@ -50,13 +62,23 @@ def resolve(root: Path, uri: str) -> Path:
         raise ClipError(Reason.BAD_PATH, f"{uri!r} leads out of the root to {path}", "path")
     try:
         facts = os.stat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        raise ClipError(Reason.MISSING_FILE, f"no file {uri!r} below the root", "path") from None
+    except OSError as error:
+        raise _stat_failure(uri, error) from None
     if not stat.S_ISREG(facts.st_mode):
         raise ClipError(Reason.BAD_PATH, f"{uri!r} is no regular file", "path")
     if facts.st_size == 0:
         raise ClipError(Reason.EMPTY_FILE, f"{uri!r} has zero bytes", "path")
     return path
+
+
+def _stat_failure(uri: str, error: OSError) -> ClipError:
+    """Why a path that stays below the root leads to nothing."""
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        if _OTHER_THAN_A_PATH.match(uri):
+            return ClipError(Reason.BAD_PATH, f"{uri!r} is no path below the root", "path")
+        return ClipError(Reason.MISSING_FILE, f"no file {uri!r} below the root", "path")
+    reason = Reason.BAD_PATH if error.errno in _BAD_NAME else Reason.OPEN_ERROR
+    return ClipError(reason, f"{uri!r}: {error.strerror}", "path")
 
 
 @dataclass(frozen=True)
@@ -70,24 +92,48 @@ class Packets:
     """Whether the stretch reaches the end of the stream."""
     bad: int = 0
     """Times the container could not be read any further."""
+    from_start: bool = True
+    """Whether the first packet is the stream's first."""
 
 
 class Media:
     """An open file: its best video and sound stream, and its packets."""
 
-    def __init__(self, container: Any, path: Path, limits: Limits) -> None:
-        self.container = container
+    def __init__(self, path: Path, limits: Limits) -> None:
         self.path = path
         self.limits = limits
-        self.video = _best(container, "video")
-        self.audio = _best(container, "audio")
+        self._open()
+
+    def _open(self) -> None:
+        """Open the file, refusing what is over the limits."""
+        self.container = _open_container(self.path, self.limits)
         self._touched = False
+        try:
+            _check_streams(self.container, self.limits)
+            self.video = _best(self.container, "video")
+            self.audio = _best(self.container, "audio")
+            if self.video is not None:
+                _check_video(self.video, self.limits)
+            _prepare(self, self.limits)
+        except ClipError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the file."""
+        self.container.close()
 
     @property
     def start(self) -> Fraction:
         """Earliest stream start on the container's clock: what `start_s` counts from."""
-        starts = [s.start_time * s.time_base for s in self.streams if s.start_time is not None]
-        return Fraction(min(starts, default=Fraction(0)))
+        starts = [self.first_time(stream) for stream in self.streams]
+        return min((start for start in starts if start is not None), default=Fraction(0))
+
+    def first_time(self, stream: Any) -> Fraction | None:
+        """When a stream starts on the container's clock, by the header; None if it does not say."""
+        if stream is None or stream.start_time is None:
+            return None
+        return Fraction(stream.start_time * stream.time_base)
 
     @property
     def streams(self) -> list[Any]:
@@ -105,12 +151,36 @@ class Media:
         """The packets needed to decode `[start, end)` seconds, by stream type; end None = all.
 
         Raises:
-            ClipError: `too_large` if they exceed the limit.
+            ClipError: `too_large` or `too_long` if they exceed the limit.
         """
-        self._go_to(start)
+        if start - self.start >= SEEK_FROM_SECONDS:
+            for back in SEEK_BACK_SECONDS:
+                found = self._read_from(start - back, start, end)
+                if found is not None:
+                    return found
+        if self._touched:
+            self.close()
+            self._open()
+        return self._demux(start, end)
+
+    def _read_from(
+        self, target: Fraction, start: Fraction, end: Fraction | None
+    ) -> dict[str, Packets] | None:
+        """The packets after a seek; None if the pictures at `start` cannot be decoded from them."""
+        try:
+            self.container.seek(int(target * av.time_base), backward=True)
+        except av.error.FFmpegError:
+            return None
+        finally:
+            self._touched = True
+        found = {kind: _decodable(part) for kind, part in self._demux(start, end).items()}
+        return found if _reaches_back(found, start) else None
+
+    def _demux(self, start: Fraction, end: Fraction | None) -> dict[str, Packets]:
+        """The packets from here on, up to a margin behind `end`, by stream type."""
+        self._touched = True
         found = {stream.type: Packets(stream) for stream in self.streams}
-        until = None if end is None else end + MARGIN_SECONDS
-        waiting = {stream.index for stream in self.streams}
+        reached = _Reached(start, end, {stream.index for stream in self.streams}, self.limits)
         size = 0
         bad = 0
         try:
@@ -120,25 +190,11 @@ class Media:
                 size += packet.size
                 self._check_size(size)
                 found[packet.stream.type].packets.append(packet)
-                if until is not None and _packet_time(packet) > until:
-                    waiting.discard(packet.stream.index)
-                    if not waiting:
-                        return found
+                if reached.end_with(packet):
+                    return found
         except av.error.FFmpegError:
             bad = 1  # the container is cut or damaged here; what came before is good
-        return {
-            kind: Packets(part.stream, part.packets, complete=True, bad=bad)
-            for kind, part in found.items()
-        }
-
-    def _go_to(self, start: Fraction) -> None:
-        """Position the container so that everything from `start` on can be decoded."""
-        if not self._touched and start - self.start < SEEK_FROM_SECONDS:
-            self._touched = True
-            return
-        self._touched = True
-        target = max(start - MARGIN_SECONDS, self.start)
-        self.container.seek(int(target * av.time_base), backward=True)
+        return {kind: replace(part, complete=True, bad=bad) for kind, part in found.items()}
 
     def _check_size(self, size: int) -> None:
         if size > self.limits.max_packet_bytes:
@@ -150,6 +206,33 @@ class Media:
             )
 
 
+class _Reached:
+    """Tells when enough packets of a window are read."""
+
+    def __init__(
+        self, start: Fraction, end: Fraction | None, streams: set[int], limits: Limits
+    ) -> None:
+        self._until = None if end is None else end + MARGIN_SECONDS
+        self._longest = limits.max_clip_seconds
+        self._too_late = start + Fraction(limits.max_clip_seconds) + MARGIN_SECONDS
+        self._waiting = streams
+
+    def end_with(self, packet: Any) -> bool:
+        """Whether no packet after this one is needed.
+
+        Raises:
+            ClipError: `too_long`: the window goes on beyond the longest clip.
+        """
+        time = _packet_time(packet)
+        if self._until is not None and time > self._until:
+            self._waiting.discard(packet.stream.index)
+            return not self._waiting or time > self._until + STRAY_SECONDS
+        if time > self._too_late:
+            detail = f"more than {self._longest:g} s; cut the recording with --window"
+            raise ClipError(Reason.TOO_LONG, detail, "open")
+        return False
+
+
 @contextmanager
 def open_media(path: Path, limits: Limits) -> Iterator[Media]:
     """Open one local file for decoding.
@@ -157,24 +240,35 @@ def open_media(path: Path, limits: Limits) -> Iterator[Media]:
     Raises:
         ClipError: `unsupported_format`, `open_error` or `too_large`.
     """
+    media = Media(path, limits)
+    try:
+        yield media
+    finally:
+        media.close()
+
+
+def _open_container(path: Path, limits: Limits) -> Any:
+    """Open a file with libav's own limits set.
+
+    Raises:
+        ClipError: `unsupported_format` or `open_error`.
+    """
     options = {
         "format_whitelist": FORMATS,
         "protocol_whitelist": "file",
-        "max_streams": str(limits.max_streams),
+        "max_streams": str(limits.max_streams + 1),
         "max_pixels": str(limits.max_pixels),
     }
     try:
-        container = av.open(f"file:{path}", metadata_errors="replace", options=options)
+        return av.open(f"file:{path}", metadata_errors="replace", options=options)
     except av.error.FFmpegError as error:
-        raise _open_failure(path, error, limits) from error
-    try:
-        media = Media(container, path, limits)
-        if media.video is not None:
-            _check_video(media.video, limits)
-        _prepare(media, limits)
-        yield media
-    finally:
-        container.close()
+        raise _open_failure(path, error) from error
+
+
+def _check_streams(container: Any, limits: Limits) -> None:
+    if len(container.streams) > limits.max_streams:
+        detail = f"more than {limits.max_streams} streams"
+        raise ClipError(Reason.TOO_LARGE, detail, "open")
 
 
 def _best(container: Any, kind: str) -> Any:
@@ -208,9 +302,11 @@ def _check_video(video: Any, limits: Limits) -> None:
         )
 
 
-def _open_failure(path: Path, error: av.error.FFmpegError, limits: Limits) -> ClipError:
+def _open_failure(path: Path, error: av.error.FFmpegError) -> ClipError:
     """Which of the named reasons a failing `av.open` is."""
     text = error.strerror or type(error).__name__
+    if isinstance(error, av.error.PermissionError):
+        return ClipError(Reason.OPEN_ERROR, text, "open")
     if isinstance(error, av.error.ArgumentError):
         return ClipError(Reason.UNSUPPORTED_FORMAT, "its format is not on the whitelist", "open")
     if not _looks_like_media(path):
@@ -227,6 +323,24 @@ def _looks_like_media(path: Path) -> bool:
     mpeg_audio = len(head) > 1 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0
     transport_stream = len(head) > 188 and head[0] == 0x47 and head[188] == 0x47
     return known or mpeg_audio or transport_stream
+
+
+def _decodable(part: Packets) -> Packets:
+    """After a seek: pictures from the first key picture on, and all of the sound."""
+    first = 0
+    if part.stream.type == "video":
+        keys = (n for n, packet in enumerate(part.packets) if packet.is_keyframe)
+        first = next(keys, len(part.packets))
+    return replace(part, packets=part.packets[first:], from_start=False)
+
+
+def _reaches_back(found: dict[str, Packets], start: Fraction) -> bool:
+    """Whether the pictures can be decoded from `start` on; sound needs no more than the margin."""
+    video = found.get("video")
+    if video is None:
+        return True
+    first = video.packets[0] if video.packets else None
+    return first is not None and _packet_time(first) <= start
 
 
 def _packet_time(packet: Any) -> Fraction:

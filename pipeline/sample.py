@@ -156,6 +156,7 @@ class _Stretch:
 
     def __init__(self, file: _File, start: Fraction, end: Fraction | None) -> None:
         self._file = file
+        self._start = start
         parts = file.media.read(start, end)
         self._check_not_cut_short(parts, start, end)
         self.sound = self._decode_sound(parts, start, end)
@@ -235,7 +236,17 @@ class _Stretch:
 
     def _source(self, grid: Grid) -> Source:
         facts = SourceFacts.of(self._file.media, self._file.path, self._file.item.uri)
-        return Source(facts, self.sound, self.line)
+        return Source(facts, self._starts(), self.sound, self.line)
+
+    def _starts(self) -> tuple[Fraction | None, Fraction | None]:
+        """Where the file's streams begin: what was decoded says it, unless that begins later."""
+        file = self._file
+        sound_media = file.sound_media
+        starts = file.media.first_time(file.media.video), sound_media.first_time(sound_media.audio)
+        if self._start > file.start:
+            return starts
+        found = [part.extent.start if part else None for part in (self.line, self.sound)]
+        return found[0], found[1]
 
     def render(self, clips: Sequence[tuple[int, Clip]]) -> Iterator[Outcome]:
         """Decode the pictures of all clips in one pass; clips come out as they are complete."""

@@ -105,7 +105,7 @@ def decode_sound(
     Raises:
         ClipError: `decode_error` if the sampling rate changes or the timestamps run backwards.
     """
-    blocks = _Blocks(packets, channels)
+    blocks = _Blocks(packets, channels, start)
     placed: list[tuple[int, Wave]] = []
     rate_hz = 0
     for at, rate, wave in blocks:
@@ -122,9 +122,10 @@ def decode_sound(
 class _Blocks:
     """Decoded blocks as (index of the first sample, rate, waveform), placed by timestamp."""
 
-    def __init__(self, packets: Packets, channels: int) -> None:
+    def __init__(self, packets: Packets, channels: int, start: Fraction) -> None:
         self.bad = packets.bad
         self._packets = packets
+        self._start = start
         self._channels = channels
         self._to_stereo: Any = None
         self._expected: int | None = None
@@ -163,7 +164,11 @@ class _Blocks:
             try:
                 yield from context.decode(packet)
             except av.error.FFmpegError:
-                self.bad += packet is not None
+                self.bad += packet is not None and not self._is_before(packet)
+
+    def _is_before(self, packet: Any) -> bool:
+        """Whether a packet lies before the stretch; a seek tears the first one apart."""
+        return packet.pts is not None and packet.pts * packet.time_base < self._start
 
     def _waveform(self, frame: Any) -> Wave:
         """(samples, channels) in -1 .. 1."""

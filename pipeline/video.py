@@ -64,12 +64,12 @@ class Timeline:
         """
         if self.by_order:
             return None
-        indices = {
-            max(bisect_right(self.pts, deadline) - 1, 0)
-            for grid in grids
-            for deadline in grid.deadlines(self.time_base)
-        }
-        return {self.pts[index] for index in indices}
+        return {pts for grid in grids for pts in self.on_screen(grid)}
+
+    def on_screen(self, grid: Grid) -> list[int]:
+        """The pts of the picture at the middle of each interval, if all can be decoded."""
+        deadlines = grid.deadlines(self.time_base)
+        return [self.pts[max(bisect_right(self.pts, last) - 1, 0)] for last in deadlines]
 
 
 @dataclass(frozen=True)
@@ -195,9 +195,18 @@ class Decoder:
             return pictures
         except av.error.MemoryError:
             raise
+        except av.error.ArgumentError as error:
+            if not self._context.width:  # libav forgets the size of pictures over its limit
+                raise self._refused_size() from error
+            self.bad += packet is not None
+            return []
         except av.error.FFmpegError:
             self.bad += packet is not None
             return []
+
+    def _refused_size(self) -> ClipError:
+        detail = "the decoder refuses the size of its pictures as over the limit"
+        return ClipError(Reason.TOO_LARGE, detail, "video")
 
     def _check_size(self, picture: Any) -> None:
         if self._max_pixels is not None and picture.width * picture.height > self._max_pixels:
