@@ -134,8 +134,7 @@ def _sidecars(
             if is_committed(path, shard.fingerprint):
                 yield part, json.loads(path.read_bytes()), ()
             else:
-                rows = prepared.rows.slice(shard.first_row, shard.rows)
-                yield part, None, rows.select(["key", "uri"]).to_pylist()
+                yield part, None, prepared.rows.read(shard.first_row, shard.rows, ["key", "uri"])
 
 
 def _not_run(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -12,10 +12,12 @@ import hashlib
 import io
 import json
 import shutil
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from importlib.metadata import version
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +28,11 @@ import pyarrow.parquet as pq
 from manifests.errors import UsageError
 from manifests.schema import SCHEMA
 from pipeline.config import FORMAT_VERSION, Limits, ShardConfig, canonical_hash
+from pipeline.item import Row
 from pipeline.plan import PLAN_COLUMNS, Plan, PlannedShard, fingerprint, plan_rows
 from pipeline.shard import ShardTask, write_atomically
 
+ROWS_A_GROUP = 5_000
 TABLES = ("samples.parquet", "errors.parquet")
 VERSIONED = ("av", "dlib-bin", "numpy", "opencv-python-headless", "simplejpeg", "soundfile", "soxr")
 """Libraries that the bytes depend on."""
@@ -46,15 +50,15 @@ class Prepared:
     """What was found and done, for the log."""
 
     @cached_property
-    def rows(self) -> pa.Table:
-        """OUT/manifest.parquet."""
-        return pq.read_table(manifest_path(self.out), memory_map=True)
+    def rows(self) -> "PlannedRows":
+        """The rows of OUT/manifest.parquet, read as they are needed."""
+        return PlannedRows(manifest_path(self.out))
 
     def task(self, shard: PlannedShard, limits: Limits) -> ShardTask:
         """What a worker needs to make one shard."""
         return ShardTask(
             name=shard.name,
-            rows=tuple(self.rows.slice(shard.first_row, shard.rows).to_pylist()),
+            rows=tuple(self.rows.read(shard.first_row, shard.rows)),
             root=self.plan.manifest_root,
             folder=str(self.out / "shards"),
             config=self.config,
@@ -66,9 +70,27 @@ class Prepared:
 
     def keys_without_shard(self) -> Iterator[dict[str, Any]]:
         """Key and uri of the rows that `--limit` left out."""
-        rest = self.rows.slice(self.plan.rows_in_shards)
-        for batch in rest.select(["key", "uri"]).to_batches(max_chunksize=10_000):
-            yield from batch.to_pylist()
+        for first in range(self.plan.rows_in_shards, self.plan.planned_rows, ROWS_A_GROUP):
+            count = min(ROWS_A_GROUP, self.plan.planned_rows - first)
+            yield from self.rows.read(first, count, ["key", "uri"])
+
+
+class PlannedRows:
+    """Rows of a Parquet file by position; memory holds one row group, however long the file is."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = pq.ParquetFile(path)
+        metadata = self._file.metadata
+        counts = (metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
+        self._firsts = list(accumulate(counts, initial=0))
+
+    def read(self, first: int, count: int, columns: list[str] | None = None) -> list[Row]:
+        """Rows `[first, first + count)` as dicts."""
+        begin = bisect_right(self._firsts, first) - 1
+        end = bisect_left(self._firsts, first + count)
+        rows = self._file.read_row_groups(list(range(begin, end)), columns=columns)
+        found: list[Row] = rows.slice(first - self._firsts[begin], count).to_pylist()
+        return found
 
 
 @dataclass(frozen=True)
@@ -193,7 +215,7 @@ def _refuse_other_config(out: Path, before: Prepared, stored: dict[str, Any]) ->
 
 def _merge(before: Prepared, wish: Wish) -> tuple[pa.Table | None, Plan, str]:
     """The old rows with what changed, and the new ones behind; None if all is as it was."""
-    plan, old = before.plan, before.rows
+    plan, old = before.plan, pq.read_table(manifest_path(before.out))
     planned = old.slice(0, plan.rows_in_shards)
     place = pc.index_in(
         wish.rows["key"].combine_chunks(), value_set=planned["key"].combine_chunks()
@@ -259,7 +281,7 @@ def _commit(
 ) -> Prepared:
     """Write the three files; plan.json last, because it says that the others are there."""
     buffer = io.BytesIO()
-    pq.write_table(rows, buffer, compression="zstd", row_group_size=20_000)
+    pq.write_table(rows, buffer, compression="zstd", row_group_size=ROWS_A_GROUP)
     write_atomically(manifest_path(out), buffer.getvalue())
     write_atomically(out / "config.json", json.dumps(stored, indent=1).encode())
     write_atomically(out / "plan.json", json.dumps(plan.as_dict(), indent=1).encode())
