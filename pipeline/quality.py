@@ -6,6 +6,7 @@ second look at the video.
 
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -24,7 +25,7 @@ class PictureQuality:
     def __init__(self) -> None:
         self._luma: list[float] = []
         self._motion: list[float] = []
-        self._last: npt.NDArray[np.int16] | None = None
+        self._last: npt.NDArray[np.uint8] | None = None
 
     def see(self, picture: npt.NDArray[np.uint8] | None) -> None:
         """Take in the next stored picture (H, W, 3); None if it repeats the last one."""
@@ -32,10 +33,12 @@ class PictureQuality:
             self._luma.append(self._luma[-1])
             self._motion.append(0.0)
             return
-        thumbnail = picture[::STRIDE_PIXELS, ::STRIDE_PIXELS].astype(np.int16) @ _LUMA_256 >> 8
-        self._luma.append(float(thumbnail.mean()))
+        sampled = np.ascontiguousarray(picture[::STRIDE_PIXELS, ::STRIDE_PIXELS])
+        thumbnail = np.asarray(cv2.cvtColor(sampled, cv2.COLOR_RGB2GRAY), np.uint8)
+        self._luma.append(cv2.mean(thumbnail)[0])
         if self._last is not None and self._last.shape == thumbnail.shape:
-            self._motion.append(float(np.abs(thumbnail - self._last).mean()))
+            difference = cv2.norm(thumbnail, self._last, cv2.NORM_L1)
+            self._motion.append(difference / thumbnail.size)
         self._last = thumbnail
 
     def facts(self, frames: int) -> dict[str, Any]:
@@ -48,10 +51,6 @@ class PictureQuality:
             "static": motion < STATIC_BELOW_MOTION,
             "black": luma < BLACK_BELOW_LUMA,
         }
-
-
-_LUMA_256 = np.array([77, 150, 29], np.int32)
-"""BT.601 luma weights in 1/256."""
 
 
 def sound_facts(waveform: npt.NDArray[np.float32]) -> dict[str, Any]:

@@ -134,6 +134,12 @@ def _micros(seconds: float) -> Fraction:
     return Fraction(round(seconds * 1_000_000), 1_000_000)
 
 
+def _last_end(part: Packets) -> Fraction | None:
+    """Where the last packet ends, in seconds on the container's clock; None if none says."""
+    ends = [p.pts + (p.duration or 0) for p in part.packets if p.pts is not None]
+    return max(ends) * part.stream.time_base if ends else None
+
+
 def _group_outcomes(file: _File, group: Sequence[int]) -> Iterator[Outcome]:
     """The outcomes of rows that are decoded together."""
     windows = [file.window(file.item.rows[index]) for index in group]
@@ -187,13 +193,8 @@ class _Stretch:
         promised = self._file.media.duration_seconds
         if promised is None or not all(part.complete for part in parts.values()):
             return
-        stamps = [
-            (packet.pts + (packet.duration or 0)) * packet.time_base
-            for part in parts.values()
-            for packet in part.packets
-            if packet.pts is not None
-        ]
-        covered = max(stamps, default=self._file.start) - self._file.start
+        ends = [end for part in parts.values() if (end := _last_end(part)) is not None]
+        covered = max(ends, default=self._file.start) - self._file.start
         wanted = promised if end is None else min(end - self._file.start, promised)
         if covered < min(promised / 2, promised - 1) and covered < wanted:
             detail = (

@@ -7,7 +7,7 @@ whole stretch resampled, so that a window is exact to half a source sample.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from math import ceil, floor
+from math import ceil, floor, inf
 from typing import Any
 
 import av
@@ -114,8 +114,9 @@ def decode_sound(
                 Reason.DECODE_ERROR, f"the sampling rate changes from {rate_hz} to {rate}", "audio"
             )
         rate_hz = rate
-        if at + len(wave) > start * rate and (end is None or at < end * rate):
-            placed.append((at, wave))
+        placed.append((at, wave))
+    begin, until = floor(start * rate_hz), inf if end is None else ceil(end * rate_hz)
+    placed = [(at, wave) for at, wave in placed if at + len(wave) > begin and at < until]
     return _join(placed, rate_hz, blocks.bad) if placed else None
 
 
@@ -145,7 +146,8 @@ class _Blocks:
         """Index of a block's first sample: behind the last one, unless its time says otherwise."""
         if frame.pts is None:
             return self._expected
-        stamp: int = round(frame.pts * frame.time_base * frame.sample_rate)
+        unit = frame.time_base
+        stamp = round(frame.pts * unit.numerator * frame.sample_rate / unit.denominator)
         if self._expected is None:
             return stamp
         off = stamp - self._expected
@@ -179,7 +181,7 @@ class _Blocks:
         planar = array if frame.format.is_planar else array.reshape(-1, n_channels).T
         wave = _as_float(planar)
         if self._channels == 1:
-            wave = wave.mean(axis=0, keepdims=True)
+            wave = wave.sum(axis=0, keepdims=True) / np.float32(n_channels)
         elif n_channels == 1:
             wave = np.repeat(wave, 2, axis=0)
         return np.ascontiguousarray(wave.T, np.float32)

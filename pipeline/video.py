@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from itertools import pairwise
+from math import ceil
 from statistics import median_low
 from typing import Any
 
@@ -262,8 +263,9 @@ class _Waiting:
 def held_intervals(grid: Grid, extent: Extent, time_base: Fraction) -> list[int]:
     """The intervals of a grid that lie before the first or after the last picture."""
     first = extent.start // time_base
-    deadlines = grid.deadlines(time_base)
-    return [k for k in range(grid.frames) if deadlines[k] < first or grid.start_of(k) >= extent.end]
+    ended = ceil((extent.end - grid.t0) * grid.fps)
+    deadlines = enumerate(grid.deadlines(time_base))
+    return [k for k, last in deadlines if last < first or k >= ended]
 
 
 def nothing_decoded(packets: Packets, bad: int) -> ClipError:
