@@ -90,7 +90,7 @@ class Sandbox:
         left = list(indices)
         part = Item(item.root, tuple(item.rows[index] for index in indices))
         try:
-            for outcome in self._converse(part):
+            for outcome in self._understood(part):
                 index = indices[outcome.index]
                 left.remove(index)
                 yield _renumbered(outcome, index)
@@ -99,6 +99,19 @@ class Sandbox:
                 raise Stopped from error
             self.close()
             yield from (Failed(index, error) for index in left)
+
+    def _understood(self, item: Item) -> Iterator[Outcome]:
+        """The replies; one that makes no sense ends the child, for its memory may be damaged."""
+        waiting = set(range(len(item.rows)))
+        try:
+            for outcome in self._converse(item):
+                waiting.remove(outcome.index)
+                yield outcome
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            detail = f"the child process made a reply without sense ({type(error).__name__})"
+            raise ClipError(Reason.CRASH, detail, "child") from error
+        if waiting:
+            raise ClipError(Reason.CRASH, "the child process skipped a row", "child")
 
     def _converse(self, item: Item) -> Iterator[Outcome]:
         """Send an item, yield the replies until the child says it is done.
@@ -115,7 +128,8 @@ class Sandbox:
             if head["type"] == "done":
                 return
             if head["type"] == "opened":
-                reader.allow(head["seconds"] * self._limits.seconds_per_second)
+                most = len(item.rows) * self._limits.max_clip_seconds
+                reader.allow(min(head["seconds"], most) * self._limits.seconds_per_second)
             elif head["type"] == "failed":
                 error = ClipError(Reason(head["reason"]), head["detail"], head["stage"])
                 yield Failed(head["index"], error)
@@ -222,8 +236,15 @@ class _Reader:
         code = self._child.wait()
         if code == -signal.SIGKILL:
             return KilledError()
-        how = f"died of {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+        how = f"died of {_signal_name(-code)}" if code < 0 else f"ended with code {code}"
         return ClipError(Reason.CRASH, f"the child process {how}", "child")
+
+
+def _signal_name(number: int) -> str:
+    """`SIGSEGV` for 11; real-time signals have no name."""
+    with contextlib.suppress(ValueError):
+        return signal.Signals(number).name
+    return f"signal {number}"
 
 
 def _tries_allowed(error: ClipError) -> int:

@@ -1,0 +1,169 @@
+"""A file that breaks its child process costs itself a sample, and nobody else."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline import PROFILES
+from pipeline.config import Limits
+from pipeline.errors import ClipError, Reason
+from pipeline.item import Failed, Item, Made
+from pipeline.sandbox import Sandbox
+from tests.pipeline.clips import make_clip
+from tests.pipeline.rows import row
+
+PLUGINS = Path(__file__).parent / "plugins"
+CONFIG = replace(PROFILES["glcm"], faces="off")
+LIMITS = Limits(base_seconds=4, seconds_per_second=0, memory_bytes=1 << 30)
+X264 = ("-c:v", "libx264", "-preset", "ultrafast", "-shortest")
+EXPECTED = {
+    "segfault": ("crash", "SIGSEGV", 2),
+    "exit": ("crash", "code 3", 2),
+    "hog": ("out_of_memory", "memory limit", 2),
+    "gil": ("timeout", "no result after", 2),
+    "deaf": ("timeout", "no result after", 2),
+    "surprise": ("decode_error", "RuntimeError: nobody expects this", 1),
+}
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    """The same clip under every name that the plugin knows, and under innocent ones."""
+    folder = tmp_path_factory.mktemp("clips")
+    first = make_clip(folder / "a.mp4", seconds=1.5, size="64x48", options=X264)
+    for name in (*EXPECTED, "chatter", "killed_once", "z"):
+        shutil.copy(first, folder / f"{name}.mp4")
+    return folder
+
+
+@pytest.fixture
+def faults(monkeypatch):
+    """Children import the plugin, as a user's own package would be."""
+    monkeypatch.setenv("GLAV_PLUGINS", "glav_faults")
+    monkeypatch.setenv("PYTHONPATH", str(PLUGINS))
+
+
+def run(sandbox, folder, name):
+    """(outcome, tries) of a one-row file."""
+    [result] = sandbox.run(Item(str(folder), (row(f"{name}.mp4"),)))
+    return result
+
+
+def test_every_fault_has_its_reason_and_the_next_file_is_well(clips, faults):
+    with Sandbox(CONFIG, LIMITS) as sandbox:
+        for name, (reason, detail, tries) in EXPECTED.items():
+            if name == "deaf":
+                continue  # the whole job below has it
+            outcome, tried = run(sandbox, clips, name)
+            assert isinstance(outcome, Failed), name
+            assert (outcome.error.reason, tried) == (reason, tries)
+            assert detail in outcome.error.detail
+        assert isinstance(run(sandbox, clips, "z")[0], Made)
+
+
+def test_what_a_library_prints_does_not_reach_the_samples(clips, faults):
+    with Sandbox(CONFIG, LIMITS) as sandbox:
+        noisy, _ = run(sandbox, clips, "chatter")
+        quiet, _ = run(sandbox, clips, "a")
+    assert isinstance(noisy, Made)
+    assert isinstance(quiet, Made)
+    assert noisy.members["frames.mjpeg"] == quiet.members["frames.mjpeg"]
+
+
+def test_a_kill_from_outside_is_tried_again_and_harmless(clips, faults):
+    with Sandbox(CONFIG, LIMITS) as sandbox:
+        outcome, tries = run(sandbox, clips, "killed_once")
+    assert isinstance(outcome, Made)
+    assert tries == 2
+
+
+def test_rows_made_before_the_child_dies_are_kept(clips, monkeypatch):
+    """Rows of one file: the deaf second reply costs the second row alone."""
+    sandbox = Sandbox(CONFIG, LIMITS)
+    item = Item(str(clips), (row("a.mp4", 0.0, 1.2), row("a.mp4", 0.1, 1.4)))
+
+    def dies_after_one(part):
+        yield Failed(0, ClipError(Reason.NO_AUDIO, "first", "audio"))
+        if len(part.rows) == 2:
+            raise ClipError(Reason.CRASH, "died", "child")
+
+    monkeypatch.setattr(sandbox, "_converse", dies_after_one)
+    results = {outcome.index: tries for outcome, tries in sandbox.run(item)}
+    assert results == {0: 1, 1: 2}
+
+
+def test_a_row_the_child_forgets_is_a_crash_and_not_lost(clips, monkeypatch):
+    sandbox = Sandbox(CONFIG, LIMITS)
+    monkeypatch.setattr(sandbox, "_converse", lambda part: iter(()))
+    outcome, _ = run(sandbox, clips, "a")
+    assert isinstance(outcome, Failed)
+    assert outcome.error.reason == Reason.CRASH
+
+
+@pytest.mark.parametrize(
+    "reply", ["{not json}", "[]", '{"type": "made"}', '{"type": "failed", "reason": "odd"}', "7"]
+)
+def test_a_reply_that_makes_no_sense_is_a_crash(clips, monkeypatch, reply):
+    program = f"import sys; sys.stdin.readline(); print({reply!r}, flush=True); sys.stdin.read()"
+    really_start = subprocess.Popen
+
+    def start(command, **options):
+        return really_start([sys.executable, "-c", program], **options)
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    with Sandbox(CONFIG, LIMITS) as sandbox:
+        outcome, _ = run(sandbox, clips, "a")
+    assert isinstance(outcome, Failed)
+    assert outcome.error.reason == Reason.CRASH
+
+
+def test_a_header_that_lies_about_the_length_buys_no_time(clips, monkeypatch):
+    reply = json.dumps({"type": "opened", "seconds": 1e9})
+    program = f"import sys; sys.stdin.readline(); print({reply!r}, flush=True); sys.stdin.read()"
+    really_start = subprocess.Popen
+    monkeypatch.setattr(
+        subprocess,
+        "Popen",
+        lambda command, **options: really_start([sys.executable, "-c", program], **options),
+    )
+    limits = Limits(base_seconds=0.5, seconds_per_second=0.01, max_clip_seconds=10)
+    started = time.monotonic()
+    with Sandbox(CONFIG, limits) as sandbox:
+        outcome, _ = run(sandbox, clips, "a")
+    assert isinstance(outcome, Failed)
+    assert outcome.error.reason == Reason.TIMEOUT
+    assert time.monotonic() - started < 10
+
+
+def test_a_job_with_every_fault_ends_and_loses_only_those_rows(clips, tmp_path):
+    out = tmp_path / "out"
+    environment = dict(os.environ, GLAV_PLUGINS="glav_faults", PYTHONPATH=str(PLUGINS))
+    command = [
+        sys.executable, "-m", "pipeline", "shards", "--dataset", "folder", "--root", str(clips),
+        "--out", str(out), "--faces", "off", "--executor", "local", "--workers", "2",
+        "--timeout", "5", "--max-error-rate", "1", "--seconds-per-shard", "4",
+    ]  # fmt: skip
+    for name in ("hog.mp4", "gil.mp4", "killed_once.txt"):  # the first two: tested above, and slow
+        (clips / name).unlink(missing_ok=True)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    errors = {row["uri"]: row for row in pq.read_table(out / "errors.parquet").to_pylist()}
+    wanted = {f"{n}.mp4": facts for n, facts in EXPECTED.items() if n not in ("hog", "gil")}
+    found = {uri: (row["reason"], row["tries"]) for uri, row in errors.items()}
+    assert found == {uri: (reason, tries) for uri, (reason, _, tries) in wanted.items()}
+    keys = pq.read_table(out / "samples.parquet")["key"].to_pylist()
+    assert sorted(keys) == ["a", "chatter", "killed_once", "z"]
+    assert not [p for p in psutil.process_iter(["environ"]) if _is_ours(p)]
+
+
+def _is_ours(process):
+    return (process.info["environ"] or {}).get("PYTHONPATH", "").endswith(str(PLUGINS))
