@@ -223,6 +223,9 @@ def display_orientation(picture: av.VideoFrame) -> Orientation:
 
 def _square_width(width: int, aspect: Fraction | None) -> int:
     """The width in square pixels."""
-    if not aspect or aspect == 1 or not Fraction(1, MAX_ASPECT) <= aspect <= MAX_ASPECT:
+    if not aspect:
         return width
-    return max(1, int(width * aspect + Fraction(1, 2)))
+    wide, high = aspect.numerator, aspect.denominator
+    if max(wide, high) > MAX_ASPECT * min(wide, high):
+        return width
+    return max(1, (2 * width * wide + high) // (2 * high))

@@ -10,10 +10,11 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from math import floor
 from pathlib import Path
 from typing import Any
 
@@ -180,7 +181,7 @@ class Media:
         """The packets from here on, up to a margin behind `end`, by stream type."""
         self._touched = True
         found = {stream.type: Packets(stream) for stream in self.streams}
-        reached = _Reached(start, end, {stream.index for stream in self.streams}, self.limits)
+        reached = _Reached(start, end, self.streams, self.limits)
         size = 0
         bad = 0
         try:
@@ -210,12 +211,14 @@ class _Reached:
     """Tells when enough packets of a window are read."""
 
     def __init__(
-        self, start: Fraction, end: Fraction | None, streams: set[int], limits: Limits
+        self, start: Fraction, end: Fraction | None, streams: Sequence[Any], limits: Limits
     ) -> None:
         self._until = None if end is None else end + MARGIN_SECONDS
         self._longest = limits.max_clip_seconds
         self._too_late = start + Fraction(limits.max_clip_seconds) + MARGIN_SECONDS
-        self._waiting = streams
+        self._waiting = {stream.index for stream in streams}
+        soonest = self._too_late if self._until is None else min(self._until, self._too_late)
+        self._surely_needed = {s.index: floor(soonest / s.time_base) for s in streams}
 
     def end_with(self, packet: Any) -> bool:
         """Whether no packet after this one is needed.
@@ -223,6 +226,8 @@ class _Reached:
         Raises:
             ClipError: `too_long`: the window goes on beyond the longest clip.
         """
+        if (_packet_stamp(packet) or 0) <= self._surely_needed[packet.stream.index]:
+            return False  # whole numbers first: rationals for every packet would cost 2 %
         time = _packet_time(packet)
         if self._until is not None and time > self._until:
             self._waiting.discard(packet.stream.index)
@@ -345,5 +350,11 @@ def _reaches_back(found: dict[str, Packets], start: Fraction) -> bool:
 
 def _packet_time(packet: Any) -> Fraction:
     """When a packet is decoded or shown, whichever is known and later; at once if neither is."""
+    stamp = _packet_stamp(packet)
+    return stamp * packet.time_base if stamp is not None else Fraction(-1 << 40)
+
+
+def _packet_stamp(packet: Any) -> int | None:
+    """The later of pts and dts, in units of the stream's time base; None if it has neither."""
     stamps = [stamp for stamp in (packet.pts, packet.dts) if stamp is not None]
-    return Fraction(max(stamps)) * packet.time_base if stamps else Fraction(-1 << 40)
+    return max(stamps, default=None)

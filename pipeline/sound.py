@@ -147,7 +147,7 @@ class _Blocks:
         if frame.pts is None:
             return self._expected
         unit = frame.time_base
-        stamp = round(frame.pts * unit.numerator * frame.sample_rate / unit.denominator)
+        stamp: int = round(frame.pts * unit.numerator * frame.sample_rate / unit.denominator)
         if self._expected is None:
             return stamp
         off = stamp - self._expected
