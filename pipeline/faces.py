@@ -45,7 +45,7 @@ POINT_SECONDS = 1.0
 """How long AVSpeech's point holds."""
 MOST_ENLARGED = 4.0
 """Pixels are at most doubled each way: what is a face only then has no lips to read."""
-PENDING_BYTES = 96 << 20
+PENDING_BYTES = 128 << 20
 """Decoded pictures kept for following backwards."""
 
 
@@ -221,7 +221,7 @@ class FaceFollower:
         self._pending.append(_Seen(tick, frame, self._shots.shot))
         frame_bytes = 1.5 * frame.width * frame.height
         if len(self._pending) * frame_bytes > PENDING_BYTES:
-            self._next_look = min(self._next_look, tick)
+            self._pending.popleft()
 
     def _look(self, now: _Seen) -> None:
         """Search the whole picture and follow what is new, forwards and backwards."""
@@ -231,7 +231,8 @@ class FaceFollower:
                 self._start(face, now)
         seen_now = sum(track.last_tick == now.tick for track in self._followed)
         self._next_look = now.tick + self._ticks(self._pause_seconds(seen_now))
-        self._pending.clear()
+        if seen_now:  # else a later look may find whom this one missed, and follow them back
+            self._pending.clear()
 
     def _pause_seconds(self, seen_now: int) -> float:
         """Seconds until the next look: short after a loss, longer the longer nobody is there."""
