@@ -7,6 +7,7 @@ Exit codes: 0 complete, 2 usage, manifest or configuration, 3 incomplete, 4 outp
 job, 5 corrupt shards found.
 """
 
+import errno
 import json
 import os
 import signal
@@ -20,6 +21,7 @@ from manifests.errors import UsageError
 from pipeline.options import ShardsOptions
 
 USAGE, INCOMPLETE, LOCKED, CORRUPT = 2, 3, 4, 5
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 Out = Annotated[Path, tyro.conf.Positional]
 
@@ -202,7 +204,7 @@ def _interrupt(number: int, _frame: object) -> None:
 
 def _fail_by_kind(error: Exception) -> int:
     """The exit codes of errors whose modules are loaded only by the commands that raise them."""
-    from pipeline.errors import ShardError
+    from pipeline.errors import ShardError, disk_sentence
     from pipeline.format import FormatError
     from pipeline.lock import LockedError
     from pipeline.outputs import NotFinishedError
@@ -213,6 +215,8 @@ def _fail_by_kind(error: Exception) -> int:
         return _fail(str(error), CORRUPT)
     if isinstance(error, ShardError):
         return _fail(str(error), INCOMPLETE)
+    if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+        return _fail(disk_sentence(str(error.filename or "the output"), error), INCOMPLETE)
     if isinstance(error, NotFinishedError):
         return _fail(str(error), USAGE)
     raise error

@@ -7,6 +7,7 @@ one of these reasons (architecture §6). Whatever else is worth telling goes int
     ShardError      a shard cannot be written (disk, permissions); the job stops or retries
 """
 
+import errno
 import re
 from enum import StrEnum
 
@@ -66,6 +67,17 @@ class ClipError(Exception):
 
 class ShardError(Exception):
     """A shard cannot be written or read; the message says what to do."""
+
+
+def disk_sentence(where: str, error: OSError, need_bytes: int | None = None) -> str:
+    """Why something could not be written, and what to do."""
+    if error.errno != errno.ENOSPC:
+        return f"Cannot write {where}: {error.strerror or error}. Then run the same command again."
+    need = "" if need_bytes is None else f" (its source files have {need_bytes >> 20} MiB)"
+    return (
+        f"No space left on the disk for {where}{need}. Make room, then run the same command again: "
+        "committed shards are kept."
+    )
 
 
 def plain_text(text: str) -> str:

@@ -217,7 +217,11 @@ class _Table:
         self._rows: list[dict[str, Any]] = []
 
     def __enter__(self) -> "_Table":
-        self._writer = pq.ParquetWriter(self._temporary, self._schema, compression="zstd")
+        try:
+            self._writer = pq.ParquetWriter(self._temporary, self._schema, compression="zstd")
+        except OSError:
+            self._temporary.unlink(missing_ok=True)
+            raise
         return self
 
     def add(self, row: dict[str, Any]) -> None:
@@ -231,10 +235,11 @@ class _Table:
         self._rows = []
 
     def __exit__(self, kind: object, *exc: object) -> None:
-        if kind is None:
-            self._flush()
-        self._writer.close()
-        if kind is None:
-            self._temporary.replace(self._path)
-        else:
+        try:
+            if kind is None:
+                self._flush()
+            self._writer.close()
+            if kind is None:
+                self._temporary.replace(self._path)
+        finally:
             self._temporary.unlink(missing_ok=True)

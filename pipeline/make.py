@@ -24,7 +24,7 @@ from manifests.dataset import ScanOptions
 from manifests.errors import UsageError
 from pipeline import PROFILES, profile_for
 from pipeline.config import Limits, ShardConfig
-from pipeline.errors import Reason
+from pipeline.errors import Reason, ShardError, disk_sentence
 from pipeline.host import usable_cores
 from pipeline.index import Ledger, finalize
 from pipeline.job import JobOptions, Result, clean, run
@@ -60,13 +60,25 @@ def make_shards(options: ShardsOptions, say: Any) -> Outcome:
         result = run(prepared, job)
         if job.task is not None:
             return _task_outcome(prepared, result)
-        ledger = finalize(prepared, partial=False)
+        ledger = _finalize(prepared, result)
         if not result.stopped:
             clean(out)
     lines = summary(prepared, result, ledger)
     if _is_complete(result, ledger):
         lines.append(f"Report: {write_page(out)}")
     return Outcome(lines, COMPLETE if _is_complete(result, ledger) else INCOMPLETE)
+
+
+def _finalize(prepared: Prepared, result: Result) -> Ledger:
+    """The tables and the index; a disk too full for them was mostly too full for a shard before.
+
+    Raises:
+        ShardError: they cannot be written.
+    """
+    try:
+        return finalize(prepared, partial=False)
+    except OSError as error:
+        raise ShardError(result.stopped or disk_sentence(str(prepared.out), error)) from error
 
 
 def finalize_folder(out: Path, *, partial: bool) -> Outcome:

@@ -7,7 +7,6 @@ it was interrupted.
 """
 
 import contextlib
-import errno
 import hashlib
 import io
 import json
@@ -24,7 +23,7 @@ from typing import IO, Any
 
 from pipeline import format as shard_format
 from pipeline.config import Limits, ShardConfig
-from pipeline.errors import ShardError
+from pipeline.errors import ShardError, disk_sentence
 from pipeline.item import Failed, Item, Made, Outcome, Row
 from pipeline.sandbox import Sandbox
 
@@ -111,7 +110,9 @@ def write_shard(task: ShardTask, sandbox: Sandbox, watch: Watcher) -> dict[str, 
         sidecar = writer.sidecar(started)
         write_atomically(task.sidecar, json.dumps(sidecar, separators=(",", ":")).encode())
     except OSError as error:
-        raise ShardError(_disk_sentence(task, error)) from error
+        where = f"shard {task.name} in {task.folder}"
+        need = sum(row.get("bytes") or 0 for row in task.rows)
+        raise ShardError(disk_sentence(where, error, need)) from error
     finally:
         temporary.unlink(missing_ok=True)
     return sidecar
@@ -287,18 +288,6 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _disk_sentence(task: ShardTask, error: OSError) -> str:
-    """Why a shard could not be written, and what to do."""
-    where = f"shard {task.name} in {task.folder}"
-    if error.errno == errno.ENOSPC:
-        need = sum(row.get("bytes") or 0 for row in task.rows)
-        return (
-            f"No space left on the disk for {where} (its source files have {need >> 20} MiB). Make "
-            "room, then run the same command again: committed shards are kept."
-        )
-    return f"Cannot write {where}: {error.strerror or error}. Then run the same command again."
 
 
 def is_committed(sidecar: Path, fingerprint: str) -> bool:

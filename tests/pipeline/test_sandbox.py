@@ -161,7 +161,7 @@ def test_a_job_with_every_fault_ends_and_loses_only_those_rows(clips, tmp_path):
     found = {uri: (row["reason"], row["tries"]) for uri, row in errors.items()}
     assert found == {uri: (reason, tries) for uri, (reason, _, tries) in wanted.items()}
     keys = pq.read_table(out / "samples.parquet")["key"].to_pylist()
-    assert sorted(keys) == ["a", "chatter", "killed_once", "z"]
+    assert sorted(keys) == ["a_mp4", "chatter_mp4", "killed_once_mp4", "z_mp4"]
     assert not [p for p in psutil.process_iter(["environ"]) if _is_ours(p)]
 
 
