@@ -7,6 +7,7 @@ only looks at one is in verify, status, peek, report.
 import contextlib
 import dataclasses
 import fcntl
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -50,6 +51,7 @@ def make_shards(options: ShardsOptions, say: Any) -> Outcome:
         options: what the user asked for.
         say: called with lines worth showing while the work goes on.
     """
+    shard_config(options)  # refuses what cannot be before anything is scanned
     out = output_folder(options)
     job = job_options(options)
     _check_writable(out)
@@ -138,6 +140,10 @@ def job_options(options: ShardsOptions) -> JobOptions:
         raise UsageError(f"--executor {options.executor}: expected ray or local")
     if options.workers is not None and options.workers < 1:
         raise UsageError(f"--workers {options.workers}: expected at least 1")
+    for name in ("seconds_per_shard", "limit", "timeout", "max_clip_seconds"):
+        value = getattr(options, name)
+        if value is not None and not 0 < value < math.inf:
+            raise UsageError(f"--{name.replace('_', '-')} {value}: expected a number above 0")
     if not 0 <= options.max_error_rate <= 1:
         raise UsageError(f"--max-error-rate {options.max_error_rate}: expected 0 to 1")
     limits = Limits()
