@@ -78,10 +78,12 @@ def base_name(key: str) -> str:
     """The members' base name for a manifest key; readers use the JSON's `key`.
 
     WebDataset splits at the first dot and knows no folders, so `/` becomes `--`. A key that is
-    long, or could be mistaken for another one, gets a hash of itself (never of other rows).
+    long, or could be mistaken for another one (`a-/b` and `a/-b` would both be `a---b`), gets a
+    hash of itself (never of other rows).
     """
     name = key.replace("/", "--")
-    if len(key) <= MAX_KEY_CHARACTERS and len(name) <= MAX_BASE_CHARACTERS and "--" not in key:
+    plain = "--" not in key and "-/" not in key
+    if plain and len(key) <= MAX_KEY_CHARACTERS and len(name) <= MAX_BASE_CHARACTERS:
         return name
     slug = re.sub(r"-{2,}", "-", name)[: MAX_KEY_CHARACTERS - 9]
     return f"{slug}-{hashlib.sha1(key.encode()).hexdigest()[:8]}"

@@ -301,6 +301,8 @@ def fingerprint(rows: pa.Table, first_instance: int, config_hash: str) -> str:
     plain = rows.select(SCHEMA.names).replace_schema_metadata(None)
     at = plain.schema.get_field_index("dataset")
     plain = plain.set_column(at, "dataset", plain["dataset"].cast(pa.string()))
+    # A copy, because what lies below a null struct or beside a slice is no part of the rows.
+    plain = plain.flatten().take(np.arange(len(plain)))
     buffer = io.BytesIO()
     with pa.ipc.new_stream(buffer, plain.schema) as writer:
         writer.write_table(plain.combine_chunks())
