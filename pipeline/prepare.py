@@ -120,9 +120,9 @@ def prepare(out: Path, wish: Wish) -> Prepared:
     if wish.overwrite:
         _clear(out)
     (out / "shards").mkdir(parents=True, exist_ok=True)
-    _write_labels(out, wish)
     if (out / "plan.json").exists():
         return _go_on(out, wish, stored)
+    _write_labels(out, wish)
     rows, parts, seconds = plan_rows(
         wish.rows,
         seconds_per_shard=wish.seconds_per_shard,
@@ -195,6 +195,7 @@ def _go_on(out: Path, wish: Wish, stored: dict[str, Any]) -> Prepared:
             f"{out} holds {before.plan.dataset}, not {wish.dataset}; choose another --out, or "
             "--overwrite to start anew"
         )
+    _write_labels(out, wish)
     rows, plan, note = _merge(before, wish)
     if rows is None:
         return replace(before, note=note)
@@ -227,7 +228,8 @@ def _merge(before: Prepared, wish: Wish) -> tuple[pa.Table | None, Plan, str]:
     unchanged = kept.select(SCHEMA.names).cast(SCHEMA).equals(known.cast(SCHEMA))
     waiting = len(old) - len(planned)
     notes = [f"{gone} planned rows are no longer in the manifest"] if gone else []
-    if unchanged and (not len(fresh) or (wish.limit is not None and len(fresh) == waiting)):
+    within = wish.limit is not None and wish.limit <= len(planned) and len(fresh) == waiting
+    if unchanged and (not len(fresh) or within):
         return None, plan, "; ".join(notes)
     if not unchanged:
         planned, plan, count = _with_changed_rows(before, planned, kept, known)
