@@ -7,6 +7,7 @@ seconds of this process and its children:
     ours     the whole pipeline for the clip, down to the bytes in the tar
     naive    the same result the way one would script it in an afternoon
 
-`media` makes the files, `floor`, `ours` and `naive` are the ways, `stopwatch` measures, `rows` holds
-the goals, `faces`, `scaling` and `planning` the rows that are more than a run over a clip.
+`media` makes the files; `floor`, `ours` and `naive` are the ways; `stopwatch` measures; `goals`
+holds what is to be reached; `clips`, `faces`, `workers`, `planning` and `starting` measure it;
+`page` renders the table.
 """

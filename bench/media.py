@@ -13,9 +13,12 @@ import numpy as np
 from manifests.render import encode
 from manifests.render.encode import Encoding
 from manifests.render.head import Head, Look
+from manifests.render.mouth import Image
 from manifests.render.voice import speak
 
 REAL_MEDIA = Path(__file__).resolve().parents[1].parent / "shared" / "media"
+VERSION = 1
+"""Part of the folder name: other recipes, other files."""
 SECONDS = 10
 X264 = (("preset", "medium"), ("bf", 3))
 SCENES = (
@@ -27,6 +30,9 @@ SCENES = (
 """What the Kinetics-like clip shows, each for the same time."""
 FACE_ZOOM = {720: 2.6, 1080: 3.9}
 """Height of a talking head's picture -> pixels per pixel of the portrait: a face of 0.32 of it."""
+
+GRAIN = 4.0
+"""Levels of camera noise (standard deviation): 1.6 Mb/s at 720p, as such videos have."""
 
 
 @dataclass(frozen=True)
@@ -92,11 +98,11 @@ def _kinetics(folder: Path) -> Path:
         return path
     each = SECONDS / len(SCENES)
     inputs = [word for scene in SCENES for word in ("-f", "lavfi", "-t", f"{each}", "-i", scene)]
-    inputs += ["-f", "lavfi", "-i", f"anoisesrc=r=44100:d={SECONDS}:c=pink:a=0.3,pan=stereo|c0=c0|c1=c0"]
+    inputs += ["-f", "lavfi", "-i", f"anoisesrc=r=44100:d={SECONDS}:c=pink:a=0.3"]
     joined = "".join(f"[{n}:v]format=yuv420p,setsar=1[v{n}];" for n in range(len(SCENES)))
     labels = "".join(f"[v{n}]" for n in range(len(SCENES)))
     graph = f"{joined}{labels}concat=n={len(SCENES)},noise=alls=6:allf=t[v]"
-    codecs = {"c:v": "libx264", "b:v": "1M", **dict(X264), "c:a": "aac", "b:a": "128k"}
+    codecs = {"c:v": "libx264", "b:v": "1M", **dict(X264), "c:a": "aac", "ac": 2}
     maps = ["-filter_complex", graph, "-map", "[v]", "-map", f"{len(SCENES)}:a"]
     return _run(path, [*inputs, *maps, *encode.arguments(codecs)])
 
@@ -111,11 +117,12 @@ def _head(folder: Path, width: int, height: int, fps: int) -> Path:
     encoding = Encoding(".mp4", fps=Fraction(fps), extra=(*X264, ("crf", 23)))
     frames = head.render(speech, fps, SECONDS * fps)
     random = np.random.default_rng(0)
-    grain = random.normal(0, 2.0, (height + 64, width + 64, 1)).round().astype(np.int16)
+    grain = random.normal(0, GRAIN, (height + 64, width + 64, 1)).round().astype(np.int16)
 
-    def grainy(image: np.ndarray) -> np.ndarray:
+    def grainy(image: Image) -> Image:
         y, x = random.integers(0, 64, 2)
-        return np.clip(image + grain[y : y + height, x : x + width], 0, 255).astype(np.uint8)
+        noisy = image + grain[y : y + height, x : x + width]
+        return np.asarray(np.clip(noisy, 0, 255), np.uint8)
 
     return encode.encode(path, encoding, (grainy(f.image) for f in frames), speech.samples, 44100)
 

@@ -1,0 +1,60 @@
+"""What is to be reached (architecture §8), and what was."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class Goal:
+    """One promise about speed or memory."""
+
+    text: str
+    limit: float
+    unit: str
+    sense: Literal["<=", ">="] = "<="
+
+    def is_met(self, value: float) -> bool:
+        """Whether a measured value keeps the promise."""
+        return value <= self.limit if self.sense == "<=" else value >= self.limit
+
+    def __str__(self) -> str:
+        """As in the table, `<= 0.95 x`."""
+        return f"{self.sense} {self.limit:g} {self.unit}"
+
+
+GOALS = {
+    "kinetics": Goal("Kinetics-like clip, no faces looked for", 0.95, "x"),
+    "kinetics auto": Goal("the same, FACES=auto, no face in it", 1.4, "x"),
+    "head720": Goal("talking head 720p, landmarks and crops", 1.8, "x"),
+    "head1080": Goal("talking head 1080p, landmarks and crops", 1.3, "x"),
+    "coverage": Goal("faces: found of those on whole pictures", 0.99, "share", ">="),
+    "error": Goal("faces: landmark error over the detector's noise", 1.1, "x"),
+    "faster": Goal("faces: faster than dlib on every whole picture", 10.0, "x", ">="),
+    "second core": Goal("throughput of two workers over one", 1.9, "x", ">="),
+    "planning": Goal("planning a manifest of 2 M rows, wall", 60.0, "s"),
+    "planning memory": Goal("its peak memory", 2048.0, "MiB"),
+    "child memory": Goal("a worker child on 1080p input, peak memory", 600.0, "MiB"),
+    "import": Goal("import pipeline", 0.2, "s"),
+    "help": Goal("python -m pipeline --help", 1.5, "s"),
+}
+"""All of them; `x` in the first four means times the floor."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One line of the table."""
+
+    goal: str
+    """Key of `GOALS`."""
+    subject: str
+    """The file or setting it was measured on."""
+    value: float
+    naive: float | None = None
+    """The same number for the naive way; None where there is none."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """CPU seconds of every round and the like, for the JSON."""
+
+    @property
+    def is_met(self) -> bool:
+        """Whether the goal is reached here."""
+        return GOALS[self.goal].is_met(self.value)

@@ -1,0 +1,95 @@
+"""Worker children, as the shard job uses them: what a second one adds, what memory one takes."""
+
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+
+import psutil
+
+from bench import ours
+from bench.goals import Measured
+from bench.media import Media
+from pipeline.config import Limits
+from pipeline.item import Failed
+from pipeline.sandbox import Sandbox
+
+CLIPS_A_ROUND = 4
+
+
+def second_core(media: Media, repeats: int) -> list[Measured]:
+    """Throughput of two children over that of one; nothing on a machine with one core.
+
+    Clips a CPU second count, for the children that work at the same time slow each other down by
+    sharing caches and memory, which CPU time shows, while other work on the machine shows less.
+    The ratio of wall times, which needs a machine with nothing else to do, is among the facts.
+    """
+    with _all_cores() as cores, Sandbox(ours.config("auto"), Limits()) as first:
+        if cores < 2:
+            return []
+        with Sandbox(ours.config("auto"), Limits()) as second:
+            pair = [first, second]
+            _work(pair, media.path, 1)
+            rounds = [_round(pair, media.path) for _ in range(repeats)]
+    by_cpu, by_wall = (median(column) for column in zip(*rounds, strict=True))
+    facts = {"by_wall": round(by_wall, 3), "load": os.getloadavg()[0], "clips": CLIPS_A_ROUND}
+    return [Measured("second core", media.name, by_cpu, None, facts)]
+
+
+def memory(media: Media) -> list[Measured]:
+    """The most memory a fresh child had resident while it made one sample."""
+    with Sandbox(ours.config("auto"), Limits()) as sandbox:
+        known = {child.pid for child in psutil.Process().children()}
+        _make(sandbox, media.path)
+        fresh = [child.pid for child in psutil.Process().children() if child.pid not in known]
+        return [Measured("child memory", media.name, peak_mib(pid)) for pid in fresh]
+
+
+def peak_mib(pid: int) -> float:
+    """VmHWM of a process."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    kib = next(line.split()[1] for line in lines if line.startswith("VmHWM"))
+    return int(kib) / 1024
+
+
+def _round(pair: list[Sandbox], path: Path) -> tuple[float, float]:
+    """Two over one: clips a CPU second and clips a second of wall clock."""
+    alone = [_work([sandbox], path, CLIPS_A_ROUND) for sandbox in pair]
+    cpu_alone, wall_alone = (sum(column) / 2 for column in zip(*alone, strict=True))
+    cpu, wall = _work(pair, path, CLIPS_A_ROUND)
+    return 2 * cpu_alone / (cpu / 2), 2 * wall_alone / wall
+
+
+def _work(sandboxes: list[Sandbox], path: Path, clips: int) -> tuple[float, float]:
+    """CPU seconds of all children, and wall seconds, for so many clips in each sandbox."""
+    cpu, wall = _children_cpu_seconds(), time.monotonic()
+    with ThreadPoolExecutor(len(sandboxes)) as pool:
+        list(pool.map(_make, sandboxes, [path] * len(sandboxes), [clips] * len(sandboxes)))
+    return _children_cpu_seconds() - cpu, time.monotonic() - wall
+
+
+def _make(sandbox: Sandbox, path: Path, times: int = 1) -> None:
+    """One sample several times."""
+    for _ in range(times):
+        for outcome, _tries in sandbox.run(ours.item(path)):
+            if isinstance(outcome, Failed):
+                raise outcome.error
+
+
+def _children_cpu_seconds() -> float:
+    times = [child.cpu_times() for child in psutil.Process().children()]
+    return float(sum(time.user + time.system for time in times))
+
+
+@contextmanager
+def _all_cores() -> Iterator[int]:
+    """Lift the pin for a while; how many cores there are."""
+    pinned = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, range(os.cpu_count() or 1))
+    try:
+        yield len(os.sched_getaffinity(0))
+    finally:
+        os.sched_setaffinity(0, pinned)

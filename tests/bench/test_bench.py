@@ -1,0 +1,107 @@
+"""The bench measures what it says: equal facts on both ways, right ratios, a readable table."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench import faces, naive, ours, page, planning, workers
+from bench.goals import GOALS, Measured
+from bench.stopwatch import interleaved, ratio, timed
+from manifests import schema
+from pipeline.format import decode_npy
+from tests.pipeline.clips import make_clip
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_clip(tmp_path_factory.mktemp("bench") / "clip.mp4", seconds=3, size="320x240")
+
+
+def test_naive_and_ours_agree_on_the_facts(clip: Path) -> None:
+    plain = naive.sample(clip, faces=True, size=(320, 240))
+    made = ours.sample(clip, ours.config("auto"))
+    meta = ours.meta(made)
+    assert plain.pictures == meta["frames"] == 30
+    assert plain.faces == [None] * 30
+    assert meta["faces"] == []
+    mel = decode_npy(made.members["mel.npy"]).astype(np.float32)
+    assert mel.shape == (80, 90)
+    centred = plain.mel[:, :90]  # librosa's slices lie half a hop earlier
+    assert abs(float(np.median(mel)) - float(np.median(centred))) < 0.5
+
+
+def test_both_ways_make_a_tar(clip: Path) -> None:
+    for data in (
+        ours.shard(clip, ours.config("off")),
+        naive.shard(clip, faces=False, size=(320, 240)),
+    ):
+        assert data[257:262] == b"ustar"
+        assert len(data) % 512 == 0
+
+
+def test_ratio_is_taken_round_by_round() -> None:
+    spent = {"ours": [1.0, 4.0, 9.0], "floor": [2.0, 2.0, 3.0]}
+    assert ratio(spent, "ours", "floor") == 2.0  # of 0.5, 2 and 3
+
+
+def test_every_round_runs_every_way_after_one_to_warm_up() -> None:
+    order: list[str] = []
+    ways = {name: (lambda name=name: order.append(name)) for name in "ab"}
+    spent = interleaved(ways, 2)
+    assert order == ["a", "b"] * 3
+    assert {name: len(rounds) for name, rounds in spent.items()} == {"a": 2, "b": 2}
+
+
+def test_time_of_children_counts() -> None:
+    busy = "import time\nwhile time.process_time() < 0.2: pass"
+    assert timed(lambda: subprocess.run([sys.executable, "-c", busy], check=True)) >= 0.2
+
+
+def test_goals_know_both_directions() -> None:
+    assert GOALS["kinetics"].is_met(0.9) and not GOALS["kinetics"].is_met(0.96)
+    assert GOALS["faster"].is_met(11) and not GOALS["faster"].is_met(9)
+
+
+def test_table_and_json_say_the_same(tmp_path: Path) -> None:
+    lines = [
+        Measured("kinetics", "a.mp4", 0.9, 1.5, {"rounds": {"ours": [0.2]}}),
+        Measured("head720", "b.mp4", 1.9, 18.0),
+        Measured("other", "c.mp4", 3.0, 20.0),
+    ]
+    machine = page.machine()
+    text = page.rendered(lines, machine)
+    rows = [row for row in text.splitlines() if ".mp4" in row]
+    assert [row.split()[-1] for row in rows] == ["met", "MISSED", "20"]
+    assert "<= 0.95 x" in rows[0] and "1.5" in rows[0]
+    assert machine["ffmpeg"] in text
+    page.save(tmp_path / "bench.json", lines, machine)
+    stored = json.loads((tmp_path / "bench.json").read_text())
+    assert [line["met"] for line in stored["lines"]] == [True, False, None]
+    assert stored["lines"][0]["value"] == 0.9
+
+
+def test_coverage_and_error_by_hand() -> None:
+    face = np.zeros((68, 2), np.float32)
+    face[45] = (10, 0)  # outer eye corners are 10 apart
+    found = [face + np.float32(1), None, face]
+    assert faces.coverage([face, face, None], found) == 0.5
+    assert faces.error([face, face, None], found) == pytest.approx(np.sqrt(2) / 10)
+
+
+def test_generated_manifest_is_a_manifest_and_plans(tmp_path: Path) -> None:
+    rows = planning.generated(25_000)
+    assert len(rows) == 25_000
+    assert not schema.validate(rows)
+    planning.write_generated(25_000, tmp_path / "manifest.parquet")
+    cost = planning.plan(tmp_path / "manifest.parquet", tmp_path / "out")
+    assert cost["shards"] > 100
+    assert cost["peak_mib"] > 0
+
+
+def test_peak_memory_of_this_process() -> None:
+    assert workers.peak_mib(os.getpid()) > 20
