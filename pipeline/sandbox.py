@@ -148,7 +148,7 @@ class Sandbox:
         if self._stopped:
             raise Stopped
         settings = {"config": self._config.as_dict(), "limits": asdict(self._limits)}
-        environment = dict(os.environ, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
+        environment = os.environ | child_environment()
         here = str(Path(__file__).resolve().parent.parent)
         environment["PYTHONPATH"] = os.pathsep.join(
             [here, *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -179,6 +179,16 @@ class Sandbox:
         self._child.wait()
         self._child = None
         self._served = 0
+
+
+def child_environment() -> dict[str, str]:
+    """What a child runs with: one thread, and heap memory in huge pages.
+
+    The landmark model is 100 MB of trees that are read all over; with pages of 2 MB the processor
+    finds them a tenth faster. Other C libraries than glibc ignore the setting.
+    """
+    threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    return {**dict.fromkeys(threads, "1"), "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 
 
 class _Reader:
