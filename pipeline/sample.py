@@ -193,7 +193,7 @@ class _Stretch:
         promised = self._file.media.duration_seconds
         if promised is None or not all(part.complete for part in parts.values()):
             return
-        ends = [end for part in parts.values() if (end := _last_end(part)) is not None]
+        ends = [last for part in parts.values() if (last := _last_end(part)) is not None]
         covered = max(ends, default=self._file.start) - self._file.start
         wanted = promised if end is None else min(end - self._file.start, promised)
         if covered < min(promised / 2, promised - 1) and covered < wanted:
