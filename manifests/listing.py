@@ -138,13 +138,21 @@ def _read_folder(listing: Listing, folder: str, inside: str, linked: set[str]) -
     with entries:
         for entry in entries:
             path = f"{folder}/{entry.name}" if folder else entry.name
-            if not entry.is_dir():
+            if not _is_folder(entry):
                 _add(listing, entry, path, inside)
             elif entry.name.startswith("."):
                 listing.ignored["hidden folders"] += 1
             elif not entry.is_symlink() or _follow(listing, path, inside, linked):
                 below.append(path)
     return below
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder or leads to one; a link in a circle leads nowhere."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def _follow(listing: Listing, path: str, inside: str, linked: set[str]) -> bool:

@@ -103,3 +103,8 @@ def test_the_fingerprint_sees_every_change(tree, tmp_path: Path) -> None:
     outside.write_text("xy")
     seen.append(now())
     assert len(set(seen)) == len(seen)
+
+
+def test_a_link_in_a_circle_is_listed_like_any_link_that_leads_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "circle.mp4").symlink_to("circle.mp4")
+    assert "circle.mp4" in [file.path for file in walk(tmp_path).files]
