@@ -19,7 +19,8 @@ def measure(media: Media, repeats: int) -> list[Measured]:
     for mode in modes:
         ways[mode] = partial(ours.shard, media.path, ours.config(mode))
         ways[f"naive {mode}"] = partial(naive.shard, media.path, faces=mode != "off", size=size)
-    spent = interleaved(ways, repeats)
+    naive.load_models()
+    spent = interleaved(ways, repeats, once=() if media.kind == "kinetics" else ["naive auto"])
     return [_line(media, mode, spent) for mode in modes]
 
 

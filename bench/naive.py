@@ -142,6 +142,12 @@ def _jpeg(picture: Picture) -> bytes:
     return cv2.imencode(".jpg", blue_first, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()
 
 
+def load_models() -> None:
+    """Load what takes a second, so that no clip pays for it."""
+    _detector()
+    _predictor()
+
+
 @cache
 def _detector() -> Any:
     return dlib.get_frontal_face_detector()

@@ -2,7 +2,7 @@
 
 import os
 import resource
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from statistics import median
 
 Way = Callable[[], object]
@@ -22,19 +22,24 @@ def timed(way: Way) -> float:
     return cpu_seconds() - before
 
 
-def interleaved(ways: Mapping[str, Way], repeats: int) -> dict[str, list[float]]:
+def interleaved(
+    ways: Mapping[str, Way], repeats: int, *, once: Collection[str] = ()
+) -> dict[str, list[float]]:
     """CPU seconds of every way, in rounds, so that a busy minute hits all of them.
 
     Args:
         ways: what to run, by name; each is run once before, to warm caches and models.
         repeats: rounds that count.
+        once: those that take so long that one run has to do, in the first round.
     """
-    for way in ways.values():
-        way()
+    for name, way in ways.items():
+        if name not in once:
+            way()
     spent: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(repeats):
+    for number in range(repeats):
         for name, way in ways.items():
-            spent[name].append(timed(way))
+            if number == 0 or name not in once:
+                spent[name].append(timed(way))
     return spent
 
 
@@ -45,7 +50,7 @@ def typical(seconds: list[float]) -> float:
 
 def ratio(spent: Mapping[str, list[float]], way: str, to: str) -> float:
     """The median over rounds of one way's seconds over another's in the same round."""
-    return median(a / b for a, b in zip(spent[way], spent[to], strict=True))
+    return median(a / b for a, b in zip(spent[way], spent[to], strict=False))
 
 
 def pin_to_one_core() -> int:

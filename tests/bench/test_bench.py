@@ -57,6 +57,14 @@ def test_every_round_runs_every_way_after_one_to_warm_up() -> None:
     assert {name: len(rounds) for name, rounds in spent.items()} == {"a": 2, "b": 2}
 
 
+def test_slow_ways_run_in_the_first_round_only() -> None:
+    order: list[str] = []
+    ways = {name: (lambda name=name: order.append(name)) for name in "ab"}
+    spent = interleaved(ways, 3, once=["b"])
+    assert order == ["a", "a", "b", "a", "a"]
+    assert ratio(spent, "b", "a") == spent["b"][0] / spent["a"][0]
+
+
 def test_time_of_children_counts() -> None:
     busy = "import time\nwhile time.process_time() < 0.2: pass"
     assert timed(lambda: subprocess.run([sys.executable, "-c", busy], check=True)) >= 0.2
