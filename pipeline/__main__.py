@@ -43,7 +43,7 @@ def plan(options: Annotated[ShardsOptions, tyro.conf.arg(name="")]) -> int:
     import tempfile
 
     from pipeline.estimate import plan_lines
-    from pipeline.make import job_options, wish
+    from pipeline.settings import job_options, wish
 
     with tempfile.TemporaryDirectory() as scratch:
         rows = wish(options, Path(scratch), say)
@@ -125,7 +125,7 @@ def errors(out: Out, /, reason: str | None = None, most: int = 20) -> int:
         reason: only this reason.
         most: how many rows to list.
     """
-    from pipeline.make import error_lines
+    from pipeline.summary import error_lines
 
     say(*error_lines(out, reason, most))
     return 0
@@ -140,7 +140,8 @@ def retry(out: Out, /, reason: str, executor: str = "ray", workers: int | None =
         executor: ray or local.
         workers: clips decoded at the same time.
     """
-    from pipeline.make import job_options, retry as run_retry
+    from pipeline.make import retry as run_retry
+    from pipeline.settings import job_options
 
     job = job_options(ShardsOptions("folder", executor=executor, workers=workers))
     outcome = run_retry(out, reason, job, say)

@@ -11,9 +11,9 @@ import pytest
 from manifests import schema
 from manifests.errors import UsageError
 from pipeline import PROFILES
-from pipeline.make import job_options, shard_config
 from pipeline.options import ShardsOptions
 from pipeline.prepare import Wish, load, prepare
+from pipeline.settings import job_options, shard_config
 from tests.pipeline.clips import make_clip
 
 CONFIG = replace(PROFILES["glcm"], faces="off")

@@ -1,0 +1,140 @@
+"""From the flags of the command line to what they mean: folders, configs, rows."""
+
+import dataclasses
+import math
+import os
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import manifests
+import manifests.build
+from manifests import schema
+from manifests.dataset import ScanOptions
+from manifests.errors import UsageError
+from pipeline import PROFILES, profile_for
+from pipeline.config import Limits, ShardConfig
+from pipeline.host import usable_cores
+from pipeline.job import JobOptions
+from pipeline.options import ShardsOptions
+from pipeline.prepare import Wish
+
+
+def output_folder(options: ShardsOptions) -> Path:
+    """Where the shards go."""
+    if options.out is not None:
+        return Path(options.out)
+    name = manifests.dataset(options.dataset).name
+    return Path(options.data) / "shards" / f"{name}-{shard_config(options).profile}"
+
+
+def shard_config(options: ShardsOptions) -> ShardConfig:
+    """The profile, with the flags applied.
+
+    Raises:
+        UsageError: unknown profile, or values that do not go together.
+    """
+    name = options.profile or profile_for(manifests.dataset(options.dataset).name)
+    if name not in PROFILES:
+        raise UsageError(f"unknown profile {name!r}; known: {', '.join(PROFILES)}")
+    changes: dict[str, Any] = {}
+    if options.faces is not None:
+        changes["faces"] = options.faces
+    try:
+        if options.fps is not None:
+            changes["fps"] = Fraction(options.fps)
+        return dataclasses.replace(PROFILES[name], **changes)
+    except (ValueError, ZeroDivisionError) as error:
+        raise UsageError(f"profile {name}: {error}") from error
+
+
+def job_options(options: ShardsOptions) -> JobOptions:
+    """How the job runs.
+
+    Raises:
+        UsageError: a flag has a value that cannot be.
+    """
+    if options.executor not in ("ray", "local"):
+        raise UsageError(f"--executor {options.executor}: expected ray or local")
+    if options.workers is not None and options.workers < 1:
+        raise UsageError(f"--workers {options.workers}: expected at least 1")
+    for name in ("seconds_per_shard", "limit", "timeout", "max_clip_seconds"):
+        value = getattr(options, name)
+        if value is not None and not 0 < value < math.inf:
+            raise UsageError(f"--{name.replace('_', '-')} {value}: expected a number above 0")
+    if not 0 <= options.max_error_rate <= 1:
+        raise UsageError(f"--max-error-rate {options.max_error_rate}: expected 0 to 1")
+    limits = Limits()
+    if options.timeout is not None:
+        limits = dataclasses.replace(limits, base_seconds=options.timeout)
+    if options.max_clip_seconds is not None:
+        limits = dataclasses.replace(limits, max_clip_seconds=options.max_clip_seconds)
+    return JobOptions(
+        executor=options.executor,
+        workers=options.workers or usable_cores(),
+        ray_address=options.ray_address or os.environ.get("RAY_ADDRESS") or None,
+        max_error_rate=options.max_error_rate,
+        limits=limits,
+        task=_task(options.task),
+    )
+
+
+def _task(text: str | None) -> tuple[int, int] | None:
+    """(I, N) from `I/N`."""
+    if text is None:
+        return None
+    first, _, count = text.partition("/")
+    if not (first.isdigit() and count.isdigit() and int(first) < int(count)):
+        raise UsageError(f"--task {text}: expected I/N with I from 0 to N-1, such as 0/16")
+    return int(first), int(count)
+
+
+def wish(options: ShardsOptions, out: Path, say: Any) -> Wish:
+    """The manifest's rows and what to do with them."""
+    dataset = manifests.dataset(options.dataset)
+    path, root = _manifest(options, out, say)
+    rows = schema.read(path)
+    problems = schema.validate(rows) if options.manifest is not None else []
+    if problems:
+        raise UsageError(f"manifest {path}: " + " ".join(problems))
+    return Wish(
+        rows=rows,
+        dataset=dataset.name,
+        root=str(root),
+        licence=dataset.licence,
+        labels=tuple(schema.read_labels(path, dataset.name) or ()),
+        config=shard_config(options),
+        seconds_per_shard=options.seconds_per_shard,
+        limit=options.limit,
+        overwrite=options.overwrite,
+    )
+
+
+def _manifest(options: ShardsOptions, out: Path, say: Any) -> tuple[Path, Path]:
+    """The manifest file and the root its paths count from; made if it is not there or not true."""
+    if options.manifest is not None:
+        path = Path(options.manifest)
+        facts = schema.read_facts(path)
+        root = Path(options.root or facts.root)
+        if not root.is_dir():
+            raise UsageError(f"the root of {path} is {str(root)!r}; name the folder with --root")
+        return path, root.absolute()
+    data = Path(options.data)
+    path = manifests.build.default_out(options.dataset, data)
+    if options.out is not None:
+        path = out / "scan.parquet"
+    root_wanted = Path(options.root) if options.root else None
+    if root_wanted is None and options.table is None:
+        root_wanted = manifests.build.default_root(options.dataset, data)
+    scan = ScanOptions(
+        annotations=Path(options.annotations) if options.annotations else None,
+        table=Path(options.table) if options.table else None,
+        window_seconds=options.window,
+        hop_seconds=options.hop,
+        label_set=options.label_set,
+    )
+    built = manifests.build.ensure(options.dataset, root_wanted, path, scan)
+    if built.rebuilt:
+        for line in built.report.lines():
+            say(line)
+    return path, built.root.absolute()

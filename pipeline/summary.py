@@ -1,0 +1,92 @@
+"""What is said on the terminal about a shard set: the plan, the ledger, the errors."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from manifests.errors import UsageError
+from pipeline.errors import Reason
+from pipeline.index import Ledger
+from pipeline.job import Result
+from pipeline.prepare import Prepared
+
+
+def plan_line(prepared: Prepared) -> str:
+    plan = prepared.plan
+    seconds = sum(shard.seconds for shard in plan.shards)
+    line = (
+        f"{plan.name}: {plan.rows_in_shards} clips in {len(plan.shards)} shards, "
+        f"about {seconds / 3600:.2f} h of media -> {prepared.out}"
+    )
+    return f"{line} ({prepared.note})" if prepared.note not in ("", "new") else line
+
+
+def is_complete(result: Result, ledger: Ledger) -> bool:
+    tried = ledger.planned - ledger.not_run
+    return not result.stopped and ledger.closes and ledger.samples > 0 and tried > 0
+
+
+def summary(prepared: Prepared, result: Result, ledger: Ledger) -> list[str]:
+    """Both sides of the ledger, the errors by reason, and what to do next."""
+    lines = []
+    if result.kept:
+        lines.append(f"resumed: {result.kept} shards kept, {result.made} made")
+    if result.made and result.wall_seconds:
+        speed = result.seconds / result.wall_seconds
+        took = time.strftime("%H:%M:%S", time.gmtime(result.wall_seconds))
+        lines.append(f"{result.seconds:.0f} s of video in {took} ({speed:.1f}x real time)")
+    lines += ledger_lines(ledger)
+    if ledger.errors - ledger.not_run:
+        lines.append(f"Why: python -m pipeline errors {prepared.out}")
+    if result.stopped:
+        lines.append(f"Stopped: {result.stopped}")
+    elif not ledger.samples:
+        lines.append("Not a single clip became a sample; the reasons above say why.")
+    return lines
+
+
+def ledger_lines(ledger: Ledger) -> list[str]:
+    """Planned = samples + errors, and the reasons."""
+    verdict = "the ledger closes" if ledger.closes else "THE LEDGER DOES NOT CLOSE"
+    lines = [
+        f"{ledger.planned} rows = {ledger.samples} samples in {ledger.shards} shards "
+        f"({ledger.seconds / 3600:.2f} h) + {ledger.errors} errors: {verdict}"
+    ]
+    lines += [f"  {reason:<20}{count:>9}" for reason, count in ledger.reasons.most_common()]
+    return lines
+
+
+def error_lines(out: Path, reason: str | None, most: int) -> list[str]:
+    """The ledger's other half: why rows have no sample."""
+    path = out / "errors.parquet"
+    if not path.exists():
+        raise UsageError(f"{path} is not there; `python -m pipeline finalize {out}` writes it")
+    filters = None if reason is None else [("reason", "==", known_reason(reason))]
+    rows = pq.read_table(path, filters=filters)
+    counts = rows.group_by("reason").aggregate([("key", "count")]).to_pylist()
+    lines = [f"{row['reason']:<20}{row['key_count']:>9}" for row in sorted_by_count(counts)]
+    for row in rows.slice(0, most).to_pylist():
+        lines.append(
+            f"{row['key']}  {row['uri']}  {row['reason']} ({row['stage']}): {row['detail']}"
+        )
+    if len(rows) > most:
+        lines.append(f"... and {len(rows) - most} more in {path}")
+    return lines or ["no errors"]
+
+
+def sorted_by_count(counts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The most frequent first."""
+    return sorted(counts, key=lambda row: (-row["key_count"], row["reason"]))
+
+
+def known_reason(name: str) -> str:
+    """A reason's name, checked.
+
+    Raises:
+        UsageError: it is none of the closed set.
+    """
+    if name not in set(Reason):
+        raise UsageError(f"unknown reason {name!r}; known: {', '.join(Reason)}")
+    return name
