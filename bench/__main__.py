@@ -19,7 +19,7 @@ class Options:
     out: Path = Path("data/bench/bench.json")
     """Where the numbers go; the files that are measured are kept beside it."""
     repeats: int = 5
-    """Rounds of each measurement; the median counts."""
+    """Rounds of each measurement; the quickest counts."""
     quick: bool = False
     """Made files only, two rounds, a tenth of the rows to plan."""
 

@@ -7,7 +7,7 @@ import av
 from bench import floor, naive, ours
 from bench.goals import Measured
 from bench.media import Media
-from bench.stopwatch import Way, interleaved, ratio, typical
+from bench.stopwatch import Way, interleaved, ratio
 from pipeline.config import Faces
 
 
@@ -28,7 +28,7 @@ def _line(media: Media, mode: Faces, spent: dict[str, list[float]]) -> Measured:
     goal = "kinetics auto" if media.kind == "kinetics" and mode == "auto" else media.kind
     rounds = {"floor": spent["floor"], "ours": spent[mode], "naive": spent[f"naive {mode}"]}
     facts = {
-        "cpu_seconds": {way: round(typical(seconds), 4) for way, seconds in rounds.items()},
+        "cpu_seconds": {way: round(min(seconds), 4) for way, seconds in rounds.items()},
         "rounds": {way: [round(s, 4) for s in seconds] for way, seconds in rounds.items()},
         "made": media.made,
     }

@@ -28,7 +28,7 @@ def rendered(lines: Sequence[Measured], machine: dict[str, Any]) -> str:
 
 NOTE = """\
 x in the rows of clips: CPU seconds over those of `ffmpeg -threads 1 -f null` on the same file in
-the same round, the median of the rounds; this process and its children, one core, one thread."""
+interleaved rounds, the quickest of each; this process and its children, one core, one thread."""
 
 
 def _cells(line: Measured) -> tuple[str, ...]:

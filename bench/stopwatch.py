@@ -3,7 +3,6 @@
 import os
 import resource
 from collections.abc import Callable, Collection, Mapping
-from statistics import median
 
 Way = Callable[[], object]
 
@@ -43,14 +42,9 @@ def interleaved(
     return spent
 
 
-def typical(seconds: list[float]) -> float:
-    """The median round."""
-    return median(seconds)
-
-
 def ratio(spent: Mapping[str, list[float]], way: str, to: str) -> float:
-    """The median over rounds of one way's seconds over another's in the same round."""
-    return median(a / b for a, b in zip(spent[way], spent[to], strict=False))
+    """One way's least disturbed round over another's: other work only ever adds to CPU time."""
+    return min(spent[way]) / min(spent[to])
 
 
 def pin_to_one_core() -> int:
