@@ -24,8 +24,9 @@ $(VENV)/.done: requirements.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "make setup needs Python 3.11 or newer with venv: apt-get install python3.11 python3.11-venv (or PYTHON=/path/to/python make setup)"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make setup needs Python 3.11 or newer; $(PYTHON) is older. Name another: PYTHON=/path/to/python make setup"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' || { echo "make setup needs the venv module: apt-get install python3-venv"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@echo "installing the locked packages into $(VENV): about 2.5 GB on disk, a few minutes"
+	@$(PYTHON) -m venv $(VENV)
+	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	@echo "$(CURDIR)" > "$$($(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/glav.pth"
 	@touch $@
 

@@ -136,7 +136,8 @@ def _prepared(
     _check_options(dataset, options)
     if root is None:
         if "table" not in dataset.options or options.table is None:
-            raise UsageError(teach(dataset, f"No folder was given for {dataset.name}."))
+            what = "table" if "table" in dataset.options else "folder"
+            raise UsageError(teach(dataset, f"No {what} was given for {dataset.name}."))
         root = root_of(options.table)
     if dataset.generated:
         root.mkdir(parents=True, exist_ok=True)

@@ -57,6 +57,8 @@ def generate(
               and (limit is None or clip.number < limit)]  # fmt: skip
     root.mkdir(parents=True, exist_ok=True)
     missing = [clip for clip in chosen if _complete(root, clip) is None]
+    if missing:
+        sys.stderr.write(f"rendering {len(missing)} clips into {root} (about a minute)\n")
     # Large pictures take longest; starting with them keeps all workers busy to the end.
     missing.sort(key=lambda clip: -clip.size[0] * clip.size[1] * clip.seconds * clip.encoding.fps)
     for _ in _progress(_render_all(missing, root, workers), len(missing)):

@@ -22,6 +22,7 @@ from manifests.dataset import Dataset, Report, ScanOptions
 from manifests.keys import folder_key
 from manifests.listing import Entry, Listing, printable, to_uri
 
+SPLIT_FOLDERS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 LICENCE = "your own files: their licence is yours to know"
 
 
@@ -30,6 +31,12 @@ def scan(root: Path, options: ScanOptions) -> tuple[pa.Table, Report]:
     listing = options.walk(root)
     report = Report("folder", LICENCE, ignored=listing.ignored.copy())
     report.vocabulary = sorted({label for e in listing.files if (label := _label(e)) is not None})
+    if SPLIT_FOLDERS & {name.lower() for name in report.vocabulary}:
+        report.notes.append(
+            "the first sub-folder is the label, and some are named like splits "
+            f"({', '.join(report.vocabulary[:5])}): name ROOT=.../train, or give a table with "
+            "columns path, label, split (DATASET=table)"
+        )
     rows = _rows(listing, report.vocabulary)
     if options.window_seconds is not None:
         rows = windows.cut(root, rows, options.window_seconds, options.hop_seconds, report)

@@ -211,6 +211,7 @@ class Clip:
             "fps": rational_text(grid.fps),
             "t0": _seconds(grid.t0),
             "window_start": _seconds(self._window.start),
+            "window_end": _seconds(self._window.end) if self._window.end is not None else None,
             "frames": grid.frames,
             "pts": [_seconds(time) for time in self._times[: grid.frames]],
             "held": self._held(),

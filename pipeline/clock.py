@@ -114,5 +114,7 @@ def _unanchored_start(
         return earliest
     first = bisect_left(picture_times, earliest)
     if first == len(picture_times):
-        raise ClipError(Reason.TOO_SHORT, "no picture after the sound begins", "sample")
+        seen = f"the last picture is at {float(video.end):.2f} s of the container's clock"
+        detail = f"no picture from {float(earliest):.2f} s on: {seen}"
+        raise ClipError(Reason.TOO_SHORT, detail, "sample")
     return picture_times[first]

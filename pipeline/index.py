@@ -110,11 +110,11 @@ def finalize(prepared: Prepared, *, partial: bool) -> Ledger:
         for part, sidecar, rows in _sidecars(prepared):
             if sidecar is None:
                 missing += 1
-                _add_errors(ledger, errors, _not_run(rows))
+                _add_errors(ledger, errors, _not_run(rows, "its shard is not made yet"))
                 continue
             shards.append(_index_entry(part, sidecar))
             _add_shard(ledger, samples, errors, sidecar, prepared.config.fps)
-        _add_errors(ledger, errors, _not_run(prepared.keys_without_shard()))
+        _add_errors(ledger, errors, _not_run(prepared.keys_without_shard(), "left out by --limit"))
     if missing and not partial:
         index_path.unlink(missing_ok=True)
         return ledger
@@ -137,9 +137,9 @@ def _sidecars(
                 yield part, None, prepared.rows.read(shard.first_row, shard.rows, ["key", "uri"])
 
 
-def _not_run(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def _not_run(rows: Iterable[dict[str, Any]], why: str) -> Iterator[dict[str, Any]]:
     for row in rows:
-        yield {**row, "stage": "plan", "reason": str(Reason.NOT_RUN), "detail": "", "tries": 0}
+        yield {**row, "stage": "plan", "reason": str(Reason.NOT_RUN), "detail": why, "tries": 0}
 
 
 def _add_errors(ledger: Ledger, table: "_Table", errors: Iterable[dict[str, Any]]) -> None:

@@ -18,13 +18,14 @@ from manifests.errors import UsageError
 from pipeline.errors import ShardError, disk_sentence
 from pipeline.index import Ledger, finalize
 from pipeline.job import JobOptions, Result, clean, run
-from pipeline.lock import lock
+from pipeline.lock import LOCK_NAME, lock
 from pipeline.options import ShardsOptions
 from pipeline.prepare import Prepared, load, prepare
 from pipeline.settings import job_options, output_folder, shard_config, wish
 from pipeline.summary import is_complete, known_reason, ledger_lines, plan_line, summary
 
 COMPLETE, INCOMPLETE = 0, 3
+PLAN_LOCK_NAME = "plan.lock"
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def make_shards(options: ShardsOptions, say: Any) -> Outcome:
     job = job_options(options)
     _check_writable(out)
     with lock(out, shared=job.task is not None):
-        with _planning(out):
+        with _planning(out), _no_litter(out):
             prepared = prepare(out, wish(options, out, say))
         say(plan_line(prepared))
         result = run(prepared, job)
@@ -120,9 +121,22 @@ def _check_writable(out: Path) -> None:
 
 
 @contextlib.contextmanager
+def _no_litter(out: Path) -> Iterator[None]:
+    """A refused request leaves no folder with lock files behind."""
+    try:
+        yield
+    except UsageError:
+        if {path.name for path in out.iterdir()} <= {LOCK_NAME, PLAN_LOCK_NAME}:
+            for name in (LOCK_NAME, PLAN_LOCK_NAME):
+                (out / name).unlink(missing_ok=True)
+            out.rmdir()
+        raise
+
+
+@contextlib.contextmanager
 def _planning(out: Path) -> Iterator[None]:
     """One process plans at a time; the tasks of a job array start together."""
-    with open(out / "plan.lock", "ab") as file:
+    with open(out / PLAN_LOCK_NAME, "ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

@@ -12,10 +12,11 @@ from typing import Any
 
 import pyarrow.dataset as ds
 
+from manifests.errors import UsageError
 from pipeline.cards import Card, CardLimits, make_card
 from pipeline.check import UNREADABLE
 from pipeline.errors import plain_text
-from pipeline.format import FormatError, Sample, decode
+from pipeline.format import Sample, decode
 from pipeline.listen import SoundOf
 from pipeline.outputs import Outputs, Place
 from pipeline.pages import render
@@ -46,7 +47,7 @@ def peek(
         Lines for the terminal.
 
     Raises:
-        FormatError: a key is not in the set, or the set has no sample yet.
+        UsageError: a key is not in the set, or the set has no sample yet.
     """
     outputs = Outputs(out)
     places = find_places(outputs, keys, min(count, MAX_COUNT))
@@ -68,11 +69,11 @@ def find_places(outputs: Outputs, keys: Sequence[str], count: int) -> list[Place
     """The places of `keys`, or of `count` samples spread over the committed shards.
 
     Raises:
-        FormatError: a key is not in the set, or the set has no sample yet.
+        UsageError: a key is not in the set, or the set has no sample yet.
     """
     places = _named(outputs, keys) if keys else _spread(outputs, count)
     if not places:
-        raise FormatError(f"{outputs.out} has no committed sample yet")
+        raise UsageError(f"{outputs.out} has no committed sample yet; `status` says how far it is")
     return places
 
 
@@ -85,9 +86,10 @@ def _named(outputs: Outputs, keys: Sequence[str]) -> list[Place]:
     places = {place.key: place for place in islice(found, len(wanted))}
     lost = [plain_text(key) for key in wanted if key not in places]
     if lost:
-        raise FormatError(
-            f"{', '.join(lost)}: not among the samples of {outputs.out}; `pipeline errors "
-            f"{outputs.out}` says whether it failed"
+        raise UsageError(
+            f"{', '.join(lost)}: not among the samples of {outputs.out}; `python -m pipeline "
+            f"errors {outputs.out}` says whether it failed. Keys are those of samples.parquet: a "
+            "file talk/1.mp4 of one's own has the key talk/1_mp4"
         )
     return [places[key] for key in wanted]
 

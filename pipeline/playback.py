@@ -1,6 +1,5 @@
 """The sound of a stored sample from its source file, for pages of sets that store no waveform."""
 
-import json
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -10,6 +9,7 @@ from pipeline.clock import Grid
 from pipeline.config import Limits
 from pipeline.errors import ClipError
 from pipeline.media import open_media, resolve
+from pipeline.outputs import Outputs
 from pipeline.sound import Wave, decode_sound
 
 PAGE_RATE_HZ = 22050
@@ -17,7 +17,7 @@ PAGE_RATE_HZ = 22050
 
 def source_sound_of(out: Path) -> Callable[[dict[str, Any]], tuple[Wave, int] | None]:
     """A function from a sample's JSON to (waveform (samples, 1), rate); None without its file."""
-    root = Path(json.loads((out / "plan.json").read_bytes())["manifest_root"])
+    root = Path(Outputs(out).plan.manifest_root)
 
     def sound_of(meta: dict[str, Any]) -> tuple[Wave, int] | None:
         try:

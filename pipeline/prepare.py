@@ -84,6 +84,10 @@ class PlannedRows:
         counts = (metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
         self._firsts = list(accumulate(counts, initial=0))
 
+    def column(self, name: str) -> pa.Array:
+        """One column of all rows."""
+        return self._file.read([name])[name].combine_chunks()
+
     def read(self, first: int, count: int, columns: list[str] | None = None) -> list[Row]:
         """Rows `[first, first + count)` as dicts."""
         begin = bisect_right(self._firsts, first) - 1
@@ -197,9 +201,30 @@ def _go_on(out: Path, wish: Wish, stored: dict[str, Any]) -> Prepared:
         )
     _write_labels(out, wish)
     rows, plan, note = _merge(before, wish)
-    if rows is None:
+    plan = _moved(out, plan, before, wish)
+    if rows is None and plan == before.plan:
         return replace(before, note=note)
+    if rows is None:
+        rows = pq.read_table(manifest_path(out))
     return _commit(out, plan, rows, before.config, stored, note)
+
+
+def _moved(out: Path, plan: Plan, before: Prepared, wish: Wish) -> Plan:
+    """The plan with the root of today: a data set may move as a whole, not be another one.
+
+    Raises:
+        UsageError: files of the plan are not below the new root.
+    """
+    if wish.root == plan.manifest_root:
+        return plan
+    here = pc.is_in(before.rows.column("key"), value_set=wish.rows["key"].combine_chunks())
+    if not pc.all(here).as_py():
+        raise UsageError(
+            f"{out} was made from {plan.manifest_root}; {wish.root} lacks some of its files, so it "
+            "is another collection. Choose another --out, or --overwrite to start anew; nothing "
+            "was touched"
+        )
+    return replace(plan, manifest_root=wish.root)
 
 
 def _refuse_other_config(out: Path, before: Prepared, stored: dict[str, Any]) -> None:

@@ -124,7 +124,8 @@ def _manifest(options: ShardsOptions, out: Path, say: Any) -> tuple[Path, Path]:
     if options.out is not None:
         path = out / "scan.parquet"
     root_wanted = Path(options.root) if options.root else None
-    if root_wanted is None and options.table is None:
+    needs_table = "table" in manifests.dataset(options.dataset).options
+    if root_wanted is None and not needs_table:
         root_wanted = manifests.build.default_root(options.dataset, data)
     scan = ScanOptions(
         annotations=Path(options.annotations) if options.annotations else None,

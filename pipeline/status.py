@@ -76,7 +76,7 @@ def status(out: Path) -> Status:
         out=str(out),
         name=plan.name,
         planned_shards=len(plan.shards),
-        planned_rows=plan.planned_rows,
+        planned_rows=plan.rows_in_shards,
         planned_seconds=sum(shard.seconds for shard in plan.shards),
     )
     reasons: Counter[str] = Counter()

@@ -50,12 +50,14 @@ def summary(prepared: Prepared, result: Result, ledger: Ledger) -> list[str]:
 def ledger_lines(ledger: Ledger) -> list[str]:
     """Planned = samples + errors, and the reasons."""
     verdict = "the ledger closes" if ledger.closes else "THE LEDGER DOES NOT CLOSE"
+    waiting = f" + {ledger.not_run} not run" if ledger.not_run else ""
     lines = [
         f"{ledger.planned} rows = {ledger.samples} samples in {ledger.shards} shards "
-        f"({ledger.seconds / 3600:.2f} h) + {ledger.errors} errors: {verdict}"
+        f"({ledger.seconds / 3600:.2f} h) + {ledger.errors - ledger.not_run} errors{waiting}: "
+        f"{verdict}"
     ]
-    lines += [f"  {reason:<20}{count:>9}" for reason, count in ledger.reasons.most_common()]
-    return lines
+    failed = [(reason, n) for reason, n in ledger.reasons.most_common() if reason != Reason.NOT_RUN]
+    return lines + [f"  {reason:<20}{count:>9}" for reason, count in failed]
 
 
 def error_lines(out: Path, reason: str | None, most: int) -> list[str]:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -136,6 +137,27 @@ def test_new_files_become_new_shards_and_old_ones_stay(clips, tmp_path):
     assert old.items() < hashes(out).items()
     rows = pq.read_table(out / "samples.parquet", columns=["instance"])["instance"].to_pylist()
     assert sorted(rows) == list(range(len(rows)))
+
+
+def test_another_collection_is_not_mixed_in_but_a_moved_one_goes_on(clips, undisturbed, tmp_path):
+    moved = shutil.copytree(clips, tmp_path / "moved")
+    out = shutil.copytree(undisturbed, tmp_path / "out")
+    assert "0 made" in run(moved, out)
+    assert json.loads((out / "plan.json").read_text())["manifest_root"] == str(moved)
+    other = tmp_path / "other"
+    other.mkdir()
+    shutil.copy(clips / "clip0.mp4", other / "another.mp4")
+    done = subprocess.run(command(other, out), capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "another collection" in done.stderr
+
+
+def test_a_refused_request_leaves_no_folder(tmp_path):
+    done = subprocess.run(
+        command(tmp_path / "nothing", tmp_path / "out"), capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert not (tmp_path / "out").exists()
 
 
 def kill_at_random(process, chance, target):

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import soundfile
 
+from manifests.errors import UsageError
 from pipeline import PROFILES
 from pipeline.cards import CardLimits, make_card
 from pipeline.drawing import band_marks, mel_png, runs, spans, time_marks
-from pipeline.format import FormatError, encode_json
+from pipeline.format import encode_json
 from pipeline.listen import from_mel, page_sound
 from pipeline.mel import log_mel, margin_samples
 from pipeline.outputs import Place
@@ -146,7 +147,7 @@ def test_samples_are_found_by_key_with_and_without_the_tables(tmp_path: Path) ->
 
 def test_an_unknown_key_is_named(tmp_path: Path) -> None:
     out = fabricate(tmp_path / "out", GLCM)
-    with pytest.raises(FormatError, match=r"demo/bad0000: not among.*pipeline errors"):
+    with pytest.raises(UsageError, match=r"demo/bad0000: not among.*pipeline errors"):
         peek(out, ["demo/bad0000"])
 
 
@@ -158,7 +159,7 @@ def test_samples_come_from_all_over_the_set(tmp_path: Path) -> None:
 
 def test_a_set_without_samples_says_so(tmp_path: Path) -> None:
     out = write_set(tmp_path / "out", GLCM, [[]])
-    with pytest.raises(FormatError, match="no committed sample"):
+    with pytest.raises(UsageError, match="no committed sample"):
         peek(out)
 
 
