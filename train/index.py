@@ -259,5 +259,3 @@ def _lists(column: pa.ChunkedArray) -> pa.ListArray:
     """Without nulls, in one chunk: what parent indices can be taken from."""
     column = pc.coalesce(column, pa.scalar([], column.type))
     return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
-
-

@@ -136,6 +136,33 @@ class ClipDataset(Dataset[Batch | ShardError]):
         )
 
 
+def on_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
+    """Copy one batch ahead, on a stream of its own, while the GPU computes."""
+    if device.type != "cuda":
+        yield from batches
+        return
+    side = torch.cuda.Stream(device)
+    ahead: Batch | None = None
+    for batch in batches:
+        ready, ahead = ahead, _copied(batch, device, side)
+        if ready is not None:
+            yield _handed_over(ready, side)
+    if ahead is not None:
+        yield _handed_over(ahead, side)
+
+
+def _copied(batch: Batch, device: torch.device, side: torch.cuda.Stream) -> Batch:
+    with torch.cuda.stream(side):
+        return batch.to(device)
+
+
+def _handed_over(batch: Batch, side: torch.cuda.Stream) -> Batch:
+    now = torch.cuda.current_stream()
+    now.wait_stream(side)
+    batch.record_stream(now)  # or the next copy would write over what is still being read
+    return batch
+
+
 def default_workers(processes_here: int) -> int:
     """Reading processes of each rank: the usable cores, shared, one left for the rank itself."""
     return min(max(usable_cores() // max(processes_here, 1) - 1, 1), MAX_WORKERS)
