@@ -10,10 +10,10 @@ The files are the stations of the road, in this order:
     batch       the Batch: uint8 pictures, mel, instance ids, keys
     augment     on the device: crop, flip, grayscale, normalisation, SpecAugment
     methods     what is learned: a config and a module whose forward(batch) returns its losses
-    schedule    learning rate by step
+    schedule    learning rate by step; heldout: what chooses `best`
     pretrain    THE loop
-    checkpoint  one atomic file a checkpoint, the newest whole one found again
-    session     what surrounds the loop: run folder, lock, metrics, signals
+    checkpoint  one atomic file a checkpoint; restart: from a run to it and back
+    session     what surrounds the loop: run folder, lock, signals; meter: metrics, progress line
     dist        ranks, gathering with gradient, a stop flag all ranks agree on
 
 Importing this package loads nothing heavy, and nothing of it ever loads ray, av or dlib. Of the

@@ -5,7 +5,9 @@ device; after `train.augment` both are floats, pictures channels first. The clas
 shows shapes instead of pixels.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -71,17 +73,20 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """On another device; does not wait where memory is pinned."""
-        moved = {name: x.to(device, non_blocking=True) for name, x in self._tensors().items()}
-        return replace(self, **moved)
+        return self._mapped(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> "Batch":
         """In page-locked memory; the DataLoader's pinning thread calls this."""
-        return replace(self, **{name: x.pin_memory() for name, x in self._tensors().items()})
+        return self._mapped(lambda tensor: tensor.pin_memory())
 
     def record_stream(self, stream: torch.cuda.Stream) -> None:
         """Keep the memory until `stream` has done with it."""
         for tensor in self._tensors().values():
             tensor.record_stream(stream)
+
+    def _mapped(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        changed: dict[str, Any] = {name: change(tensor) for name, tensor in self._tensors().items()}
+        return replace(self, **changed)
 
     def _tensors(self) -> dict[str, Tensor]:
         return {name: getattr(self, name) for name in ("video", "mel", "instance", "start")}

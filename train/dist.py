@@ -8,7 +8,7 @@ the host wait for the GPU.
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -31,7 +31,7 @@ class Ranks:
     local_rank: int = 0
     local_world: int = 1
     """Ranks on this host."""
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     control: Any = None
     """The gloo group for small agreements; None where there is one rank."""
 

@@ -19,7 +19,7 @@ from train.dist import Ranks
 from train.loader import ClipLoader
 from train.mixture import Source, open_mixture
 from train.plan import Plan
-from train.session import Run
+from train.session import Progress, Run
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class HeldOut:
         """Whether to measure after this step."""
         return self.active and step % self.every == 0
 
-    def improves(self, model: nn.Module, progress: Any, run: Run) -> bool:
+    def improves(self, model: nn.Module, progress: Progress, run: Run) -> bool:
         """Measure, record, and say whether the loss is the smallest so far."""
         facts = self.measure(model)
         run.record({"step": progress.step, **{f"val_{name}": x for name, x in facts.items()}})

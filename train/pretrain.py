@@ -8,43 +8,32 @@ The same command goes on where the run stands: after Ctrl-C, a crash or preempti
 
 import logging
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from train import checkpoint, session
+from train import session
 from train.augment import Augment
 from train.batch import Batch
-from train.config import PretrainConfig, differences
+from train.config import PretrainConfig
 from train.dist import Ranks, gather_with_grad, joined
-from train.errors import TrainError, UsageError
+from train.errors import TrainError
 from train.heldout import HeldOut
 from train.loader import ClipLoader, default_workers, on_device
 from train.meter import Meter
 from train.methods import method_named
 from train.mixture import open_mixture, parse_shards
 from train.plan import Plan, seed_of
+from train.restart import resume, save
 from train.schedule import learning_rates
-from train.session import Run, Stop
+from train.session import Progress, Run, Stop
 
 log = logging.getLogger(__name__)
 
 COMPLETE, PREEMPTED = 0, 85
-
-
-@dataclass
-class Progress:
-    """How far a run is."""
-
-    step: int = 0
-    """Finished optimiser steps."""
-    batches: int = 0
-    """Used batches of each rank since the first epoch; with accumulation several a step."""
-    best: float = float("inf")
-    """Smallest held-out loss so far."""
 
 
 def pretrain(config: PretrainConfig[Any]) -> int:
@@ -83,7 +72,9 @@ def train(config: PretrainConfig[Any], ranks: Ranks, run: Run, stop: Stop) -> in
     # --- model
     model = build_model(config, ranks.device)
     trainable = [weight for weight in model.parameters() if weight.requires_grad]
-    optimizer = torch.optim.Adam(trainable, config.lr, config.betas, weight_decay=config.weight_decay)
+    optimizer = torch.optim.Adam(
+        trainable, config.lr, config.betas, weight_decay=config.weight_decay
+    )
     progress = resume(config, run, plan, model, optimizer, ranks)
     parallel = parallel_model(model, config, ranks)
 
@@ -151,7 +142,7 @@ def build_model(config: PretrainConfig[Any], device: torch.device) -> nn.Module:
         torch.set_num_threads(config.threads)
     model: nn.Module = method_named(config.method).module(config.model, gather_with_grad)
     if config.sync_bn:
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     for module in model.modules():
         if isinstance(module, nn.Conv3d):
             module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
@@ -185,108 +176,6 @@ def forward_backward(
     except torch.cuda.OutOfMemoryError as error:
         raise TrainError(out_of_memory_line(config, device)) from error
     return facts
-
-
-def resume(
-    config: PretrainConfig[Any],
-    run: Run,
-    plan: Plan,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    ranks: Ranks,
-) -> Progress:
-    """Load the newest checkpoint of the run, or begin.
-
-    Raises:
-        UsageError: the run was made with another configuration or other clips.
-    """
-    saved = checkpoint.newest(run.checkpoints)
-    if saved is None:
-        if config.init is not None:
-            start_from(config, model)
-        torch.manual_seed(seed_of(config.seed, "rank", ranks.rank) >> 1)
-        return Progress()
-    changed = differences(saved["config"], config)
-    if changed:
-        raise UsageError(
-            f"{run.folder} is a run with other settings: {'; '.join(changed)}. Repeat them "
-            f"(--config {run.folder}/config.json), or start another RUN with --init {run.folder}"
-        )
-    model.load_state_dict(saved["model"])
-    optimizer.load_state_dict(saved["optimizer"])
-    if len(saved["random"]) == ranks.world:
-        checkpoint.restore_random_state(saved["random"][ranks.rank], ranks.device)
-    progress = Progress(saved["step"], batches_used(saved, plan), saved["best"])
-    log.info("going on at step %d of %s", progress.step, run.folder)
-    return progress
-
-
-def batches_used(saved: dict[str, Any], plan: Plan) -> int:
-    """Where the loader goes on: the same clip, also with other ranks or another batch size.
-
-    Raises:
-        UsageError: instance ids mean other clips now.
-    """
-    if saved["first_instances"] != plan.mixture.first_instances():
-        raise UsageError(
-            f"the sets of this run were {saved['first_instances']} (name: first instance id), now "
-            f"they are {plan.mixture.first_instances()}; start another RUN with --init"
-        )
-    epoch, clips = saved["position"]["epoch"], saved["position"]["clips"]
-    if saved["fingerprint"] != plan.mixture.fingerprint() and clips:
-        log.warning("the clips have changed since; going on with the next epoch")
-        return (epoch + 1) * plan.batches_per_epoch
-    batch = -(-clips // (plan.batch_size * plan.world))  # upwards: nothing is seen twice
-    return epoch * plan.batches_per_epoch + min(batch, plan.batches_per_epoch)
-
-
-def start_from(config: PretrainConfig[Any], model: nn.Module) -> None:
-    """`--init`: weights by name and shape; what does not match is listed."""
-    assert config.init is not None
-    saved = checkpoint.load(config.init)
-    unmatched = checkpoint.copy_weights(model, saved["model"])
-    log.info("weights from %s, step %d, fresh optimiser", config.init, saved["step"])
-    for line in unmatched:
-        log.warning("--init: %s", line)
-
-
-def save(
-    config: PretrainConfig[Any],
-    run: Run,
-    plan: Plan,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    ranks: Ranks,
-    progress: Progress,
-    is_best: bool,
-) -> None:
-    """A checkpoint by the first rank; all wait for it."""
-    position = plan.position(progress.batches)
-    random = ranks.all_objects(checkpoint.random_state(ranks.device))
-    if ranks.is_first:
-        path = checkpoint.save(
-            run.checkpoints,
-            progress.step,
-            {
-                "model": model.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "random": random,
-                "position": {
-                    "epoch": position.epoch,
-                    "clips": position.batch * plan.batch_size * plan.world,
-                },
-                "best": progress.best,
-                "config": config.as_dict(),
-                "fingerprint": plan.mixture.fingerprint(),
-                "first_instances": plan.mixture.first_instances(),
-                "git": checkpoint.git_state(),
-                "torch": torch.__version__,
-            },
-            config.keep,
-            best=is_best,
-        )
-        log.info("saved %s", path)
-    ranks.wait()
 
 
 # --- what is said -------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What changes with the step, as arrays: written down before the first step, drawn in the report."""
+"""What changes with the step, as arrays: known before the first step, drawn in the report."""
 
 import numpy as np
 import numpy.typing as npt

@@ -55,6 +55,18 @@ def stop_on_signals() -> Iterator[Stop]:
 
 
 @dataclass
+class Progress:
+    """How far a run is."""
+
+    step: int = 0
+    """Finished optimiser steps."""
+    batches: int = 0
+    """Used batches of each rank since the first epoch; with accumulation several a step."""
+    best: float = float("inf")
+    """Smallest held-out loss so far."""
+
+
+@dataclass
 class Run:
     """The folder of a run. Only the first rank's writes anything."""
 
