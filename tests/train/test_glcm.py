@@ -5,13 +5,17 @@ import json
 import math
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.multiprocessing.spawn import start_processes
+from torch.nn.parallel import DistributedDataParallel
 
+from train.dist import gather_with_grad
 from train.methods import METHODS, method_named, preset_named
 from train.methods.glcm import PRESETS, Glcm, GlcmConfig
 
@@ -181,6 +185,45 @@ def test_a_batch_can_be_learnt_by_heart():
         optimizer.step()
     assert result["loss_g"] < 0.2 * math.log(7) and result["a2v_r1"] == 1
     assert result["loss_l"] < 0.5 * math.log(7) and result["v2a_r1_l"] > 0.75
+
+
+# --- two processes ----------------------------------------------------------------------------
+
+
+def train_rank(rank: int, world: int, folder: Path, batch: dict[str, Tensor]) -> None:
+    """One rank of a DDP step over gloo; the first one leaves losses and gradients behind."""
+    torch.set_num_threads(1)
+    meet = f"file://{folder / 'meet'}"
+    torch.distributed.init_process_group("gloo", init_method=meet, rank=rank, world_size=world)
+    torch.manual_seed(0)
+    model = Glcm(MINI, gather_with_grad).eval()
+    parallel = DistributedDataParallel(model)
+    clips = len(batch["mel"]) // world
+    mine = {name: x[rank * clips : (rank + 1) * clips] for name, x in batch.items()}
+    result = parallel(SimpleNamespace(**mine))
+    result["loss"].backward()
+    gradients = {name: p.grad for name, p in model.named_parameters()}
+    torch.save({"loss_g": result["loss_g"], "gradients": gradients}, folder / f"{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_gradients_of_the_whole_batch(tmp_path: Path):
+    """BatchNorm in eval mode: it is the only thing that would see half a batch."""
+    batch = batch_for(MINI, clips=4)
+    torch.manual_seed(0)
+    model = Glcm(MINI).eval()
+    whole = model(batch)
+    whole["loss"].backward()
+    start_processes(train_rank, (2, tmp_path, vars(batch)), nprocs=2, start_method="spawn")
+    for rank in range(2):
+        found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        assert found["loss_g"].item() == pytest.approx(whole["loss_g"].item(), rel=1e-5)
+        for name, parameter in model.named_parameters():
+            expected = parameter.grad
+            assert expected is not None
+            close = torch.allclose(found["gradients"][name], expected, rtol=1e-4, atol=1e-5)
+            assert close, name
 
 
 # --- features ---------------------------------------------------------------------------------
