@@ -125,7 +125,7 @@ def load(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except DAMAGE as error:
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        reason = str(error).split(". ")[0].splitlines()[0][:200] if str(error) else "empty"
         raise DamagedCheckpointError(f"{path} cannot be read ({reason})") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT or "model" not in content:
         raise DamagedCheckpointError(f"{path} is no checkpoint of this trainer (format {FORMAT})")

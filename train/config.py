@@ -9,7 +9,19 @@ import json
 import types
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Generic,
+    Literal,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+
+import tyro
 
 from train.augment import AugmentConfig
 from train.errors import UsageError
@@ -36,8 +48,9 @@ class PretrainConfig(Generic[M]):
     commas between; empty takes kinetics400-glcm and avspeech-glcm below DATA/shards."""
     data: Path = Path("data")
     """Where the default shard sets are looked for."""
-    run: str = ""
-    """Name of a folder below runs/, or a path; empty is METHOD-PRESET."""
+    run: Annotated[str, tyro.conf.arg(aliases=("--run-dir",))] = ""
+    """Name of a folder below runs/, or a path; empty is METHOD-PRESET. Under torchrun write
+    --run-dir, because torchrun takes --run for one of its own flags."""
     split: str = "train"
     """Which split is read."""
     seed: int = 0

@@ -48,6 +48,15 @@ class Ranks:
         dist.all_reduce(flags, op=dist.ReduceOp.MAX, group=self.control)
         return bool(flags.item())
 
+    def mean(self, numbers: list[float]) -> list[float]:
+        """Each number's mean over ranks; all ranks must call this."""
+        if self.world == 1:
+            return numbers
+        sums = torch.tensor(numbers, dtype=torch.float64)
+        dist.all_reduce(sums, group=self.control)
+        averages: list[float] = (sums / self.world).tolist()
+        return averages
+
     def all_objects(self, item: Any) -> list[Any]:
         """The item of every rank, in order."""
         if self.world == 1:
@@ -55,10 +64,6 @@ class Ranks:
         items: list[Any] = [None] * self.world
         dist.all_gather_object(items, item, group=self.control)
         return items
-
-    def from_first(self, item: Any) -> Any:
-        """The first rank's item, on all ranks."""
-        return self.all_objects(item)[0]
 
     def wait(self) -> None:
         """Until all ranks are here."""

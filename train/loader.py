@@ -68,6 +68,7 @@ class ClipLoader:
             collate_fn=_as_is,
             pin_memory=self.pin_memory,
             worker_init_fn=_start_worker,
+            generator=torch.Generator(),  # or starting would advance the model's random numbers
         )
 
 

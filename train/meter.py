@@ -1,7 +1,7 @@
 """Numbers of each step: checked, written to metrics.jsonl, told in a progress line.
 
 A step's numbers are read one step late, when the GPU has them anyway, so that reading never makes
-it wait. Whatever is not finite ends the run with the facts a person needs.
+it wait, and averaged over ranks. Whatever is not finite ends the run with the facts a person needs.
 """
 
 import logging
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from train.batch import Batch
+from train.dist import Ranks
 from train.errors import TrainError
 from train.session import Run, Stopwatch
 
@@ -44,7 +45,7 @@ class Meter:
     log_every: int
     flop_per_clip: float | None = None
     """Forward and backward; None gives no MFU."""
-    ranks: int = 1
+    ranks: Ranks = field(default_factory=Ranks)
     watch: Stopwatch = field(default_factory=Stopwatch)
     _pending: dict[str, Any] | None = None
     _recent: list[float] = field(default_factory=list)
@@ -77,7 +78,7 @@ class Meter:
         step, self._pending = self._pending, None
         tensors: dict[str, Tensor] = step["tensors"]
         numbers = torch.stack([value.detach().float() for value in tensors.values()]).tolist()
-        facts = dict(zip(tensors, numbers, strict=True))
+        facts = dict(zip(tensors, self.ranks.mean(numbers), strict=True))
         self._check(step, facts)
         line = {
             "step": step["step"],
@@ -93,7 +94,7 @@ class Meter:
 
     def _speed(self, seconds: float, waited: float) -> dict[str, Any]:
         self._recent = [*self._recent[-49:], seconds]
-        flop = (self.flop_per_clip or 0) * self.clips_per_step / self.ranks
+        flop = (self.flop_per_clip or 0) * self.clips_per_step / self.ranks.world
         peak = peak_flops(self.device)
         return {
             "clips_per_second": round(self.clips_per_step / seconds, 3),

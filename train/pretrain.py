@@ -1,7 +1,7 @@
 """`python -m train pretrain`: the loop. Shards in, checkpoints and metrics out.
 
     python -m train pretrain --shards data/shards/demo-glcm --preset tiny --max-steps 100
-    torchrun --standalone --nproc_per_node 8 -m train pretrain --shards data/shards/kinetics400-glcm
+    torchrun --standalone --nproc_per_node 8 -m train pretrain --run-dir first
 
 The same command goes on where the run stands: after Ctrl-C, a crash or preemption.
 """
@@ -85,7 +85,7 @@ def train(config: PretrainConfig[Any], ranks: Ranks, run: Run, stop: Stop) -> in
     last_step = min(steps, config.max_steps or steps)
     clips_per_step = plan.batch_size * ranks.world * config.accumulation
     meter = Meter(run, ranks.device, clips_per_step, last_step, config.log_every,
-                  flop_per_clip(config, ranks.device), ranks.world)  # fmt: skip
+                  flop_per_clip(config, ranks.device), ranks)  # fmt: skip
     announce(config, plan, workers, steps, last_step, progress, ranks)
     run.begin(config.as_dict(), progress.step)
     if ranks.is_first:

@@ -113,7 +113,7 @@ def save(
                 "fingerprint": plan.mixture.fingerprint(),
                 "first_instances": plan.mixture.first_instances(),
                 "git": checkpoint.git_state(),
-                "torch": torch.__version__,
+                "torch": str(torch.__version__),  # a class of its own otherwise
             },
             config.keep,
             best=is_best,

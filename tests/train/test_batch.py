@@ -6,7 +6,8 @@ import torch
 from train.batch import Batch
 
 
-def batch(clips: int = 2, frames: int = 4, **changes: object) -> Batch:
+def batch(**changes: object) -> Batch:
+    clips, frames = 2, 4
     fields: dict[str, object] = {
         "video": torch.zeros(clips, frames, 8, 8, 3, dtype=torch.uint8),
         "mel": torch.zeros(clips, 80, 3 * frames, dtype=torch.float16),

@@ -33,7 +33,7 @@ def test_no_shards_names_the_command_that_makes_them(tmp_path: Path) -> None:
 def test_an_unfinished_set_names_the_ways_on(tmp_path: Path) -> None:
     out = ramp_set(tmp_path / "demo-glcm")
     (out / "shardindex.json").unlink()
-    with pytest.raises(IncompleteError, match="finalize .*--partial"):
+    with pytest.raises(IncompleteError, match=r"finalize .*--partial"):
         open_shards(out)
 
 
@@ -75,7 +75,7 @@ def test_counts_must_agree(tmp_path: Path) -> None:
     out = ramp_set(tmp_path / "demo-glcm")
     clips = pq.read_table(out / "samples.parquet")
     pq.write_table(clips.slice(1), out / "samples.parquet")
-    with pytest.raises(ShardError, match="4 samples in shardindex.json and 3 in samples.parquet"):
+    with pytest.raises(ShardError, match=r"4 samples in shardindex.json and 3 in samples.parquet"):
         open_shards(out)
 
 
@@ -98,7 +98,7 @@ def test_a_profile_without_mel_or_frames_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="stores no mel"):
         require_pictures_and_mel(without)
     silent = replace(shard_set, config={**shard_set.config, "mel_rate_hz": None})
-    with pytest.raises(UsageError, match="stores no mel .*PROFILE=glcm"):
+    with pytest.raises(UsageError, match=r"stores no mel .*PROFILE=glcm"):
         require_pictures_and_mel(silent)
     blind = replace(shard_set, config={**shard_set.config, "short_side": None})
     with pytest.raises(UsageError, match="stores no frames"):
@@ -116,7 +116,9 @@ def test_sets_of_one_mixture_must_be_made_alike(tmp_path: Path) -> None:
 def test_splits_are_found_with_and_without_the_data_sets_name(tmp_path: Path) -> None:
     out = ramp_set(tmp_path / "demo-glcm")
     clips = pq.read_table(out / "samples.parquet")
-    splits = [["demo:train"]] * 3 + [["demo:val", "demo:test"]] * 3 + [[], None]
+    splits: list[list[str] | None] = (
+        [["demo:train"]] * 3 + [["demo:val", "demo:test"]] * 3 + [[], None]
+    )
     column = pa.array(splits, pa.list_(pa.string()))
     clips = clips.set_column(clips.column_names.index("splits"), "splits", column)
     pq.write_table(clips, out / "samples.parquet")

@@ -18,6 +18,7 @@ from train.errors import ShardError, UsageError
 from train.loader import ClipLoader, default_workers, usable_cores
 from train.mixture import Mixture, Source, open_mixture, parse_shards
 from train.plan import Plan, Position, seed_of, shuffled
+from train.read import ShardReader, StoredClip
 
 FRAMES = 8
 
@@ -232,12 +233,13 @@ def test_going_on_gives_the_same_batches_without_reading_those_before(
     plan = Plan(mixture_of(str(demo)), 0, 3)
     undisturbed = keys(ClipLoader(plan).batches(), 11)
     read: list[int] = []
-    from train.read import ShardReader
-
     original = ShardReader.read
-    monkeypatch.setattr(
-        ShardReader, "read", lambda *args: (read.append(args[1]), original(*args))[1]
-    )
+
+    def counted(self: ShardReader, row: int, wanted: tuple[str, ...]) -> StoredClip:
+        read.append(row)
+        return original(self, row, wanted)
+
+    monkeypatch.setattr(ShardReader, "read", counted)
     assert keys(ClipLoader(plan).batches(plan.position(7)), 4) == undisturbed[7:]
     assert len(read) == 12
     assert plan.position(7) == Position(1, 3)
@@ -284,7 +286,7 @@ def test_a_short_tar_is_refused_with_both_sizes(tmp_path: Path) -> None:
 
 
 def test_a_damaged_header_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ShardError, match="clip 'demo/clip00[01]'"):
+    with pytest.raises(ShardError, match=r"clip 'demo/clip00[01]'"):
         load_all(damaged(tmp_path, "demo--clip001.frames", b"\xff\xfe\xfd"))
 
 
@@ -299,7 +301,7 @@ def test_damaged_pictures_are_refused(tmp_path: Path) -> None:
     data = path.read_bytes()
     start = data.index(b"\xff\xd8\xff")
     path.write_bytes(data[:start] + bytes(4000) + data[start + 4000 :])
-    with pytest.raises(ShardError, match="train-000000.tar, clip 'demo/clip000'"):
+    with pytest.raises(ShardError, match=r"train-000000.tar, clip 'demo/clip000'"):
         load_all(out, frames=30)
 
 

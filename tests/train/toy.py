@@ -20,6 +20,8 @@ class ToyConfig:
     frames: int = 8
     crop: int = 16
     n_slow: int = 2
+    dropout: float = 0.2
+    """Makes RNG state matter."""
     seconds: float = 0.0
     """How long a step takes at least."""
     nan_at: int = -1
@@ -27,13 +29,13 @@ class ToyConfig:
 
 
 class Toy(nn.Module):
-    """Two linear layers, a dropout (so that RNG state matters) and a loss over all ranks' clips."""
+    """Two linear layers, a dropout, and a loss over the clips of all ranks."""
 
     def __init__(self, config: ToyConfig, gather: Any = None) -> None:
         super().__init__()
         self.config, self.gather, self.calls = config, gather, 0
         self.video, self.mel = nn.Linear(3, 4), nn.Linear(80, 4)
-        self.dropout = nn.Dropout(0.2)
+        self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, batch: Any) -> dict[str, Tensor]:
         assert batch.video.shape[1:] == (3, self.config.frames, *[self.config.crop] * 2)
