@@ -10,6 +10,7 @@ projected after: the same numbers for fewer operations than the released code sp
 
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 
 from train.losses import Gather, GlobalLoss, LocalLoss, keep_local
@@ -147,11 +148,13 @@ class Glcm(nn.Module):
             audio, grid = audio.detach(), grid.detach()
         loss_g, facts = self.loss_g(audio, grid)
         terms = {"loss_g": loss_g}
-        loss = self.config.weight_g * loss_g
         if fl is not None:
             terms["loss_l"], local_facts = self.loss_l(*self.embed_local(fl, fa, att))
-            loss = loss + self.config.weight_l * terms["loss_l"]
             facts |= local_facts
+        weights = {"loss_g": self.config.weight_g, "loss_l": self.config.weight_l}
+        # A term without weight stays out: 0 x inf would be NaN.
+        used = [weights[name] * value for name, value in terms.items() if weights[name]]
+        loss = torch.stack(used).sum()
         detached = {name: value.detach() for name, value in terms.items()}
         return {"loss": loss, **detached, **facts, **attention_facts(att)}
 
