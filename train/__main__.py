@@ -9,6 +9,7 @@ is locked by another process, 5 corrupt shards, 85 preempted and saved.
 
 import argparse
 import dataclasses
+import importlib
 import json
 import logging
 import os
@@ -121,10 +122,11 @@ def main() -> None:
 
 def _load_plugins() -> None:
     """GLAV_PLUGINS=my_package: packages that add methods and tasks to the plain dicts."""
-    import importlib
-
     for name in filter(None, os.environ.get("GLAV_PLUGINS", "").split(",")):
-        importlib.import_module(name.strip())
+        try:
+            importlib.import_module(name.strip())
+        except ModuleNotFoundError as error:
+            raise UsageError(f"GLAV_PLUGINS names {name!r}: {error}") from error
 
 
 def _start_logging() -> None:

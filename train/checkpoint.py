@@ -94,7 +94,7 @@ def newest(folder: Path) -> dict[str, Any] | None:
         try:
             content = load(path)
         except DamagedCheckpointError as error:
-            log.warning("%s; going on from the one before", error)
+            log.warning("%s; looking at the one before", error)
             continue
         return content
     if candidates:

@@ -5,6 +5,7 @@ because its position is counted in clips of the epoch's one global order.
 """
 
 import logging
+import os
 from typing import Any
 
 import torch
@@ -113,6 +114,7 @@ def save(
                 "fingerprint": plan.mixture.fingerprint(),
                 "first_instances": plan.mixture.first_instances(),
                 "git": checkpoint.git_state(),
+                "plugins": os.environ.get("GLAV_PLUGINS", ""),
                 "torch": str(torch.__version__),  # a class of its own otherwise
             },
             config.keep,

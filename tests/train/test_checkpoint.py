@@ -55,7 +55,7 @@ def test_a_truncated_last_falls_back_and_says_so(
     assert found is not None
     assert found["step"] == 1
     assert "step-00000002.pt cannot be read" in caplog.text
-    assert "the one before" in caplog.text
+    assert "looking at the one before" in caplog.text
 
 
 def test_when_all_are_damaged_it_does_not_start_over_silently(tmp_path: Path) -> None:

@@ -109,7 +109,6 @@ def test_two_ranks_have_the_gradients_of_one_large_batch(tmp_path: Path) -> None
     assert [x[3] for x in found] == [[True, False, [0, 1], [0.5]]] * 2
 
 
-@pytest.mark.slow
 def test_importing_the_trainer_loads_nothing_of_the_offline_half() -> None:
     code = (
         "import sys, train, train.pretrain, train.__main__, train.describe;"

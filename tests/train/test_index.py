@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -116,9 +117,7 @@ def test_sets_of_one_mixture_must_be_made_alike(tmp_path: Path) -> None:
 def test_splits_are_found_with_and_without_the_data_sets_name(tmp_path: Path) -> None:
     out = ramp_set(tmp_path / "demo-glcm")
     clips = pq.read_table(out / "samples.parquet")
-    splits: list[list[str] | None] = (
-        [["demo:train"]] * 3 + [["demo:val", "demo:test"]] * 3 + [[], None]
-    )
+    splits: Any = [["demo:train"]] * 3 + [["demo:val", "demo:test"]] * 3 + [[], None]
     column = pa.array(splits, pa.list_(pa.string()))
     clips = clips.set_column(clips.column_names.index("splits"), "splits", column)
     pq.write_table(clips, out / "samples.parquet")

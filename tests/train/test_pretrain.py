@@ -101,6 +101,7 @@ def test_a_checkpoint_says_where_it_comes_from(undisturbed: Path) -> None:
     assert saved["config"]["method"] == "toy"
     assert saved["first_instances"] == {"demo-glcm": 0}
     assert set(saved["git"]) == {"commit", "diff"}
+    assert saved["plugins"] == os.environ.get("GLAV_PLUGINS", "")
     assert len(saved["random"]) == 1
 
 
