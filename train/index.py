@@ -77,7 +77,7 @@ class ShardSet:
         return Fraction(self.config["fps"])
 
     def in_split(self, split: str) -> Ints:
-        """Rows of a split: `train` or `kinetics400:train`; rows without any split are in all.
+        """Rows of a split: `train` or `kinetics400:train`; rows without any split are in `train`.
 
         Raises:
             UsageError: nobody is in it; the message lists the splits there are.
@@ -85,11 +85,11 @@ class ShardSet:
         flat = pc.list_flatten(self.splits)
         rows = pc.list_parent_indices(self.splits).to_numpy()
         wanted = pc.or_(pc.equal(flat, split), pc.ends_with(flat, ":" + split))
-        chosen = np.ones(len(self), bool)
+        chosen = np.full(len(self), split == "train")
         chosen[rows] = False  # whoever names splits is in none but those
         chosen[rows[wanted.to_numpy(zero_copy_only=False)]] = True
         if not chosen.any():
-            known = ", ".join(sorted(pc.unique(flat).to_pylist()))
+            known = ", ".join(sorted(pc.unique(flat).to_pylist())) or "none, all its clips are train"
             raise UsageError(f"{self.name} has no clip in split {split!r}; its splits: {known}")
         return np.flatnonzero(chosen)
 
@@ -219,13 +219,12 @@ def _read_clips(root: Path) -> pa.Table:
     if not path.is_file():
         raise ShardError(f"{path} is missing; {_again(root)}")
     try:
-        clips = pq.read_table(path)
+        missing = set(CLIP_COLUMNS) - set(pq.read_schema(path).names)
+        if missing:
+            raise ShardError(f"{path} lacks {', '.join(sorted(missing))}; {_again(root)}")
+        return pq.read_table(path, columns=list(CLIP_COLUMNS))
     except pa.ArrowException as error:
         raise ShardError(f"{path} cannot be read ({error}); {_again(root)}") from error
-    missing = set(CLIP_COLUMNS) - set(clips.column_names)
-    if missing:
-        raise ShardError(f"{path} lacks {', '.join(sorted(missing))}; {_again(root)}")
-    return clips.select(list(CLIP_COLUMNS))
 
 
 def _shard_numbers(root: Path, names: pa.ChunkedArray, urls: tuple[str, ...]) -> Ints:

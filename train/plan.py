@@ -94,7 +94,8 @@ class Plan:
         """The clips of one set in one epoch: whole rounds, and a fraction drawn anew."""
         part = self.mixture.parts[number]
         rounds, rest = divmod(part.clips_per_epoch, len(part.rows))
-        chosen = shuffled(len(part.rows), seed_of(self.seed, epoch, "rest", number))[:rest]
+        seed = seed_of(self.seed, epoch, "rest", number)
+        chosen = shuffled(len(part.rows) if rest else 0, seed)[:rest]
         rows = np.concatenate([*[part.rows] * rounds, part.rows[np.sort(chosen)]])
         visits = np.repeat(np.arange(rounds + 1), [len(part.rows)] * rounds + [rest])
         return np.stack([np.full_like(rows, number), rows, visits], 1)
