@@ -47,14 +47,9 @@ class HeldOut:
         loader = ClipLoader(plan, min(workers, 2), random_windows=False)
         return cls(loader, config.val_every, config.model.crop, ranks)
 
-    @property
-    def active(self) -> bool:
-        """Whether anything is measured."""
-        return self.loader is not None
-
-    def due(self, step: int) -> bool:
-        """Whether to measure after this step."""
-        return self.active and step % self.every == 0
+    def due(self, step: int, last_step: int) -> bool:
+        """Whether to measure after this step; after the last one in any case."""
+        return self.loader is not None and (step % self.every == 0 or step == last_step)
 
     def improves(self, model: nn.Module, progress: Progress, run: Run) -> bool:
         """Measure, record, and say whether the loss is the smallest so far."""

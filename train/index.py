@@ -89,7 +89,9 @@ class ShardSet:
         chosen[rows] = False  # whoever names splits is in none but those
         chosen[rows[wanted.to_numpy(zero_copy_only=False)]] = True
         if not chosen.any():
-            known = ", ".join(sorted(pc.unique(flat).to_pylist())) or "none, all its clips are train"
+            known = (
+                ", ".join(sorted(pc.unique(flat).to_pylist())) or "none, all its clips are train"
+            )
             raise UsageError(f"{self.name} has no clip in split {split!r}; its splits: {known}")
         return np.flatnonzero(chosen)
 

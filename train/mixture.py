@@ -120,8 +120,8 @@ class Mixture:
     def lines(self) -> list[str]:
         """What is read, for the log."""
         return [
-            f"{part.shard_set.name}: {len(part.rows):,} clips of split {self.split}, "
-            f"{part.clips_per_epoch:,} an epoch"
+            f"{part.shard_set.name}: {len(part.rows):,} clips of split {self.split} "
+            f"at {self.fps:g} fps, {part.clips_per_epoch:,} an epoch"
             + (f"; {part.too_short:,} shorter than {self.frames} frames left out"
                if part.too_short else "")
             + ("" if part.shard_set.complete else "; the index is partial, more may follow")

@@ -109,12 +109,14 @@ def train(config: PretrainConfig[Any], ranks: Ranks, run: Run, stop: Stop) -> in
         meter.record(progress.step, epoch, facts, float(rates[progress.step - 1]), norm, batch)
 
         told_to_stop = ranks.any(stop.wanted)  # the same answer on all ranks, at the same step
-        measured = held_out.due(progress.step) or (held_out.active and progress.step == last_step)
-        is_best = measured and held_out.improves(model, progress, run)
-        due = progress.step % config.checkpoint_every == 0 or progress.step == last_step
-        if due or told_to_stop or is_best:
+        measuring = held_out.due(progress.step, last_step)
+        saving = progress.step % config.checkpoint_every == 0 or progress.step == last_step
+        if measuring or saving or told_to_stop:
             meter.flush()  # first, so that nothing is saved that the guard would refuse
-            save(config, run, plan, model, optimizer, ranks, progress, is_best)
+            is_best = measuring and held_out.improves(model, progress, run)
+            if saving or told_to_stop or is_best:
+                save(config, run, plan, model, optimizer, ranks, progress, is_best)
+            meter.watch.lap()  # steps are timed without this
         if told_to_stop and progress.step < last_step:
             log.info("%s: saved at step %d; the same command goes on", stop.name, progress.step)
             run.end(session.PREEMPTED, {"step": progress.step, "signal": stop.name})

@@ -169,6 +169,9 @@ def opened(folder: Path, writes: bool) -> Iterator[Run]:
             yield run
         finally:
             run.close()
+            if [path.name for path in folder.iterdir()] == ["lock"]:
+                (folder / "lock").unlink()  # a refusal leaves no empty run behind
+                folder.rmdir()
 
 
 @dataclass

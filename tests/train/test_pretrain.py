@@ -121,7 +121,7 @@ def test_the_log_names_negatives_and_split(
     with caplog.at_level(logging.INFO):
         pretrain(toy(demo, tmp_path / "run", max_steps=1, accumulation=2))
     assert "3 clips a device x 1 ranks x 2 accumulated = 6 a step; 2 other clips" in caplog.text
-    assert "10 clips of split train, 10 an epoch" in caplog.text
+    assert "10 clips of split train at 10 fps, 10 an epoch" in caplog.text
     assert "stopped at --max-steps 1 of 7" in caplog.text
 
 
@@ -264,6 +264,7 @@ def test_too_few_clips_and_missing_shards_are_sentences(demo: Path, tmp_path: Pa
         pretrain(toy(demo, tmp_path / "a", batch_size=11))
     with pytest.raises(UsageError, match="make shards DATASET=avspeech"):
         pretrain(toy(tmp_path / "avspeech-glcm", tmp_path / "b"))
+    assert not list(tmp_path.iterdir())
 
 
 # --- starting from, measuring, configuring --------------------------------------------------------
