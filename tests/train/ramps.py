@@ -13,6 +13,7 @@ import numpy as np
 from pipeline import format as shard_format
 from pipeline.config import ShardConfig
 from tests.pipeline.fabricate import Members, edit_json, make_members, write_set
+from train.mixture import Mixture, open_mixture, parse_shards
 
 SIDE, WIDTH = 32, 42
 GRAY_STEP = 4
@@ -52,3 +53,7 @@ def ramp_set_of(out: Path, contents: list[list[Members]], name: str = "demo") ->
     write_set(out, CONFIG, contents)
     edit_json(out / "shardindex.json", members=list(CONFIG.members), name=f"{name}-glcm")
     return out
+
+
+def mixture_of(text: str, frames: int = 8, **options: int) -> Mixture:
+    return open_mixture(parse_shards(text, Path("data")), frames=frames, **options)  # type: ignore[arg-type]
