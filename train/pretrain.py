@@ -20,7 +20,7 @@ from train.augment import Augment
 from train.batch import Batch
 from train.config import PretrainConfig
 from train.dist import Ranks, gather_with_grad, joined
-from train.errors import TrainError
+from train.errors import TrainError, UsageError
 from train.heldout import HeldOut
 from train.loader import ClipLoader, default_workers, on_device
 from train.meter import Meter
@@ -137,7 +137,13 @@ def train(config: PretrainConfig[Any], ranks: Ranks, run: Run, stop: Stop) -> in
 
 
 def build_model(config: PretrainConfig[Any], device: torch.device) -> nn.Module:
-    """The method's module with weights of this seed, the same on every rank."""
+    """The method's module with weights of this seed, the same on every rank.
+
+    Raises:
+        UsageError: --sync-bn without a GPU.
+    """
+    if config.sync_bn and device.type != "cuda":
+        raise UsageError("--sync-bn needs GPUs; leave it out on a CPU")
     torch.manual_seed(seed_of(config.seed, "weights") >> 1)
     torch.set_float32_matmul_precision("high")
     if config.threads:

@@ -197,6 +197,11 @@ def test_a_loss_that_is_not_finite_stops_with_facts(ten: Path, tmp_path: Path) -
     assert checkpoint.load(tmp_path / "run")["step"] == 3
 
 
+def test_sync_bn_without_a_gpu_is_a_sentence(ten: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--sync-bn needs GPUs"):
+        pretrain(toy(ten, tmp_path / "run", sync_bn=True))
+
+
 def test_a_run_is_trained_by_one_process(ten: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     code = (
