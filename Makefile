@@ -58,6 +58,13 @@ demo: setup  ## generated corpus -> shards -> pages, on a fresh machine
 	@$(PY) -m pipeline peek "$(DATA)/shards/demo-glcm" --html "$(DATA)/shards/demo-glcm/peek.html"
 	@echo "open $(abspath $(DATA))/shards/demo-glcm/report.html and peek.html beside it"
 
+# --- training ----------------------------------------------------------------------------------
+
+.PHONY: pretrain
+pretrain: setup  ## [METHOD=glcm PRESET= SHARDS= RUN=]: learn from shards; goes on where RUN stands
+	@$(PY) -m train pretrain --data "$(DATA)" $(call opt,METHOD,method) $(call opt,PRESET,preset) \
+		$(call opt,SHARDS,shards) $(call opt,RUN,run) $(ARGS)
+
 # --- development -------------------------------------------------------------------------------
 
 .PHONY: test

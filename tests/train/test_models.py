@@ -1,0 +1,171 @@
+"""Encoders and attention: shapes on the meta device, numbers on small tensors."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from train.models.attention import (
+    AttentionMap,
+    attention_facts,
+    pool_cells,
+    resize_attention,
+    resize_grid,
+    uniform_attention,
+)
+from train.models.audio import AudioResNet
+from train.models.video import VideoResNet, block_kernels
+
+CODE_STRIDES = (1, 2, 2, 1)
+
+
+def parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+# --- video ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "frames", "options", "expected"),
+    [
+        ("slow", 8, {}, (512, 8, 14, 14)),
+        ("fast", 32, {"width": 8}, (64, 32, 14, 14)),
+        ("slow", 4, {"block": "code", "strides": CODE_STRIDES}, (512, 4, 7, 7)),
+        ("fast", 32, {"block": "code", "width": 8, "strides": CODE_STRIDES}, (64, 32, 7, 7)),
+        ("slow", 8, {"depth": 50}, (2048, 8, 14, 14)),
+        ("fast", 32, {"depth": 50, "block": "sf", "width": 8}, (256, 32, 14, 14)),
+        ("fast", 29, {"block": "sf"}, (512, 29, 14, 14)),
+    ],
+)
+def test_video_shapes(path: Any, frames: int, options: dict[str, Any], expected: tuple[int, ...]):
+    with torch.device("meta"):
+        encoder = VideoResNet(path, **options)
+        features = encoder(torch.empty(2, 3, frames, 112, 112))
+    assert features.shape[1:] == expected
+    assert encoder.out_channels == expected[0]
+
+
+@pytest.mark.parametrize(("side", "grid"), [(64, 8), (112, 14), (128, 16), (192, 24)])
+def test_default_strides_divide_by_eight(side: int, grid: int):
+    with torch.device("meta"):
+        assert VideoResNet("fast", width=8)(torch.empty(1, 3, 1, side, side)).shape[-1] == grid
+
+
+def test_kernels_of_every_block():
+    assert block_kernels("hara", 18, 1) == [(3, 3, 3), (3, 3, 3)]
+    assert block_kernels("sf", 18, 1) == [(1, 3, 3), (1, 3, 3)]
+    assert block_kernels("sf", 18, 3) == [(3, 3, 3), (1, 3, 3)]
+    assert block_kernels("code", 18, 3) == [(3, 3, 3), (1, 1, 1)]
+    assert block_kernels("code", 18, 1) == [(1, 1, 1), (3, 3, 3)]
+    assert block_kernels("hara", 50, 1) == [(1, 1, 1), (3, 3, 3), (1, 1, 1)]
+    assert block_kernels("sf", 50, 3) == [(3, 1, 1), (1, 3, 3), (1, 1, 1)]
+    with pytest.raises(ValueError, match="depth 18"):
+        block_kernels("code", 50, 1)
+
+
+def test_early_slow_stages_of_sf_see_one_frame_at_a_time():
+    """With kt = 1 in stem, res2 and res3, features of a frame know nothing of its neighbours."""
+    encoder = VideoResNet("slow", width=4, block="sf").eval()
+    video = torch.randn(1, 3, 3, 32, 32)
+    changed = video.clone()
+    changed[:, :, 2] += 1
+    features = [encoder.res3(encoder.res2(encoder.pool(encoder.stem(x)))) for x in (video, changed)]
+    assert torch.equal(features[0][:, :, 1], features[1][:, :, 1])
+    assert not torch.equal(encoder(video)[:, :, 1], encoder(changed)[:, :, 1])
+
+
+# --- audio ------------------------------------------------------------------------------------
+
+
+def test_audio_keeps_every_slice():
+    with torch.device("meta"):
+        encoder = AudioResNet()
+        assert encoder(torch.empty(2, 80, 96)).shape == (2, 512, 96)
+    assert parameters(encoder) == 3_887_424
+
+
+def test_audio_stride_gives_the_same_slices_from_four_times_the_mel():
+    with torch.device("meta"):
+        encoder = AudioResNet(audio_stride=4)
+        assert encoder(torch.empty(2, 80, 4 * 84)).shape == (2, 512, 84)
+    assert parameters(encoder) == 3_887_424
+
+
+# --- attention --------------------------------------------------------------------------------
+
+
+def test_attention_sums_to_one_and_finds_the_cell():
+    audio = torch.tensor([[5.0, 0.0], [0.0, 5.0]])
+    grid = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]]).expand(2, -1, -1)
+    att = AttentionMap()(audio, grid)
+    assert att.argmax(dim=1).tolist() == [0, 1]
+    assert torch.allclose(att.sum(dim=1), torch.ones(2))
+
+
+def test_attention_is_float32_under_autocast():
+    audio, grid = torch.randn(2, 8), torch.randn(2, 5, 8)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        att = AttentionMap()(audio, grid)
+    assert att.dtype == torch.float32
+    assert torch.equal(att, AttentionMap()(audio, grid))
+
+
+def test_attention_temperatures_and_similarity():
+    audio, grid = torch.randn(2, 8), torch.randn(2, 5, 8)
+    logits = torch.einsum("bd,bpd->bp", audio, grid)
+    assert torch.allclose(AttentionMap(att_tau=2)(audio, grid), (logits / 2).softmax(1))
+    cosines = nn.functional.cosine_similarity(audio[:, None], grid, dim=2)
+    scaled = AttentionMap(sim="cosine", tau=0.07, att_tau=2)(audio, grid)
+    assert torch.allclose(scaled, (cosines / 0.14).softmax(1), atol=1e-6)
+
+
+def test_detached_attention_has_no_gradient():
+    audio, grid = torch.randn(2, 8, requires_grad=True), torch.randn(2, 5, 8)
+    assert AttentionMap()(audio, grid).requires_grad
+    assert not AttentionMap(detach=True)(audio, grid).requires_grad
+
+
+def test_pooling_is_the_weighted_sum_of_cells():
+    features, att = torch.randn(2, 3, 4, 5, 6), torch.rand(2, 30)
+    att = att / att.sum(dim=1, keepdim=True)
+    expected = torch.einsum("bchwp,bp->bhc", features.flatten(3)[:, :, :, None], att)
+    assert torch.allclose(pool_cells(features, att), expected, atol=1e-6)
+
+
+def test_uniform_attention_is_average_pooling():
+    features = torch.randn(2, 3, 4, 5, 6)
+    pooled = pool_cells(features, uniform_attention(features))
+    assert torch.allclose(pooled, features.mean(dim=(3, 4)).transpose(1, 2), atol=1e-6)
+
+
+@pytest.mark.parametrize("side", [14, 24, 16])
+def test_resized_grids(side: int):
+    features = torch.randn(2, 3, 4, side, side)
+    resized = resize_grid(features, 16)
+    assert resized.shape == (2, 3, 4, 16, 16)
+    if side == 16:
+        assert resized is features
+    if side == 24:
+        frame = nn.functional.adaptive_avg_pool2d(features[:, :, 2], 16)
+    else:
+        frame = nn.functional.interpolate(features[:, :, 2], (16, 16), mode="bilinear")
+    assert torch.allclose(resized[:, :, 2], frame)
+    assert torch.allclose(resize_grid(torch.ones(1, 1, 1, side, side), 16), torch.ones(1))
+
+
+def test_resized_attention_sums_to_one():
+    att = torch.rand(2, 14, 14)
+    resized = resize_attention(att, (112, 96))
+    assert resized.shape == (2, 112, 96)
+    assert torch.allclose(resized.sum(dim=(1, 2)), torch.ones(2))
+
+
+def test_entropy_of_known_maps():
+    uniform = attention_facts(torch.full((2, 9), 1 / 9))
+    assert uniform["att_entropy"].item() == pytest.approx(math.log(9), rel=1e-5)
+    assert uniform["att_entropy_share"].item() == pytest.approx(1, rel=1e-5)
+    assert attention_facts(torch.eye(3))["att_entropy"] == 0
+    assert attention_facts(torch.ones(2, 1))["att_entropy_share"] == 0

@@ -1,0 +1,288 @@
+"""The loop: metrics, stopping and going on exactly, refusals; with a toy method and with Glcm."""
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.train.ramps import ramp_set
+from tests.train.runs import assert_like, metrics, same, toy, weights
+from tests.train.toy import ToyConfig
+from train import checkpoint, session
+from train.config import PretrainConfig, differences, from_dict
+from train.errors import LockedError, UsageError
+from train.meter import NotFiniteError
+from train.methods import METHODS, preset_named
+from train.pretrain import COMPLETE, PREEMPTED, pretrain
+
+REPOSITORY = Path(__file__).parents[2]
+SAME = ("loss", "video_norm", "grad_norm", "lr", "epoch")
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.set_num_threads(1)
+    monkeypatch.setattr(session, "find_spec", lambda name: None)
+
+
+# --- a run and what it leaves -----------------------------------------------------------------
+
+
+def test_a_run_leaves_metrics_config_clips_and_checkpoints(undisturbed: Path) -> None:
+    lines = metrics(undisturbed)
+    assert [line["step"] for line in lines] == list(range(1, 16))
+    assert lines[-1]["epoch"] == 5
+    expected = {"loss", "clips_per_second", "step_seconds", "data_wait_share", "memory_bytes",
+                "mfu", "lr", "grad_norm", "epoch", "step"}  # fmt: skip
+    assert expected <= set(lines[0])
+    assert lines[0]["memory_bytes"] > 1e6
+    names = sorted(path.name for path in undisturbed.iterdir() if path.name != "tensorboard")
+    assert names == ["checkpoints", "clips.parquet", "config.json", "finished.json", "lock",
+                     "metrics.jsonl"]  # fmt: skip
+    steps = [path.stem[-2:] for path in checkpoint.checkpoints(undisturbed / "checkpoints")]
+    assert steps == ["08", "12", "15"]
+
+
+def test_a_checkpoint_says_where_it_comes_from(undisturbed: Path) -> None:
+    saved = checkpoint.load(undisturbed)
+    assert saved["position"] == {"epoch": 5, "clips": 0}
+    assert saved["config"]["method"] == "toy"
+    assert saved["first_instances"] == {"demo-glcm": 0}
+    assert set(saved["git"]) == {"commit", "diff"}
+    assert saved["plugins"] == os.environ.get("GLAV_PLUGINS", "")
+    assert len(saved["random"]) == 1
+
+
+def test_a_finished_run_says_so_and_names_the_ways_on(
+    ten: Path, undisturbed: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = same(undisturbed)
+    with caplog.at_level(logging.INFO):
+        assert pretrain(toy(ten, undisturbed)) == COMPLETE
+    assert f"name another RUN and --init {undisturbed}" in caplog.text
+    assert same(undisturbed) == before
+
+
+def test_the_log_names_negatives_and_split(
+    ten: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        pretrain(toy(ten, tmp_path / "run", max_steps=1, accumulation=2))
+    assert "3 clips a device x 1 ranks x 2 accumulated = 6 a step; 2 other clips" in caplog.text
+    assert "10 clips of split train at 10 fps, 10 an epoch" in caplog.text
+    assert "stopped at --max-steps 1 of 7" in caplog.text
+
+
+# --- stopping and going on ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stops", [[1], [4], [2, 7, 14]])
+def test_stop_points_change_nothing(
+    ten: Path, tmp_path: Path, undisturbed: Path, stops: list[int]
+) -> None:
+    for stop in stops:
+        assert pretrain(toy(ten, tmp_path / "run", max_steps=stop)) == COMPLETE
+        assert len(metrics(tmp_path / "run")) == stop
+    assert pretrain(toy(ten, tmp_path / "run")) == COMPLETE
+    assert_like(tmp_path / "run", undisturbed)
+
+
+def test_a_signal_saves_at_once_and_the_same_command_goes_on(
+    ten: Path, tmp_path: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.train.toy import Toy
+
+    original = Toy.forward
+
+    def forward(self: Any, batch: Any) -> Any:
+        if self.calls == 5:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        return original(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Toy, "forward", forward)
+        assert pretrain(toy(ten, tmp_path / "run")) == PREEMPTED
+    note = json.loads((tmp_path / "run/preempted").read_text())
+    assert note == {"step": 6, "signal": "SIGUSR1"}
+    assert pretrain(toy(ten, tmp_path / "run")) == COMPLETE
+    assert not (tmp_path / "run/preempted").exists()
+    assert_like(tmp_path / "run", undisturbed)
+
+
+def test_steps_after_the_last_checkpoint_are_measured_once(
+    ten: Path, tmp_path: Path, undisturbed: Path
+) -> None:
+    """A crash leaves metrics of steps that no checkpoint holds, and a torn line."""
+    run = tmp_path / "run"
+    pretrain(toy(ten, run, max_steps=8))
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 9, "loss": 1.0}\n{"step": 10, "lo')
+    pretrain(toy(ten, run))
+    assert_like(run, undisturbed)
+
+
+def test_a_truncated_checkpoint_costs_only_its_own_steps(
+    ten: Path, tmp_path: Path, undisturbed: Path
+) -> None:
+    run = tmp_path / "run"
+    pretrain(toy(ten, run, max_steps=12))
+    last = checkpoint.checkpoints(run / "checkpoints")[-1]
+    last.write_bytes(last.read_bytes()[:-300])
+    pretrain(toy(ten, run))
+    assert_like(run, undisturbed)
+
+
+def test_accumulated_batches_are_one_step(ten: Path, tmp_path: Path) -> None:
+    config = toy(ten, tmp_path / "whole", accumulation=2, schedule_steps=6)
+    pretrain(config)
+    for stop in (2, 5, None):
+        pretrain(replace(config, run=str(tmp_path / "parts"), max_steps=stop))
+    assert_like(tmp_path / "parts", tmp_path / "whole")
+    assert metrics(tmp_path / "whole")[-1]["epoch"] == 4
+
+
+def test_another_batch_size_goes_on_at_the_same_clip(ten: Path, tmp_path: Path) -> None:
+    pretrain(toy(ten, tmp_path / "run", max_steps=4))
+    pretrain(toy(ten, tmp_path / "run", batch_size=5, max_steps=5))
+    saved = checkpoint.load(tmp_path / "run")
+    assert saved["position"] == {"epoch": 2, "clips": 0}
+
+
+# --- refusals -----------------------------------------------------------------------------------
+
+
+def test_other_settings_are_refused_with_both_values(ten: Path, tmp_path: Path) -> None:
+    pretrain(toy(ten, tmp_path / "run", max_steps=1))
+    with pytest.raises(UsageError, match=r"lr was 0.001, is 0.01.*--init"):
+        pretrain(toy(ten, tmp_path / "run", lr=0.01))
+    with pytest.raises(UsageError, match=r"model.n_slow was 2, is 4"):
+        pretrain(toy(ten, tmp_path / "run", ToyConfig(n_slow=4)))
+
+
+def test_a_checkpoint_of_another_method_is_refused(
+    ten: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretrain(toy(ten, tmp_path / "run", max_steps=1))
+    monkeypatch.setitem(METHODS, "other", METHODS["toy"])
+    with pytest.raises(UsageError, match="method was 'toy', is 'other'"):
+        pretrain(toy(ten, tmp_path / "run", method="other"))
+
+
+def test_other_clips_are_refused_or_begin_a_new_epoch(
+    ten: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pretrain(toy(ten, tmp_path / "run", max_steps=4))
+    grown = ramp_set(tmp_path / "demo-glcm", shards=3, clips=5)
+    pretrain(toy(grown, tmp_path / "run", max_steps=5))
+    assert "going on with the next epoch" in caplog.text
+    renamed = ramp_set(tmp_path / "new-glcm", name="new")
+    with pytest.raises(UsageError, match="instance id"):
+        pretrain(toy(renamed, tmp_path / "run", max_steps=6))
+
+
+def test_a_loss_that_is_not_finite_stops_with_facts(ten: Path, tmp_path: Path) -> None:
+    config = toy(ten, tmp_path / "run", ToyConfig(nan_at=5), checkpoint_every=3)
+    with pytest.raises(
+        NotFiniteError, match=r"loss and grad_norm not finite at step 6 .*demo/clip"
+    ):
+        pretrain(config)
+    assert checkpoint.load(tmp_path / "run")["step"] == 3
+
+
+def test_sync_bn_without_a_gpu_is_a_sentence(ten: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--sync-bn needs GPUs"):
+        pretrain(toy(ten, tmp_path / "run", sync_bn=True))
+
+
+def test_a_run_is_trained_by_one_process(ten: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    code = (
+        "import fcntl, sys; f = open(sys.argv[1], 'w');"
+        "fcntl.lockf(f, fcntl.LOCK_EX); print('locked', flush=True); sys.stdin.read()"
+    )
+    run.mkdir()
+    arguments = [sys.executable, "-c", code, str(run / "lock")]
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdin is not None
+        other.stdout.readline()
+        with pytest.raises(LockedError, match="another process trains in"):
+            pretrain(toy(ten, run, max_steps=1))
+        other.stdin.close()
+    assert pretrain(toy(ten, run, max_steps=1)) == COMPLETE
+
+
+def test_too_few_clips_and_missing_shards_are_sentences(ten: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="smaller --batch-size"):
+        pretrain(toy(ten, tmp_path / "a", batch_size=11))
+    with pytest.raises(UsageError, match="make shards DATASET=avspeech"):
+        pretrain(toy(tmp_path / "avspeech-glcm", tmp_path / "b"))
+    assert not list(tmp_path.iterdir())
+
+
+# --- starting from, measuring, configuring --------------------------------------------------------
+
+
+def test_a_new_run_starts_from_old_weights_and_lists_what_does_not_fit(
+    ten: Path, undisturbed: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from train.pretrain import build_model
+    from train.restart import start_from
+
+    config = toy(ten, tmp_path / "new", init=undisturbed)
+    model = build_model(config, torch.device("cpu"))
+    with caplog.at_level(logging.INFO):
+        start_from(config, model)
+    expected = weights(undisturbed)
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in model.state_dict().items())
+    assert "step 15, fresh optimiser" in caplog.text
+    pretrain(replace(config, max_steps=1))
+    assert len(metrics(tmp_path / "new")) == 1
+
+
+def test_the_best_on_held_out_clips_is_kept(ten: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    pretrain(toy(ten, run, val_every=5, val_split="train"))
+    measured = [line for line in metrics(run) if "val_loss" in line]
+    assert [line["step"] for line in measured] == [5, 10, 15]
+    best = min(measured, key=lambda line: float(line["val_loss"]))["step"]
+    assert (run / "checkpoints/best").read_text() == f"step-{best:08d}.pt\n"
+
+
+def test_a_stored_config_is_the_config(ten: Path, tmp_path: Path) -> None:
+    config = toy(ten, tmp_path / "run", betas=(0.8, 0.99), init=Path("x/y"))
+    stored = json.loads(json.dumps(config.as_dict()))
+    again = from_dict(PretrainConfig, {**stored, "model": from_dict(ToyConfig, stored["model"])})
+    assert again == config
+    assert differences(stored, again) == []
+    with pytest.raises(UsageError, match="has no field colour"):
+        from_dict(ToyConfig, {"colour": 1})
+
+
+@pytest.mark.parametrize(("field", "value"), [("epochs", 0), ("lr", 0.0), ("batch_size", 0)])
+def test_ranges_are_checked(field: str, value: float) -> None:
+    with pytest.raises(UsageError, match=f"{field} is {value}"):
+        PretrainConfig(model=ToyConfig(), **{field: value})  # type: ignore[arg-type]
+
+
+def test_runs_have_names_and_tiny_has_small_batches() -> None:
+    config = PretrainConfig(model=ToyConfig(), preset="glcm_r18")
+    assert (config.folder, config.clips_per_batch) == (Path("runs/glcm-r18"), 32)
+    tiny = replace(config, preset="tiny", run="first")
+    assert (tiny.folder, tiny.clips_per_batch) == (Path("runs/first"), 4)
+    assert replace(config, run="/tmp/x").folder == Path("/tmp/x")
+
+
+def test_glcm_trains_on_the_same_loop(ten: Path, tmp_path: Path) -> None:
+    model = replace(preset_named("glcm", "tiny"), frames=8, n_slow=2, crop=32, width=8)
+    config = replace(toy(ten, tmp_path / "run", max_steps=2), method="glcm", model=model)
+    assert pretrain(config) == COMPLETE
+    assert {"loss_g", "loss_l", "a2v_r1"} <= set(metrics(tmp_path / "run")[0])

@@ -1,0 +1,26 @@
+"""From verified shards to a trained model: the online half of GLAV.
+
+The files are the stations of the road, in this order:
+
+    index       shardindex.json + samples.parquet -> ShardSet, or a sentence that says why not
+    mixture     SHARDS=path@n=120000,path@w=0.5 -> one Mixture of clips with global instance ids
+    plan        (seed, epoch) -> the order of all clips, in equal batches for every rank
+    read        one clip's window from its tar: JPEGs of the window, mel cut at the same time
+    loader      plan + read in worker processes -> Batch after Batch, resumable at any batch
+    batch       the Batch: uint8 pictures, mel, instance ids, keys
+    augment     on the device: crop, flip, grayscale, normalisation, SpecAugment
+    methods     what is learned: a config and a module whose forward(batch) returns its losses
+    schedule    learning rate by step; heldout: what chooses `best`
+    pretrain    THE loop
+    checkpoint  one atomic file a checkpoint; restart: from a run to it and back
+    session     what surrounds the loop: run folder, lock, signals; meter: metrics, progress line
+    dist        ranks, gathering with gradient, a stop flag all ranks agree on
+
+Importing this package loads nothing heavy, and nothing of it ever loads ray, av or dlib. Of the
+offline half only the shard format (`pipeline.format`) is known here.
+"""
+
+import os
+
+# WebDataset reads this once, when it is imported: no pickles, no `pipe:` addresses.
+os.environ.setdefault("WDS_SECURE", "1")

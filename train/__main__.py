@@ -1,0 +1,144 @@
+"""`python -m train COMMAND`: shards to a trained model.
+
+    python -m train pretrain --shards data/shards/demo-glcm --preset tiny
+    python -m train describe --preset glcm_r18
+
+Exit codes: 0 complete, 1 training failed, 2 usage or configuration, 3 shards incomplete, 4 the run
+is locked by another process, 5 corrupt shards, 85 preempted and saved.
+"""
+
+import argparse
+import dataclasses
+import importlib
+import json
+import logging
+import os
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from train.errors import TrainError, UsageError
+
+
+def pretrain(arguments: list[str]) -> int:
+    """Learn from shards; goes on by itself where a run stands."""
+    from train.config import PretrainConfig
+    from train.methods import method_named
+    from train.pretrain import pretrain as run_pretrain
+
+    try:
+        default = _default(arguments)
+        kind: Any = PretrainConfig[method_named(default.method).config]  # type: ignore[misc]
+        flags = _without_config(arguments)
+        config = tyro.cli(kind, prog="python -m train pretrain", default=default, args=flags)
+        config = _with_objective(config, arguments)
+    except ValueError as error:  # what a dataclass says about its fields
+        raise UsageError(str(error)) from error
+    return run_pretrain(config)
+
+
+def describe(arguments: list[str]) -> int:
+    """Parameters, GFLOP per clip and shapes of a preset, as JSON."""
+    from train.describe import describe as run_describe
+
+    prog = "python -m train describe"
+    print(json.dumps(tyro.cli(run_describe, prog=prog, args=arguments), indent=1))
+    return 0
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {"pretrain": pretrain, "describe": describe}
+
+
+def _early(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The flags that decide which others there are."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--method")
+    parser.add_argument("--preset")
+    parser.add_argument("--config", type=Path)
+    parser.add_argument("--objective")
+    return parser.parse_known_args(arguments)
+
+
+def _default(arguments: list[str]) -> Any:
+    """The config that flags are applied to: a stored one, or the preset's."""
+    from train.config import PretrainConfig, from_dict
+    from train.methods import method_named, preset_named
+
+    early, _ = _early(arguments)
+    if early.config is None:
+        method = early.method or "glcm"
+        preset = early.preset or method_named(method).default_preset
+        model = preset_named(method, preset)
+        return PretrainConfig(model=model, method=method, preset=preset)
+    try:
+        stored = json.loads(early.config.read_bytes())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--config {early.config}: {error}") from error
+    model = from_dict(method_named(stored["method"]).config, stored.pop("model"))
+    return from_dict(PretrainConfig, {**stored, "model": model})
+
+
+def _without_config(arguments: list[str]) -> list[str]:
+    """What tyro parses: all but the flags that are not fields."""
+    early, rest = _early(arguments)
+    kept = {"--method": early.method, "--preset": early.preset}
+    return [*rest, *(x for name, value in kept.items() if value for x in (name, value))]
+
+
+def _with_objective(config: Any, arguments: list[str]) -> Any:
+    """`--objective` is short for `--model.objective`."""
+    early, _ = _early(arguments)
+    if early.objective is None:
+        return config
+    if not hasattr(config.model, "objective"):
+        raise UsageError(f"--objective: {config.method} has only one")
+    return dataclasses.replace(
+        config, model=dataclasses.replace(config.model, objective=early.objective)
+    )
+
+
+def main() -> None:
+    """Run one command and leave with its exit code."""
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] not in COMMANDS:
+        print(__doc__ if not arguments or arguments[0] in ("-h", "--help")
+              else f"unknown command {arguments[0]!r}; known: {', '.join(COMMANDS)}")  # fmt: skip
+        sys.exit(0 if arguments and arguments[0] in ("-h", "--help") else 2)
+    _start_logging()
+    try:
+        _load_plugins()
+        sys.exit(COMMANDS[arguments[0]](arguments[1:]))
+    except TrainError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("stopped; run the same command again to go on", file=sys.stderr)
+        sys.exit(130)
+
+
+def _load_plugins() -> None:
+    """GLAV_PLUGINS=my_package: packages that add methods and tasks to the plain dicts."""
+    for name in filter(None, os.environ.get("GLAV_PLUGINS", "").split(",")):
+        try:
+            importlib.import_module(name.strip())
+        except ModuleNotFoundError as error:
+            raise UsageError(f"GLAV_PLUGINS names {name!r}: {error}") from error
+
+
+def _start_logging() -> None:
+    """Time, host and rank on each line; the other ranks speak up only to warn."""
+    rank = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", 0)))
+    logging.basicConfig(
+        level=logging.WARNING if rank else logging.INFO,
+        format=f"%(asctime)s {socket.gethostname()}[{rank}] %(message)s",
+        datefmt="%H:%M:%S",
+        stream=sys.stderr,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+"""On the device: random crop, flip, grayscale, colour jitter, normalisation, SpecAugment.
+
+One draw a clip, the same for all its frames. Draws come from (seed, batch number) alone and each
+rank takes its rows of them, so a run repeats itself exactly, and two ranks do to their clips what
+one rank with twice the batch would do.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from train.batch import Batch
+from train.plan import seed_of
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+LUMA = (0.299, 0.587, 0.114)
+PLAIN_SIDE = 7 / 8
+"""Side of a plain or centre crop, over the short side: 112 of 128 pixels, as in the paper."""
+N_DRAWS = 12
+"""Random numbers a clip; constant, so that one option does not shift the others' draws."""
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """What happens to a training batch on its way to the model."""
+
+    resized_crop: bool = True
+    """Crops of random area and aspect; False: 7/8 of the short side at a random place."""
+    crop_area: tuple[float, float] = (0.5, 1.0)
+    """Area of a resized crop over the square's, smallest and largest, 0 .. 1."""
+    crop_aspect: tuple[float, float] = (0.75, 1.333)
+    """Width over height of a resized crop, smallest and largest."""
+    flip: float = 0.5
+    """Probability of a mirrored clip."""
+    grayscale: float = 0.2
+    """Probability of a clip without colour."""
+    colour_jitter: float = 0.0
+    """Brightness, contrast and saturation change by up to this factor, 0 .. 1; 0 is off."""
+    mask_bands: int = 0
+    """SpecAugment: at most so many mel bands are replaced by the clip's mean; 0 is off."""
+    mask_slices: int = 0
+    """SpecAugment: at most so many mel slices are replaced by the clip's mean; 0 is off."""
+
+    def __post_init__(self) -> None:
+        """Ranges."""
+        low, high = self.crop_area
+        if not 0 < low <= high <= 1 or not 0 < self.crop_aspect[0] <= self.crop_aspect[1]:
+            raise ValueError(f"crop_area {self.crop_area} or crop_aspect {self.crop_aspect}")
+        for name in ("flip", "grayscale", "colour_jitter"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected 0 to 1")
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Batches as loaded -> batches for the model, for one rank of a run."""
+
+    config: AugmentConfig
+    crop: int
+    """Pixels of the square the model sees."""
+    seed: int
+    world: int = 1
+    rank: int = 0
+
+    def __call__(self, batch: Batch, number: int) -> Batch:
+        """Augment the batch with this number in the run."""
+        draws = self._draws(len(batch), number).to(batch.video.device, non_blocking=True)
+        boxes = random_boxes(draws[:, :4], self.config)
+        video = crop_resize(batch.video, boxes, draws[:, 4] < self.config.flip, self.crop)
+        video = _recolour(video, draws[:, 5:9], self.config)
+        mel = _spec_augment(batch.mel.float(), draws[:, 9:12], self.config)
+        return replace(batch, video=normalise(video), mel=mel)
+
+    def _draws(self, clips: int, number: int) -> Tensor:
+        """(clips, N_DRAWS) uniform numbers of this rank."""
+        generator = torch.Generator().manual_seed(seed_of(self.seed, number, "augment") >> 1)
+        everyone = torch.rand(self.world * clips, N_DRAWS, generator=generator)
+        return everyone[self.rank * clips : (self.rank + 1) * clips]
+
+
+def centre(batch: Batch, crop: int) -> Batch:
+    """What evaluation sees: the centre crop, nothing random."""
+    margin = (1 - PLAIN_SIDE) / 2
+    box = torch.tensor([margin, margin, PLAIN_SIDE, PLAIN_SIDE], device=batch.video.device)
+    boxes = box.repeat(len(batch), 1)
+    still = torch.zeros(len(batch), dtype=torch.bool, device=batch.video.device)
+    video = crop_resize(batch.video, boxes, still, crop)
+    return replace(batch, video=normalise(video), mel=batch.mel.float())
+
+
+def random_boxes(draws: Tensor, config: AugmentConfig) -> Tensor:
+    """(B, 4): left, top, width, height over the square's side, from (B, 4) uniform draws."""
+    if config.resized_crop:
+        low, high = config.crop_area
+        area = low + (high - low) * draws[:, 0]
+        first, last = torch.tensor(config.crop_aspect).log().tolist()
+        aspect = (first + (last - first) * draws[:, 1]).exp()
+        width = (area * aspect).sqrt().clamp(max=1)
+        height = (area / aspect).sqrt().clamp(max=1)
+    else:
+        width = height = torch.full_like(draws[:, 0], PLAIN_SIDE)
+    return torch.stack([draws[:, 2] * (1 - width), draws[:, 3] * (1 - height), width, height], 1)
+
+
+def crop_resize(video: Tensor, boxes: Tensor, flip: Tensor, crop: int) -> Tensor:
+    """Cut a box out of every clip and scale it, bilinearly, in one launch.
+
+    Args:
+        video: uint8 (B, T, S, S, 3).
+        boxes: (B, 4), see `random_boxes`; corners are moved to whole pixels, so that a box of
+            `crop` pixels gives the stored pixels themselves.
+        flip: bool (B,), mirrored left to right.
+        crop: side of the result, pixels.
+
+    Returns:
+        float (B, 3, T, crop, crop) in 0 .. 255.
+    """
+    clips, frames, side = video.shape[:3]
+    left, top, width, height = (boxes * side).round().unbind(1)
+    zero = torch.zeros_like(left)
+    across = torch.where(flip, -width, width)
+    rows = [
+        torch.stack([across, zero, 2 * left + width - side], 1),
+        torch.stack([zero, height, 2 * top + height - side], 1),
+    ]
+    grid = functional.affine_grid(
+        torch.stack(rows, 1) / side, [clips, 1, crop, crop], align_corners=False
+    )
+    # All frames of a clip share its grid when they stand where channels do.
+    flat = video.permute(0, 1, 4, 2, 3).reshape(clips, frames * 3, side, side).float()
+    cut = functional.grid_sample(flat, grid, padding_mode="border", align_corners=False)
+    return cut.view(clips, frames, 3, crop, crop).transpose(1, 2)
+
+
+def normalise(video: Tensor) -> Tensor:
+    """0 .. 255 -> zero mean and unit variance over ImageNet; (B, 3, T, H, W)."""
+    mean = video.new_tensor(IMAGENET_MEAN).view(3, 1, 1, 1) * 255
+    std = video.new_tensor(IMAGENET_STD).view(3, 1, 1, 1) * 255
+    return (video - mean) / std
+
+
+def _recolour(video: Tensor, draws: Tensor, config: AugmentConfig) -> Tensor:
+    """Grayscale for some clips; jitter of brightness, contrast and saturation for all."""
+    if not config.grayscale and not config.colour_jitter:
+        return video
+    luma = (video * video.new_tensor(LUMA).view(3, 1, 1, 1)).sum(1, keepdim=True)
+    factors = 1 + config.colour_jitter * (2 * draws[:, 1:] - 1)
+    brightness, contrast, saturation = factors.T.reshape(3, -1, 1, 1, 1, 1)
+    colour = torch.where(draws[:, 0].view(-1, 1, 1, 1, 1) < config.grayscale, 0.0, saturation)
+    video = luma + colour * (video - luma)
+    if config.colour_jitter:
+        mean = luma.mean((1, 2, 3, 4), keepdim=True)
+        video = (brightness * (mean + contrast * (video - mean))).clamp(0, 255)
+    return video
+
+
+def _spec_augment(mel: Tensor, draws: Tensor, config: AugmentConfig) -> Tensor:
+    """One band mask and one time mask a clip, both as long as the same draw says."""
+    for dim, longest, place in ((1, config.mask_bands, 1), (2, config.mask_slices, 2)):
+        if longest:
+            count = mel.shape[dim]
+            length = (draws[:, :1] * (min(longest, count) + 1)).floor()
+            start = (draws[:, place : place + 1] * (count - length + 1)).floor()
+            number = torch.arange(count, device=mel.device)
+            masked = (number >= start) & (number < start + length)
+            mean = mel.mean((1, 2), keepdim=True)
+            mel = torch.where(masked.unsqueeze(3 - dim), mean, mel)
+    return mel

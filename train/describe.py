@@ -1,0 +1,113 @@
+"""How large a method is: parameters, GFLOP a clip and tensor shapes, without computing anything.
+
+    python -m train describe --preset glcm_code
+
+The model and its input live on the meta device, which knows shapes but holds no numbers, so the
+largest preset is described in seconds on any machine. A FLOP is half a multiply-add (methods §9).
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from train.methods import method_named, preset_named
+
+CLIPS = 2
+"""A contrast needs two clips; counts are divided by them."""
+
+
+def describe(method: str = "glcm", preset: str | None = None) -> dict[str, Any]:
+    """Size and cost of a preset, as JSON types.
+
+    Raises:
+        train.errors.UsageError: unknown method or preset.
+    """
+    name = preset or method_named(method).default_preset
+    config = preset_named(method, name)
+    return {"method": method, "preset": name, **describe_config(method, config)}
+
+
+def describe_config(method: str, config: Any) -> dict[str, Any]:
+    """Size and cost of any config of a method.
+
+    Returns:
+        config: its fields.
+        parameters: `total`, and one entry a part of the model.
+        gflop_per_clip: `forward`, `forward_backward`, and the forward pass of each encoder. A
+            little of the losses' cost grows with the batch; here it is that of two clips.
+        shapes: inputs, stages and outputs of one clip, without the batch dimension.
+    """
+    with torch.device("meta"):
+        model = method_named(method).module(config)
+        batch = example_batch(config)
+    with _recorded_shapes(model) as shapes, FlopCounterMode(display=False) as forward:
+        loss = model(batch)["loss"]
+    with FlopCounterMode(display=False) as backward:
+        loss.backward()
+    per_clip = {
+        "forward": forward.get_total_flops(),
+        "forward_backward": forward.get_total_flops() + backward.get_total_flops(),
+        **_flops_of_children(forward, model),
+    }
+    return {
+        "config": dataclasses.asdict(config),
+        "parameters": _parameters(model),
+        "gflop_per_clip": {part: round(n / CLIPS / 1e9, 4) for part, n in per_clip.items()},
+        "shapes": {
+            **{name: list(shape) for name, shape in config.input_shapes.items()},
+            **shapes,
+        },
+    }
+
+
+def example_batch(config: Any, clips: int = CLIPS) -> Any:
+    """An empty batch of the config's input shapes on the current default device."""
+    shapes = config.input_shapes.items()
+    return SimpleNamespace(**{name: torch.empty(clips, *shape) for name, shape in shapes})
+
+
+def _parameters(model: nn.Module) -> dict[str, int]:
+    parts = {name: _count(child) for name, child in model.named_children()}
+    return {"total": _count(model), **{name: n for name, n in parts.items() if n}}
+
+
+def _count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _flops_of_children(counter: FlopCounterMode, model: nn.Module) -> dict[str, int]:
+    counts = counter.get_flop_counts()
+    prefix = type(model).__name__
+    flops = {
+        name: sum(counts.get(f"{prefix}.{name}", {}).values()) for name, _ in model.named_children()
+    }
+    return {name: n for name, n in flops.items() if n}
+
+
+@contextmanager
+def _recorded_shapes(model: nn.Module) -> Iterator[dict[str, list[int]]]:
+    """Collect the output shapes of the model's parts and of the stages inside them."""
+    shapes: dict[str, list[int]] = {}
+    named = [(name, module) for name, module in model.named_modules() if 0 <= name.count(".") <= 1]
+    handles = [
+        module.register_forward_hook(_shape_hook(name, shapes)) for name, module in named if name
+    ]
+    try:
+        yield shapes
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _shape_hook(name: str, shapes: dict[str, list[int]]) -> Callable[[nn.Module, Any, Any], None]:
+    def note(module: nn.Module, inputs: Any, output: Any) -> None:
+        if isinstance(output, Tensor) and output.ndim > 1:
+            shapes[name] = list(output.shape[1:])
+
+    return note

@@ -1,0 +1,262 @@
+"""shardindex.json + samples.parquet -> ShardSet: what the loader may draw from.
+
+Reads what `pipeline shards` wrote last and believes it only after checks: schema, addresses,
+members and counts must fit. Gives a `ShardSet` to mixture.py, or raises a sentence.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.format import SCHEMA_VERSION
+from train.errors import IncompleteError, ShardError, UsageError
+
+INDEX_NAME = "shardindex.json"
+CLIP_COLUMNS = ("key", "base", "shard", "offset", "size", "instance", "frames", "labels", "splits")
+CONTENT_FIELDS = ("fps", "short_side", "mel_rate_hz")
+"""What two sets must agree in before their clips can share a batch."""
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ShardSet:
+    """A shard set as its index describes it. Arrays have one entry a clip, in tar order."""
+
+    root: Path
+    """The OUT folder."""
+    name: str
+    """DATASET-PROFILE."""
+    config: dict[str, Any]
+    """The pipeline's configuration: fps, short_side, mel_rate_hz, ..."""
+    config_hash: str
+    """Of that configuration."""
+    complete: bool
+    """False for an index written by `pipeline finalize --partial`."""
+    members: tuple[str, ...]
+    """Extensions every sample has."""
+    instances: int
+    """Instance ids run from 0 to this, gaps included; the offset of the set mixed in next."""
+    shards: tuple[str, ...]
+    """Relative addresses of the tars."""
+    shard_bytes: Ints
+    """Their sizes."""
+    keys: pa.ChunkedArray
+    bases: pa.ChunkedArray
+    labels: pa.ChunkedArray
+    splits: pa.ChunkedArray
+    shard: Ints
+    """Position in `shards`."""
+    offset: Ints
+    """First byte of the sample in its tar."""
+    size: Ints
+    """Bytes of the sample, headers and padding included."""
+    instance: Ints
+    frames: Ints
+
+    def __len__(self) -> int:
+        """Clips."""
+        return len(self.offset)
+
+    def __repr__(self) -> str:
+        """Name and counts."""
+        return f"ShardSet({self.name}, {len(self):,} clips in {len(self.shards):,} shards)"
+
+    @property
+    def fps(self) -> Fraction:
+        """Frames a second."""
+        return Fraction(self.config["fps"])
+
+    def in_split(self, split: str) -> Ints:
+        """Rows of a split: `train` or `kinetics400:train`; rows without any split are in `train`.
+
+        Raises:
+            UsageError: nobody is in it; the message lists the splits there are.
+        """
+        flat = pc.list_flatten(self.splits)
+        rows = pc.list_parent_indices(self.splits).to_numpy()
+        wanted = pc.or_(pc.equal(flat, split), pc.ends_with(flat, ":" + split))
+        chosen = np.full(len(self), split == "train")
+        chosen[rows] = False  # whoever names splits is in none but those
+        chosen[rows[wanted.to_numpy(zero_copy_only=False)]] = True
+        if not chosen.any():
+            known = (
+                ", ".join(sorted(pc.unique(flat).to_pylist())) or "none, all its clips are train"
+            )
+            raise UsageError(f"{self.name} has no clip in split {split!r}; its splits: {known}")
+        return np.flatnonzero(chosen)
+
+
+def open_shards(root: Path) -> ShardSet:
+    """Read and check the index of a shard set.
+
+    Args:
+        root: the OUT folder of `pipeline shards`, such as data/shards/demo-glcm.
+
+    Raises:
+        UsageError: there are no shards, or they are of another schema.
+        IncompleteError: the shards are not finished.
+        ShardError: index and tables disagree, or an address leads elsewhere.
+    """
+    index = _read_index(root)
+    shards = index["shardlist"]
+    urls = tuple(_checked_url(root, entry["url"]) for entry in shards)
+    clips = _read_clips(root)
+    shard = _shard_numbers(root, clips["shard"], urls)
+    _check_counts(root, shard, shards)
+    return ShardSet(
+        root=root,
+        name=index["name"],
+        config=index["config"],
+        config_hash=index["config_hash"],
+        complete=bool(index.get("complete")),
+        members=tuple(index.get("members") or ()),
+        instances=int(index["instances"]),
+        shards=urls,
+        shard_bytes=np.array([entry["filesize"] for entry in shards], np.int64),
+        keys=clips["key"],
+        bases=clips["base"],
+        labels=clips["labels"],
+        splits=_lists(clips["splits"]),
+        shard=shard,
+        **{name: _ints(clips[name]) for name in ("offset", "size", "instance", "frames")},
+    )
+
+
+def require_pictures_and_mel(shard_set: ShardSet) -> None:
+    """Refuse a set that cannot be learned from: no frames, or no mel.
+
+    Raises:
+        UsageError: names the profile and one that will do.
+    """
+    config = shard_set.config
+    what = "mel" if not config.get("mel_rate_hz") else "frames" if not config["short_side"] else ""
+    if shard_set.members and not what:
+        needed = {"json", "frames.mjpeg", "mel.npy"} - set(shard_set.members)
+        what = " or ".join(sorted(needed))
+    if what:
+        raise UsageError(
+            f"{shard_set.name} stores no {what} (profile {config.get('profile')}); pretraining "
+            "reads pictures and sound: make it with PROFILE=glcm"
+        )
+
+
+def require_same_content(sets: list[ShardSet]) -> None:
+    """Refuse a mixture of sets that were made differently.
+
+    Raises:
+        UsageError: names the field and both values.
+    """
+    for other in sets[1:]:
+        for name in CONTENT_FIELDS:
+            ours, theirs = sets[0].config.get(name), other.config.get(name)
+            if ours != theirs:
+                raise UsageError(
+                    f"{sets[0].name} has {name} {ours}, {other.name} has {theirs}; sets of one "
+                    "mixture must be made with the same profile"
+                )
+
+
+# --- reading ------------------------------------------------------------------------------------
+
+
+def _read_index(root: Path) -> dict[str, Any]:
+    path = root / INDEX_NAME
+    if not path.is_file():
+        raise _no_index(root)
+    try:
+        index = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ShardError(f"{path} is no JSON ({error}); {_again(root)}") from error
+    if not isinstance(index, dict) or index.get("schema") != SCHEMA_VERSION:
+        found = index.get("schema") if isinstance(index, dict) else None
+        raise UsageError(
+            f"{path} has schema {found!r}, this trainer reads schema {SCHEMA_VERSION}; make the "
+            "shards again with this version, or train with the version that made them"
+        )
+    missing = {"name", "config", "config_hash", "instances", "shardlist"} - set(index)
+    if missing:
+        raise ShardError(f"{path} lacks {', '.join(sorted(missing))}; {_again(root)}")
+    if not index["shardlist"]:
+        raise UsageError(f"{path} lists no shard; `python -m pipeline errors {root}` says why")
+    return index
+
+
+def _no_index(root: Path) -> UsageError | IncompleteError:
+    dataset = root.name.partition("-")[0]
+    if (root / "plan.json").exists():
+        return IncompleteError(
+            f"{root} is not finished: it has no {INDEX_NAME}. Run `make shards DATASET={dataset}` "
+            f"again, or train on what is there after `python -m pipeline finalize {root} --partial`"
+        )
+    return UsageError(f"no shards under {root}; make them with `make shards DATASET={dataset}`")
+
+
+def _again(root: Path) -> str:
+    return f"write it again with `python -m pipeline finalize {root}`"
+
+
+def _checked_url(root: Path, url: Any) -> str:
+    """A shard's address inside the set: relative, downwards, a tar."""
+    plain = isinstance(url, str) and re.fullmatch(r"[\w.-]+(/[\w.-]+)*\.tar", url)
+    if not plain or ".." in url.split("/"):
+        raise ShardError(
+            f"{root / INDEX_NAME} lists the shard {str(url)[:200]!r}; only tars below the set's "
+            "own folder are read"
+        )
+    return str(url)
+
+
+def _read_clips(root: Path) -> pa.Table:
+    path = root / "samples.parquet"
+    if not path.is_file():
+        raise ShardError(f"{path} is missing; {_again(root)}")
+    try:
+        missing = set(CLIP_COLUMNS) - set(pq.read_schema(path).names)
+        if missing:
+            raise ShardError(f"{path} lacks {', '.join(sorted(missing))}; {_again(root)}")
+        return pq.read_table(path, columns=list(CLIP_COLUMNS))
+    except pa.ArrowException as error:
+        raise ShardError(f"{path} cannot be read ({error}); {_again(root)}") from error
+
+
+def _shard_numbers(root: Path, names: pa.ChunkedArray, urls: tuple[str, ...]) -> Ints:
+    """Each clip's position in the list of shards."""
+    stems = pa.array([Path(url).stem for url in urls])
+    numbers = pc.index_in(names, value_set=stems)
+    if numbers.null_count:
+        stranger = names.filter(pc.is_null(numbers))[0].as_py()
+        raise ShardError(
+            f"{root}/samples.parquet names shard {stranger!r}, which {INDEX_NAME} does not list; "
+            f"{_again(root)}"
+        )
+    return _ints(numbers)
+
+
+def _check_counts(root: Path, shard: Ints, shards: list[dict[str, Any]]) -> None:
+    found = np.bincount(shard, minlength=len(shards))
+    for entry, count in zip(shards, found, strict=True):
+        if entry["nsamples"] != count:
+            raise ShardError(
+                f"{entry['url']} has {entry['nsamples']} samples in {INDEX_NAME} and {count} in "
+                f"samples.parquet; {_again(root)}"
+            )
+
+
+def _ints(column: pa.ChunkedArray) -> Ints:
+    return np.asarray(column.to_numpy(), np.int64)
+
+
+def _lists(column: pa.ChunkedArray) -> pa.ListArray:
+    """Without nulls, in one chunk: what parent indices can be taken from."""
+    column = pc.coalesce(column, pa.scalar([], column.type))
+    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)

@@ -1,0 +1,196 @@
+"""Plan + shards -> Batch after Batch: the loader.
+
+Worker processes decode only the JPEGs of each window; the order comes from the plan alone, so it
+is the same for any number of workers, and starting at (epoch, batch) decodes nothing before it.
+Pictures stay bytes and square (short side); `train.augment` does the rest on the device.
+"""
+
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from train.batch import Batch
+from train.errors import ShardError
+from train.mixture import Mixture
+from train.plan import Draw, Plan, Position, seed_of
+from train.read import DAMAGE, FRAMES, MEL, ShardReader, Window
+
+MAX_WORKERS = 16
+PREFETCHED_BATCHES = 3
+
+
+@dataclass(frozen=True)
+class ClipLoader:
+    """Batches of one rank."""
+
+    plan: Plan
+    workers: int = 0
+    """Processes that read; 0 reads in this one."""
+    pin_memory: bool = False
+    """Hand out batches in page-locked memory; for a GPU."""
+    random_windows: bool = True
+    """False takes the middle of every clip, for held-out measurements."""
+
+    def __len__(self) -> int:
+        """Batches an epoch, the same on every rank."""
+        return self.plan.batches_per_epoch
+
+    def batches(self, start: Position | None = None) -> Iterator[Batch]:
+        """Batches from a position on, without end.
+
+        Raises:
+            ShardError: a tar is damaged or is not the one the index means.
+        """
+        for item in self._data_loader(self.plan.batches(start or Position())):
+            yield _checked(item)
+
+    def one_epoch(self, epoch: int = 0) -> Iterator[Batch]:
+        """The batches of one epoch."""
+        everything = self.plan.batches(Position(epoch))
+        draws = [next(everything) for _ in range(len(self))]
+        for item in self._data_loader(iter(draws)):
+            yield _checked(item)
+
+    def _data_loader(self, draws: Iterator[list[Draw]]) -> "DataLoader[Batch | ShardError]":
+        clips = ClipDataset(self.plan.mixture, self.plan.seed, self.random_windows)
+        return DataLoader(
+            clips,
+            batch_sampler=draws,  # draws stand where indices would
+            num_workers=self.workers,
+            prefetch_factor=PREFETCHED_BATCHES if self.workers else None,
+            collate_fn=_as_is,
+            pin_memory=self.pin_memory,
+            worker_init_fn=_start_worker,
+            generator=torch.Generator(),  # or starting would advance the model's random numbers
+        )
+
+
+class ClipDataset(Dataset[Batch | ShardError]):
+    """Reads whole batches; lives in the workers."""
+
+    def __init__(self, mixture: Mixture, seed: int, random_windows: bool) -> None:
+        """Opens nothing, so that it can be handed to worker processes."""
+        self._mixture = mixture
+        self._seed = seed
+        self._random = random_windows
+        self._readers: list[ShardReader] = []
+
+    def __getitems__(self, draws: Sequence[Draw]) -> Batch | ShardError:
+        """One batch; an error travels as a value, because a traceback helps nobody."""
+        if not self._readers:
+            self._readers = [ShardReader(part.shard_set) for part in self._mixture.parts]
+        frames, side = self._mixture.frames, self._mixture.short_side
+        video = np.empty((len(draws), frames, side, side, 3), np.uint8)
+        mels, windows = [], []
+        try:
+            for draw, out in zip(draws, video, strict=True):
+                window, mel = self._read(draw, out)
+                windows.append(window)
+                mels.append(mel)
+        except ShardError as error:
+            return error
+        return self._batch(draws, video, mels, windows)
+
+    def _read(self, draw: Draw, out: Any) -> tuple[Window, Any]:
+        reader = self._readers[draw.part]
+        clip = reader.read(draw.row, ("json", FRAMES, MEL))
+        window = self._window(draw, clip.meta["key"], clip.meta["frames"])
+        try:
+            clip.pictures(window, self._mixture.short_side, out)
+            return window, clip.mel(window)
+        except DAMAGE as error:
+            raise reader.refusal(draw.row, error) from error
+
+    def _window(self, draw: Draw, key: str, frames: int) -> Window:
+        """One draw a clip: when the window starts, and where the square lies."""
+        room = frames - self._mixture.frames
+        if not self._random:
+            return Window(room // 2, self._mixture.frames, 0.5)
+        seed = seed_of(self._seed, draw.epoch, draw.visit, key)
+        shift = seed_of(self._seed, draw.epoch, draw.visit, key, "shift") / 2**64
+        return Window(seed % (room + 1), self._mixture.frames, shift)
+
+    def _batch(
+        self, draws: Sequence[Draw], video: Any, mels: list[Any], windows: list[Window]
+    ) -> Batch:
+        parts = [self._mixture.parts[draw.part] for draw in draws]
+        pairs = list(zip(parts, draws, strict=True))
+        instances = [
+            part.first_instance + part.shard_set.instance[draw.row] for part, draw in pairs
+        ]
+        return Batch(
+            video=torch.from_numpy(video),
+            mel=torch.from_numpy(np.stack(mels)),
+            instance=torch.tensor(instances, dtype=torch.int64),
+            start=torch.tensor([window.start for window in windows], dtype=torch.int64),
+            keys=tuple(part.shard_set.keys[draw.row].as_py() for part, draw in pairs),
+            labels=tuple(
+                tuple(part.shard_set.labels[draw.row].as_py() or ()) for part, draw in pairs
+            ),
+        )
+
+
+def on_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
+    """Copy one batch ahead, on a stream of its own, while the GPU computes."""
+    if device.type != "cuda":
+        yield from batches
+        return
+    side: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    ahead: Batch | None = None
+    for batch in batches:
+        ready, ahead = ahead, _copied(batch, device, side)
+        if ready is not None:
+            yield _handed_over(ready, side)
+    if ahead is not None:
+        yield _handed_over(ahead, side)
+
+
+def _copied(batch: Batch, device: torch.device, side: torch.cuda.Stream) -> Batch:
+    with torch.cuda.stream(side):
+        return batch.to(device)
+
+
+def _handed_over(batch: Batch, side: torch.cuda.Stream) -> Batch:
+    now = torch.cuda.current_stream()
+    now.wait_stream(side)
+    batch.record_stream(now)  # or the next copy would write over what is still being read
+    return batch
+
+
+def default_workers(processes_here: int) -> int:
+    """Reading processes of each rank: the usable cores, shared, one left for the rank itself."""
+    return min(max(usable_cores() // max(processes_here, 1) - 1, 1), MAX_WORKERS)
+
+
+def usable_cores() -> int:
+    """Cores this process may use: its affinity, and its share of a container's quota."""
+    cores = len(os.sched_getaffinity(0))
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return cores
+    return cores if quota == "max" else max(min(cores, int(quota) // int(period)), 1)
+
+
+def _checked(item: Batch | ShardError) -> Batch:
+    if isinstance(item, ShardError):
+        raise item
+    return item
+
+
+def _as_is(batch: Any) -> Any:
+    """`__getitems__` collates already."""
+    return batch
+
+
+def _start_worker(_number: int) -> None:
+    """Leave signals to the main process: a whole job gets SIGTERM, and only the loop may stop."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)

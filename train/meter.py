@@ -1,0 +1,145 @@
+"""Numbers of each step: checked, written to metrics.jsonl, told in a progress line.
+
+A step's numbers are read one step late, when the GPU has them anyway, so that reading never makes
+it wait, and averaged over ranks. Whatever is not finite ends the run with the facts a person needs.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import psutil
+import torch
+from torch import Tensor
+
+from train.batch import Batch
+from train.dist import Ranks
+from train.errors import TrainError
+from train.session import Run, Stopwatch
+
+log = logging.getLogger(__name__)
+
+PEAK_TFLOPS = {"H200": 989, "H100": 989, "A100": 312, "L40S": 362, "L4": 121, "V100": 125}
+"""Dense bf16 (V100: fp16), from the data sheets."""
+SHOWN = ("loss_g", "loss_l", "a2v_r1", "v2a_r1_l", "att_entropy_share")
+"""Facts of a method that belong on the progress line, where it gives them."""
+
+
+class NotFiniteError(TrainError):
+    """The loss or a gradient is NaN or infinite."""
+
+
+@dataclass
+class Meter:
+    """Follows one run on one rank."""
+
+    run: Run
+    device: torch.device
+    clips_per_step: int
+    """Over all ranks and accumulated batches."""
+    last_step: int
+    """Where this call ends, for the ETA."""
+    log_every: int
+    flop_per_clip: float | None = None
+    """Forward and backward; None gives no MFU."""
+    ranks: Ranks = field(default_factory=Ranks)
+    watch: Stopwatch = field(default_factory=Stopwatch)
+    _pending: dict[str, Any] | None = None
+    _recent: list[float] = field(default_factory=list)
+
+    def next_of(self, batches: Iterator[Batch]) -> Batch:
+        """The next batch; the time it takes counts as waiting."""
+        start = time.perf_counter()
+        batch = next(batches)
+        self.watch.waiting(time.perf_counter() - start)
+        return batch
+
+    def record(self, step: int, epoch: float, facts: dict[str, Tensor], rate: float,
+               norm: Tensor, batch: Batch) -> None:  # fmt: skip
+        """Note a step; numbers of the step before are read now."""
+        self.flush()
+        seconds, waited = self.watch.lap()
+        self._pending = {
+            "step": step, "epoch": epoch, "tensors": {**facts, "grad_norm": norm}, "lr": rate,
+            "keys": batch.keys, "seconds": seconds, "waited": waited,
+        }  # fmt: skip
+
+    def flush(self) -> None:
+        """Read, check and write what is pending.
+
+        Raises:
+            NotFiniteError: a loss or gradient is not.
+        """
+        if self._pending is None:
+            return
+        step, self._pending = self._pending, None
+        tensors: dict[str, Tensor] = step["tensors"]
+        numbers = torch.stack([value.detach().float() for value in tensors.values()]).tolist()
+        facts = dict(zip(tensors, self.ranks.mean(numbers), strict=True))
+        self._check(step, facts)
+        line = {
+            "step": step["step"],
+            "epoch": round(step["epoch"], 4),
+            **{name: value if math.isfinite(value) else None for name, value in facts.items()},
+            "lr": step["lr"],
+            **self._speed(step["seconds"], step["waited"]),
+            "time": round(time.time(), 3),
+        }
+        self.run.record(line)
+        if step["step"] % self.log_every == 0 or step["step"] == self.last_step:
+            log.info("%s", self._progress(line))
+
+    def _speed(self, seconds: float, waited: float) -> dict[str, Any]:
+        self._recent = [*self._recent[-49:], seconds]
+        flop = (self.flop_per_clip or 0) * self.clips_per_step / self.ranks.world
+        peak = peak_flops(self.device)
+        return {
+            "clips_per_second": round(self.clips_per_step / seconds, 3),
+            "step_seconds": round(seconds, 5),
+            "data_wait_share": round(waited, 4),
+            "memory_bytes": memory_bytes(self.device),
+            "mfu": round(flop / seconds / peak, 4) if peak and flop else None,
+        }
+
+    def _progress(self, line: dict[str, Any]) -> str:
+        middle = sorted(self._recent)[len(self._recent) // 2]
+        left = int((self.last_step - line["step"]) * middle)
+        facts = " ".join(f"{name} {line[name]:.3f}" for name in SHOWN if line.get(name) is not None)
+        mfu = f" mfu {line['mfu']:.0%}" if line["mfu"] else ""
+        return (
+            f"step {line['step']}/{self.last_step} epoch {line['epoch']:.2f} "
+            f"loss {line['loss']:.4f} {facts} | {self.clips_per_step / middle:.1f} clips/s "
+            f"{middle * 1000:.0f} ms/step, waiting {line['data_wait_share']:.0%}, "
+            f"{line['memory_bytes'] / 2**30:.1f} GiB{mfu}, "
+            f"ETA {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d}"
+        )
+
+    def _check(self, step: dict[str, Any], facts: dict[str, float]) -> None:
+        bad = [name for name in ("loss", "grad_norm") if not math.isfinite(facts[name])]
+        if bad:
+            shown = ", ".join(f"{name} {value:.4g}" for name, value in facts.items())
+            keys = ", ".join(step["keys"][:8])
+            raise NotFiniteError(
+                f"{' and '.join(bad)} not finite at step {step['step']} (epoch "
+                f"{step['epoch']:.3f}): {shown}; learning rate {step['lr']:.3g}; clips {keys}, ... "
+                "No checkpoint holds this step. Go on from the last one in another RUN: --init "
+                f"{self.run.folder} with a smaller --lr, --precision fp32 or --model.sim cosine"
+            )
+
+
+def memory_bytes(device: torch.device) -> int:
+    """Peak on the GPU; resident memory of this process elsewhere."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    return int(psutil.Process().memory_info().rss)
+
+
+def peak_flops(device: torch.device) -> float | None:
+    """What the GPU could do; None for one that is not in the table, and for a CPU."""
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((tera * 1e12 for known, tera in PEAK_TFLOPS.items() if known in name), None)

@@ -1,0 +1,67 @@
+"""What is learned: `METHODS`, a plain dict from a method's name to its config, module and presets.
+
+To add a method, write `train/methods/NAME.py` with a frozen config dataclass and an `nn.Module`
+built from it, and add its line to `METHODS`. A private one needs no fork: a package named in
+GLAV_PLUGINS adds its own entry to the dict.
+
+A config has `frames` (the window, in frames of the shards' clock), `crop` (pixels) and
+`input_shapes` (what one clip gives the module). A module is built as ``module(config, gather)`` and
+called as ``module(batch)``, which returns a dict of scalars: `loss` first, then its terms and facts
+to log. ``module.features(batch)`` gives what downstream tasks use.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from train.errors import UsageError
+from train.methods.glcm import PRESETS as GLCM_PRESETS, Glcm, GlcmConfig
+
+
+@dataclass(frozen=True)
+class MethodEntry:
+    """A line of `METHODS`."""
+
+    config: type[Any]
+    """The frozen dataclass."""
+    module: type[nn.Module]
+    """Built as module(config, gather)."""
+    presets: Mapping[str, Any]
+    """Named configs; the first one is the default."""
+
+    @property
+    def default_preset(self) -> str:
+        """The preset of a command that names none."""
+        return next(iter(self.presets))
+
+
+METHODS: dict[str, MethodEntry] = {
+    "glcm": MethodEntry(GlcmConfig, Glcm, GLCM_PRESETS),
+}
+"""Adding a method is one line here."""
+
+
+def method_named(name: str) -> MethodEntry:
+    """The entry of a method.
+
+    Raises:
+        UsageError: there is none of this name; says which there are.
+    """
+    if name not in METHODS:
+        raise UsageError(f"unknown method {name!r}; known: {', '.join(sorted(METHODS))}")
+    return METHODS[name]
+
+
+def preset_named(method: str, preset: str | None = None) -> Any:
+    """A method's config by preset name; its default preset if none is named.
+
+    Raises:
+        UsageError: unknown method or preset; says which there are.
+    """
+    presets = method_named(method).presets
+    name = preset or method_named(method).default_preset
+    if name not in presets:
+        raise UsageError(f"unknown preset {name!r} of {method}; known: {', '.join(presets)}")
+    return presets[name]

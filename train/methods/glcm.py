@@ -1,0 +1,242 @@
+"""GLCM: global-local cross-modal contrast (NeurIPS 2021 paper §3, methods §1).
+
+The way of a clip: slow pictures, fast pictures and mel -> three encoders -> projections. The mean
+of the slow grid over time meets the mean of the audio over time in L_g; their attention map pools
+the fast features to one vector a frame, which meets the audio slices of that frame in L_l.
+
+Projections are linear and the weights of a mean sum to 1, so features are pooled first and
+projected after: the same numbers for fewer operations than the released code spends (methods §1.2).
+"""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from train.losses import Gather, GlobalLoss, LocalLoss, keep_local
+from train.methods.glcm_config import PRESETS, GlcmConfig
+from train.models.attention import (
+    AttentionMap,
+    attention_facts,
+    pool_cells,
+    resize_grid,
+    uniform_attention,
+)
+from train.models.audio import AudioResNet
+from train.models.video import PathName, VideoResNet
+
+__all__ = ["PRESETS", "Glcm", "GlcmConfig"]
+
+
+class Clips(Protocol):
+    """What of a `train.batch.Batch` the method looks at, after augmentation."""
+
+    @property
+    def video(self) -> Tensor:
+        """Float (B, 3, T, H, W), normalised."""
+
+    @property
+    def mel(self) -> Tensor:
+        """Float (B, 80, 3T)."""
+
+
+class PartialClips(Protocol):
+    """Clips of which pictures or sound may be missing: what downstream tasks have."""
+
+    @property
+    def video(self) -> Tensor | None:
+        """Float (B, 3, T, H, W), normalised, of any length T; None where only sound is used."""
+
+    @property
+    def mel(self) -> Tensor | None:
+        """Float (B, 80, 3T); None where only pictures are used."""
+
+
+class Glcm(nn.Module):
+    """Encoders, projections and both objectives.
+
+    Attributes:
+        slow: E_v^g, absent with `encoders="l_only"`.
+        fast: E_v^l.
+        audio: E_a, shared by both objectives.
+        project_vg, project_ag: to D_g, the space of the global objective.
+        project_vl, project_al: to D_l, the space of the local one.
+    """
+
+    def __init__(self, config: GlcmConfig, gather: Gather = keep_local) -> None:
+        """Build the networks.
+
+        Args:
+            config: what to build.
+            gather: differentiable gathering over ranks, see `GlobalLoss`; used if the config says
+                so.
+        """
+        super().__init__()
+        self.config = config
+        self.fast = _encoder("fast", config, config.width // config.beta)
+        both = config.encoders == "both"
+        self.slow = _encoder("slow", config, config.width) if both else None
+        self.audio = AudioResNet(width=config.width, audio_stride=config.audio_stride)
+        grid_channels = (self.slow or self.fast).out_channels
+        self.project_vg = nn.Linear(grid_channels, config.D_g)
+        self.project_ag = nn.Linear(self.audio.out_channels, config.D_g)
+        self.project_vl = nn.Linear(self.fast.out_channels, config.D_l)
+        self.project_al = nn.Linear(self.audio.out_channels, config.D_l)
+        self._build_objectives(config, gather)
+        self._freeze_unused()
+
+    def _build_objectives(self, config: GlcmConfig, gather: Gather) -> None:
+        self.attention = AttentionMap(
+            sim=config.sim,
+            tau=config.temperature,
+            att_tau=config.att_tau,
+            detach=config.detach_att,
+        )
+        self.loss_g = GlobalLoss(
+            directions=config.directions,
+            pos_twice=config.pos_twice,
+            sim=config.sim,
+            tau=config.temperature,
+            gather=gather if config.gather else keep_local,
+        )
+        self.loss_l = LocalLoss(
+            window_M=config.window_M,
+            multi_pair=config.multi_pair,
+            mask_shared=config.mask_shared,
+            pos_twice=config.pos_twice,
+            cross_video=config.cross_video,
+            sim=config.sim,
+            tau=config.temperature,
+        )
+
+    def _freeze_unused(self) -> None:
+        """Freeze what no term of the loss reaches: DDP waits for every gradient it was promised."""
+        config = self.config
+        unused: list[nn.Module | None] = []
+        if config.weight_l == 0:
+            unused += [self.project_vl, self.project_al, self.fast if self.slow else None]
+        elif config.weight_g == 0 and (config.att_pool == "avg" or config.detach_att):
+            unused += [self.project_vg, self.project_ag, self.slow]
+        for module in unused:
+            if module is not None:
+                module.requires_grad_(False)
+
+    @property
+    def feature_channels(self) -> dict[str, int]:
+        """C of each entry of `features` that has channels."""
+        encoders = {"fg": self.slow, "fl": self.fast, "fa": self.audio}
+        return {name: net.out_channels for name, net in encoders.items() if net is not None}
+
+    def forward(self, batch: Clips) -> dict[str, Tensor]:
+        """The loss of a batch.
+
+        Returns:
+            loss: what to minimise; the only entry with a gradient.
+            loss_g, loss_l: its terms (L_l is left out where it has no weight).
+            facts of `train.losses`, `att_entropy` (nats) and `att_entropy_share` (of a uniform
+            map's).
+
+        Raises:
+            ValueError: pictures and mel do not belong together.
+        """
+        self._check(batch.video, batch.mel)
+        fa = self.audio(batch.mel)
+        fg, fl = self._look(batch.video)
+        audio, grid = self.embed_global(fg, fa)
+        att = self.attention(audio, grid)
+        if self.config.weight_g == 0:
+            audio, grid = audio.detach(), grid.detach()
+        loss_g, facts = self.loss_g(audio, grid)
+        terms = {"loss_g": loss_g}
+        if fl is not None:
+            terms["loss_l"], local_facts = self.loss_l(*self.embed_local(fl, fa, att))
+            facts |= local_facts
+        weights = {"loss_g": self.config.weight_g, "loss_l": self.config.weight_l}
+        # A term without weight stays out: 0 x inf would be NaN.
+        used = [weights[name] * value for name, value in terms.items() if weights[name]]
+        loss = torch.stack(used).sum()
+        detached = {name: value.detach() for name, value in terms.items()}
+        return {"loss": loss, **detached, **facts, **attention_facts(att)}
+
+    def embed_global(self, fg: Tensor, fa: Tensor) -> tuple[Tensor, Tensor]:
+        """S-local/T-global embeddings.
+
+        Args:
+            fg: (B, C_g, T', H, W) features of the slow path (of the fast one with `l_only`).
+            fa: (B, C_a, K) features of the audio.
+
+        Returns:
+            z_a (B, D_g) and z_v (B, P, D_g), P = H x W after `grid_out`.
+        """
+        mean = self._resized(fg.mean(dim=2, keepdim=True))
+        cells = mean.flatten(2).transpose(1, 2)
+        return self.project_ag(fa.mean(dim=2)), self.project_vg(cells)
+
+    def embed_local(self, fl: Tensor, fa: Tensor, att: Tensor) -> tuple[Tensor, Tensor]:
+        """S-global/T-local embeddings.
+
+        Args:
+            fl: (B, C_l, T, H, W) features of the fast path.
+            fa: (B, C_a, 3T) features of the audio.
+            att: (B, P) attention map, not looked at with `att_pool="avg"`.
+
+        Returns:
+            z_v (B, T, D_l) and z_a (B, 3T, D_l).
+        """
+        fl = self._resized(fl)
+        weights = att if self.config.att_pool == "attention" else uniform_attention(fl)
+        return self.project_vl(pool_cells(fl, weights)), self.project_al(fa.transpose(1, 2))
+
+    def features(self, batch: PartialClips) -> dict[str, Tensor]:
+        """What downstream tasks use: features before the projections (methods §1.9), unpooled.
+
+        Any clip length is taken; pictures or mel may be None, and what needs them is left out.
+
+        Returns:
+            fg: (B, C_g, ceil(T / slow_step), H, W); absent with `encoders="l_only"`.
+            fl: (B, C_l, T, H, W).
+            fa: (B, C_a, 3T).
+            att: (B, H, W) attention map, on the grid of the losses.
+        """
+        features = {}
+        if batch.video is not None:
+            features["fl"] = self.fast(batch.video)
+            if self.slow is not None:
+                features["fg"] = self.slow(self._slow_frames(batch.video))
+        if batch.mel is not None:
+            features["fa"] = self.audio(batch.mel)
+        if batch.video is not None and batch.mel is not None:
+            grid = features.get("fg", features["fl"])
+            att = self.attention(*self.embed_global(grid, features["fa"]))
+            size = (self.config.grid_out,) * 2 if self.config.grid_out else grid.shape[-2:]
+            features["att"] = att.unflatten(1, size)
+        return features
+
+    def _look(self, video: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Features for the global objective, and for the local one if it has a weight."""
+        if self.slow is None:
+            fl = self.fast(video)
+            return fl, fl if self.config.weight_l else None
+        fl = self.fast(video) if self.config.weight_l else None
+        return self.slow(self._slow_frames(video)), fl
+
+    def _slow_frames(self, video: Tensor) -> Tensor:
+        return video[:, :, :: self.config.slow_step]
+
+    def _resized(self, features: Tensor) -> Tensor:
+        side = self.config.grid_out
+        return features if side is None else resize_grid(features, side)
+
+    def _check(self, video: Tensor, mel: Tensor) -> None:
+        expected = self.config.slices_per_frame * video.shape[2]
+        if video.shape[1] != 3 or mel.shape[-1] != expected:
+            raise ValueError(
+                f"pictures {tuple(video.shape)} and mel {tuple(mel.shape)}; expected (B, 3, T, H, "
+                f"W) and {self.config.slices_per_frame} mel slices a frame, {expected} in all"
+            )
+
+
+def _encoder(path: PathName, config: GlcmConfig, width: int) -> VideoResNet:
+    return VideoResNet(
+        path, depth=config.depth, width=width, block=config.block, strides=config.strides
+    )

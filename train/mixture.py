@@ -1,0 +1,227 @@
+"""SHARDS=path@n=120000,path@w=0.5 -> a Mixture: which clips, how often, under which number.
+
+`@n=120000` takes a subset of so many clips, drawn once by `--subset-seed` (a smaller n gives a
+part of what a larger n gives); `@w=0.5` brings every clip every second epoch on average, drawn
+anew each epoch, `@w=2` twice an epoch; nothing brings each clip once an epoch. Clips shorter than
+the window are left out and counted.
+"""
+
+import hashlib
+import logging
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from train.errors import UsageError
+from train.index import (
+    Ints,
+    ShardSet,
+    open_shards,
+    require_pictures_and_mel,
+    require_same_content,
+)
+
+log = logging.getLogger(__name__)
+
+DEFAULT_SETS = ("kinetics400-glcm", "avspeech-glcm")
+DEFAULT_CLIPS = 120_000
+"""Of each default set, where both are there: the paper's K-AV-240K."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One entry of SHARDS."""
+
+    path: Path
+    clips: int | None = None
+    """@n: size of the subset."""
+    weight: float = 1.0
+    """@w: times an epoch."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """The chosen clips of one set."""
+
+    shard_set: ShardSet
+    rows: Ints
+    """Rows of the set that are used, ascending."""
+    clips_per_epoch: int
+    first_instance: int
+    """Added to the set's instance ids."""
+    too_short: int
+    """Clips of the split with fewer frames than the window."""
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """What one epoch is drawn from."""
+
+    parts: tuple[Part, ...]
+    frames: int
+    """Window, frames."""
+    split: str
+
+    @property
+    def clips_per_epoch(self) -> int:
+        """Draws an epoch, over all sets."""
+        return sum(part.clips_per_epoch for part in self.parts)
+
+    @property
+    def clips(self) -> int:
+        """Different clips."""
+        return sum(len(part.rows) for part in self.parts)
+
+    @property
+    def instances(self) -> int:
+        """One more than the largest instance id; what a memory bank must hold."""
+        last = self.parts[-1]
+        return last.first_instance + last.shard_set.instances
+
+    @property
+    def fps(self) -> float:
+        """Frames a second, the same in all sets."""
+        return float(self.parts[0].shard_set.fps)
+
+    @property
+    def short_side(self) -> int:
+        """Pixels, the same in all sets."""
+        return int(self.parts[0].shard_set.config["short_side"])
+
+    def fingerprint(self) -> str:
+        """Changes when any clip, its place or its number does; stored in checkpoints."""
+        digest = hashlib.sha256(f"{self.frames}".encode())
+        for part in self.parts:
+            chosen = part.shard_set
+            digest.update(f"{chosen.name} {chosen.config_hash} {part.clips_per_epoch}".encode())
+            ids = part.first_instance + chosen.instance[part.rows]
+            for array in (ids, chosen.offset[part.rows], chosen.shard[part.rows]):
+                digest.update(array.tobytes())
+        return digest.hexdigest()
+
+    def first_instances(self) -> dict[str, int]:
+        """Where each set's instance ids begin; stored in checkpoints."""
+        return {part.shard_set.name: part.first_instance for part in self.parts}
+
+    def table(self) -> pa.Table:
+        """The chosen clips by set, key and instance id: the frozen list of the run."""
+        columns: dict[str, list[pa.Array]] = {"set": [], "key": [], "instance": []}
+        for part in self.parts:
+            keys = part.shard_set.keys.take(pa.array(part.rows)).combine_chunks()
+            columns["set"].append(pa.array([part.shard_set.name] * len(part.rows)))
+            columns["key"].append(keys)
+            ids = part.first_instance + part.shard_set.instance[part.rows]
+            columns["instance"].append(pa.array(ids))
+        return pa.table({name: pa.chunked_array(arrays) for name, arrays in columns.items()})
+
+    def lines(self) -> list[str]:
+        """What is read, for the log."""
+        return [
+            f"{part.shard_set.name}: {len(part.rows):,} clips of split {self.split} "
+            f"at {self.fps:g} fps, {part.clips_per_epoch:,} an epoch"
+            + (f"; {part.too_short:,} shorter than {self.frames} frames left out"
+               if part.too_short else "")
+            + ("" if part.shard_set.complete else "; the index is partial, more may follow")
+            for part in self.parts
+        ]  # fmt: skip
+
+
+def parse_shards(text: str, data: Path) -> list[Source]:
+    """The sets named by SHARDS; without a name the defaults of architecture §2.
+
+    Args:
+        text: comma-separated paths, each with an optional @n= or @w=.
+        data: where default sets are looked for, below `shards`.
+
+    Raises:
+        UsageError: an entry that cannot be read, or no default set is there.
+    """
+    if not text:
+        return _default_sources(data)
+    return [_parse_source(entry.strip()) for entry in text.split(",") if entry.strip()]
+
+
+def open_mixture(
+    sources: list[Source], *, frames: int, split: str = "train", subset_seed: int = 0
+) -> Mixture:
+    """Open the sets, choose their clips.
+
+    Args:
+        sources: from `parse_shards`.
+        frames: length of the window a model sees.
+        split: `train`, or with the data set's name `kinetics400:train`.
+        subset_seed: draws the clips of `@n=`.
+
+    Raises:
+        TrainError: a set is missing, incomplete, damaged, or does not fit.
+    """
+    sets = [open_shards(source.path) for source in sources]
+    for shard_set in sets:
+        require_pictures_and_mel(shard_set)
+    require_same_content(sets)
+    parts: list[Part] = []
+    first_instance = 0
+    for source, shard_set in zip(sources, sets, strict=True):
+        parts.append(_part(source, shard_set, first_instance, frames, split, subset_seed))
+        first_instance += shard_set.instances
+    return Mixture(tuple(parts), frames, split)
+
+
+# --- pieces -----------------------------------------------------------------------------------
+
+
+def _default_sources(data: Path) -> list[Source]:
+    folders = [data / "shards" / name for name in DEFAULT_SETS]
+    found = [folder for folder in folders if (folder / "plan.json").exists()]
+    if not found:
+        raise UsageError(
+            f"neither {folders[0]} nor {folders[1]} is there; make one with `make shards "
+            "DATASET=kinetics ROOT=...` or `make shards DATASET=avspeech ROOT=...`, or name "
+            "another set with SHARDS="
+        )
+    return [Source(path, DEFAULT_CLIPS if len(found) > 1 else None) for path in found]
+
+
+def _parse_source(entry: str) -> Source:
+    match = re.fullmatch(r"([^@]+?)/?(?:@n=([1-9]\d*)|@w=(\d+(?:\.\d+)?|\.\d+))?", entry)
+    if not match or (match[3] and not float(match[3])):
+        raise UsageError(
+            f"cannot read {entry!r} in SHARDS; write path, path@n=120000 (clips an epoch) or "
+            "path@w=0.5 (times an epoch)"
+        )
+    if "://" in match[1] or match[1].startswith("pipe:"):
+        raise UsageError(f"{match[1]!r} is no local path; copy the shard set to a local disk")
+    clips = int(match[2]) if match[2] else None
+    return Source(Path(match[1]), clips, float(match[3] or 1))
+
+
+def _part(
+    source: Source, shard_set: ShardSet, first_instance: int, frames: int, split: str, seed: int
+) -> Part:
+    in_split = shard_set.in_split(split)
+    rows = in_split[shard_set.frames[in_split] >= frames]
+    if not len(rows):
+        longest = int(shard_set.frames[in_split].max())
+        raise UsageError(
+            f"every clip of {shard_set.name} is shorter than the window of {frames} frames (the "
+            f"longest has {longest}); choose a preset with fewer frames"
+        )
+    too_short = len(in_split) - len(rows)
+    if source.clips is not None:
+        rows = _subset(shard_set, rows, source.clips, seed)
+    clips_per_epoch = round(len(rows) * source.weight)
+    return Part(shard_set, rows, clips_per_epoch, first_instance, too_short)
+
+
+def _subset(shard_set: ShardSet, rows: Ints, clips: int, seed: int) -> Ints:
+    """The `clips` rows whose hash of (seed, key) is smallest: stable when others are added."""
+    if clips > len(rows):
+        log.warning("%s has %d clips, %d were asked for", shard_set.name, len(rows), clips)
+        return rows
+    keys = shard_set.keys.take(pa.array(rows)).to_pylist()
+    ranks = [hashlib.sha256(f"{seed}/{key}".encode()).digest() for key in keys]
+    chosen = sorted(range(len(rows)), key=ranks.__getitem__)[:clips]
+    return np.sort(rows[chosen])

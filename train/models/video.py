@@ -1,0 +1,168 @@
+"""The visual encoders: 3D ResNets for the slow and the fast path (methods §1.2).
+
+`E_v^g` (slow) sees few frames and keeps full width; `E_v^l` (fast) sees every frame with `1/beta`
+of the channels. They are SlowFast's two paths without lateral connections (paper §4). Time is
+never strided, so each input frame has its own output; `strides` act on the picture only.
+
+Three kinds of residual block are built, all with the same widths:
+    hara   3x3x3, 3x3x3: the 3D-ResNet the paper names (default)
+    sf     kt x3x3, 1x3x3: SlowFast's, with kt = 1,1,3,3 (slow) or 3,3,3,3 (fast) by stage
+    code   3x3x3, 1x1x1 (kt 3) or 1x1x1, 3x3x3 (kt 1): the released code's, for parity
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+Block = Literal["hara", "sf", "code"]
+PathName = Literal["slow", "fast"]
+Kernel = tuple[int, int, int]
+
+STEM_KERNEL_FRAMES: dict[PathName, int] = {"slow": 1, "fast": 5}
+STAGE_KERNEL_FRAMES: dict[PathName, tuple[int, int, int, int]] = {
+    "slow": (1, 1, 3, 3),
+    "fast": (3, 3, 3, 3),
+}
+STAGE_BLOCKS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3)}
+BOTTLENECK_EXPANSION = 4
+
+
+def block_kernels(block: Block, depth: int, kernel_frames: int) -> list[Kernel]:
+    """The kernels of one residual block, in order.
+
+    Args:
+        block: which kind of block.
+        depth: 18 (two convolutions) or 50 (bottleneck of three).
+        kernel_frames: kt of the stage, 1 or 3; `hara` does not look at it.
+
+    Raises:
+        ValueError: the released code has no bottleneck to be equal to.
+    """
+    if depth == 50:
+        if block == "code":
+            raise ValueError("block 'code' is defined for depth 18; use 'hara' or 'sf' at depth 50")
+        middle: Kernel = (3, 3, 3) if block == "hara" else (1, 3, 3)
+        first: Kernel = (1, 1, 1) if block == "hara" else (kernel_frames, 1, 1)
+        return [first, middle, (1, 1, 1)]
+    if block == "hara":
+        return [(3, 3, 3), (3, 3, 3)]
+    if block == "sf":
+        return [(kernel_frames, 3, 3), (1, 3, 3)]
+    full: list[Kernel] = [(3, 3, 3), (1, 1, 1)]
+    return full if kernel_frames == 3 else full[::-1]
+
+
+class ResidualBlock(nn.Module):
+    """Convolutions with BatchNorm and ReLU between them, plus the shortcut, then ReLU."""
+
+    def __init__(
+        self, channels: Sequence[int], kernels: Sequence[Kernel], stride: int, strided: int
+    ) -> None:
+        """Build one block.
+
+        Args:
+            channels: width before the first convolution and after each.
+            kernels: one kernel a convolution.
+            stride: spatial stride of the block.
+            strided: which convolution carries it.
+        """
+        super().__init__()
+        layers: list[nn.Module] = []
+        for index, ((c_in, c_out), kernel) in enumerate(
+            zip(pairwise(channels), kernels, strict=True)
+        ):
+            layers += [nn.ReLU(inplace=True)] if index else []
+            layers += conv_bn(c_in, c_out, kernel, stride if index == strided else 1)
+        self.residual = nn.Sequential(*layers)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or channels[0] != channels[-1]:
+            self.shortcut = nn.Sequential(*conv_bn(channels[0], channels[-1], (1, 1, 1), stride))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C_in, T, H, W) -> (B, C_out, T, H/stride, W/stride)."""
+        return torch.relu(self.residual(x) + self.shortcut(x))
+
+
+def conv_bn(c_in: int, c_out: int, kernel: Kernel, stride: int) -> list[nn.Module]:
+    """A "same" convolution strided in space only, without bias, and its BatchNorm."""
+    conv = nn.Conv3d(
+        c_in,
+        c_out,
+        kernel,
+        stride=(1, stride, stride),
+        padding=(kernel[0] // 2, kernel[1] // 2, kernel[2] // 2),
+        bias=False,
+    )
+    return [conv, nn.BatchNorm3d(c_out)]
+
+
+class VideoResNet(nn.Module):
+    """One path of the pair: stem, max-pool, four stages; no pooling at the end.
+
+    Attributes:
+        out_channels: C of the output: 8 x width at depth 18, 32 x width at depth 50.
+    """
+
+    def __init__(
+        self,
+        path: PathName,
+        *,
+        depth: int = 18,
+        width: int = 64,
+        block: Block = "hara",
+        strides: Sequence[int] = (1, 2, 1, 1),
+    ) -> None:
+        """Build the network and initialise it (Kaiming normal, fan out).
+
+        Args:
+            path: `slow` or `fast`; decides the temporal kernels.
+            depth: 18 or 50.
+            width: channels of the stem and of res2's inner convolutions.
+            block: which kind of residual block.
+            strides: spatial strides of res2 to res5; stem and max-pool add 2 x 2.
+        """
+        super().__init__()
+        frames = STEM_KERNEL_FRAMES[path]
+        self.stem = nn.Sequential(*conv_bn(3, width, (frames, 7, 7), 2), nn.ReLU(inplace=True))
+        self.pool = nn.MaxPool3d((1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1))
+        c_in = width
+        stages = []
+        for index, (count, stride) in enumerate(zip(STAGE_BLOCKS[depth], strides, strict=True)):
+            kernels = block_kernels(block, depth, STAGE_KERNEL_FRAMES[path][index])
+            inner = width << index
+            stages.append(_stage(c_in, inner, kernels, count, stride))
+            c_in = inner * (BOTTLENECK_EXPANSION if depth == 50 else 1)
+        self.res2, self.res3, self.res4, self.res5 = stages
+        self.out_channels = c_in
+        self.apply(_initialise)
+
+    def forward(self, video: Tensor) -> Tensor:
+        """(B, 3, T, H, W) -> (B, out_channels, T, H/s, W/s), s = 4 x the product of strides."""
+        x = self.pool(self.stem(video))
+        features: Tensor = self.res5(self.res4(self.res3(self.res2(x))))
+        return features
+
+
+def _stage(
+    c_in: int, inner: int, kernels: Sequence[Kernel], count: int, stride: int
+) -> nn.Sequential:
+    """`count` blocks; the first one changes width and size."""
+    bottleneck = len(kernels) == 3
+    # The stride sits on the first convolution of a basic block and on the middle one of a
+    # bottleneck, where it discards no pixel unseen.
+    strided = 1 if bottleneck else 0
+    widths = [inner, inner, inner * BOTTLENECK_EXPANSION] if bottleneck else [inner, inner]
+    blocks = []
+    for index in range(count):
+        first = index == 0
+        channels = [c_in if first else widths[-1], *widths]
+        blocks.append(ResidualBlock(channels, kernels, stride if first else 1, strided))
+    return nn.Sequential(*blocks)
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv3d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -1,0 +1,246 @@
+"""`python -m train pretrain`: the loop. Shards in, checkpoints and metrics out.
+
+    python -m train pretrain --shards data/shards/demo-glcm --preset tiny --max-steps 100
+    torchrun --standalone --nproc_per_node 8 -m train pretrain --run-dir first
+
+The same command goes on where the run stands: after Ctrl-C, a crash or preemption.
+"""
+
+import logging
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from train import session
+from train.augment import Augment
+from train.batch import Batch
+from train.config import PretrainConfig
+from train.dist import Ranks, gather_with_grad, joined
+from train.errors import TrainError, UsageError
+from train.heldout import HeldOut
+from train.loader import ClipLoader, default_workers, on_device
+from train.meter import Meter
+from train.methods import method_named
+from train.mixture import open_mixture, parse_shards
+from train.plan import Plan, seed_of
+from train.restart import resume, save
+from train.schedule import learning_rates
+from train.session import Progress, Run, Stop
+
+log = logging.getLogger(__name__)
+
+COMPLETE, PREEMPTED = 0, 85
+
+
+def pretrain(config: PretrainConfig[Any]) -> int:
+    """Train, or go on training.
+
+    Returns:
+        0 when the schedule or --max-steps is reached, 85 when told to stop and saved.
+
+    Raises:
+        TrainError: with a sentence.
+    """
+    with (
+        session.stop_on_signals() as stop,
+        joined(config.device) as ranks,
+        session.opened(config.folder, ranks.is_first) as run,
+    ):
+        if run.finished:
+            log.info("%s", finished_line(config, run.finished))
+            return COMPLETE
+        return train(config, ranks, run, stop)
+
+
+def train(config: PretrainConfig[Any], ranks: Ranks, run: Run, stop: Stop) -> int:
+    """The loop, read from top to bottom."""
+    # --- data
+    sources = parse_shards(config.shards, config.data)
+    mixture = open_mixture(
+        sources, frames=config.model.frames, split=config.split, subset_seed=config.subset_seed
+    )
+    plan = Plan(mixture, config.seed, config.clips_per_batch, ranks.world, ranks.rank)
+    workers = default_workers(ranks.local_world) if config.workers is None else config.workers
+    loader = ClipLoader(plan, workers, pin_memory=ranks.device.type == "cuda")
+    augment = Augment(config.augment, config.model.crop, config.seed, ranks.world, ranks.rank)
+    held_out = HeldOut.of(config, sources, ranks, workers)
+
+    # --- model
+    model = build_model(config, ranks.device)
+    trainable = [weight for weight in model.parameters() if weight.requires_grad]
+    optimizer = torch.optim.Adam(
+        trainable, config.lr, config.betas, weight_decay=config.weight_decay
+    )
+    progress = resume(config, run, plan, model, optimizer, ranks)
+    parallel = parallel_model(model, config, ranks)
+
+    # --- schedule
+    batches_left = config.epochs * len(loader) - progress.batches
+    steps = config.schedule_steps or progress.step + max(batches_left // config.accumulation, 0)
+    rates = learning_rates(steps, config.lr, config.warmup_steps)
+    last_step = min(steps, config.max_steps or steps)
+    clips_per_step = plan.batch_size * ranks.world * config.accumulation
+    meter = Meter(run, ranks.device, clips_per_step, last_step, config.log_every,
+                  flop_per_clip(config, ranks.device), ranks)  # fmt: skip
+    announce(config, plan, workers, steps, last_step, progress, ranks)
+    run.begin(config.as_dict(), progress.step)
+    if ranks.is_first:
+        session.write_table(run.folder / "clips.parquet", mixture.table())
+
+    # --- steps
+    batches = on_device(loader.batches(plan.position(progress.batches)), ranks.device)
+    while progress.step < last_step:
+        for group in optimizer.param_groups:
+            group["lr"] = float(rates[progress.step])
+        for micro in range(config.accumulation):
+            batch = augment(meter.next_of(batches), progress.batches)
+            is_last = micro == config.accumulation - 1
+            facts = forward_backward(parallel, batch, config, ranks.device, is_last)
+            progress.batches += 1
+        norm = nn.utils.clip_grad_norm_(trainable, config.clip_norm or float("inf"))
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        progress.step += 1
+        epoch = progress.batches / len(loader)
+        meter.record(progress.step, epoch, facts, float(rates[progress.step - 1]), norm, batch)
+
+        told_to_stop = ranks.any(stop.wanted)  # the same answer on all ranks, at the same step
+        measuring = held_out.due(progress.step, last_step)
+        saving = progress.step % config.checkpoint_every == 0 or progress.step == last_step
+        if measuring or saving or told_to_stop:
+            meter.flush()  # first, so that nothing is saved that the guard would refuse
+            is_best = measuring and held_out.improves(model, progress, run)
+            if saving or told_to_stop or is_best:
+                save(config, run, plan, model, optimizer, ranks, progress, is_best)
+            meter.watch.lap()  # steps are timed without this
+        if told_to_stop and progress.step < last_step:
+            log.info("%s: saved at step %d; the same command goes on", stop.name, progress.step)
+            run.end(session.PREEMPTED, {"step": progress.step, "signal": stop.name})
+            return PREEMPTED
+
+    # --- end
+    if progress.step >= steps:
+        facts_of_end = {"step": progress.step, "epochs": progress.batches / len(loader)}
+        run.end(session.FINISHED, facts_of_end)
+        log.info("%s", finished_line(config, facts_of_end))
+    else:
+        log.info("stopped at --max-steps %d of %d; the same command with a larger one goes on",
+                 last_step, steps)  # fmt: skip
+    return COMPLETE
+
+
+# --- the pieces, in the order of use ------------------------------------------------------------
+
+
+def build_model(config: PretrainConfig[Any], device: torch.device) -> nn.Module:
+    """The method's module with weights of this seed, the same on every rank.
+
+    Raises:
+        UsageError: --sync-bn without a GPU.
+    """
+    if config.sync_bn and device.type != "cuda":
+        raise UsageError("--sync-bn needs GPUs; leave it out on a CPU")
+    torch.manual_seed(seed_of(config.seed, "weights") >> 1)
+    torch.set_float32_matmul_precision("high")
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    model: nn.Module = method_named(config.method).module(config.model, gather_with_grad)
+    if config.sync_bn:
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+    for module in model.modules():
+        if isinstance(module, nn.Conv3d):
+            module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    return model.to(device).train()
+
+
+def parallel_model(model: nn.Module, config: PretrainConfig[Any], ranks: Ranks) -> nn.Module:
+    """Compiled if wished for, and averaging gradients over ranks where there are several."""
+    wrapped: Any = torch.compile(model) if config.compile else model
+    if ranks.world > 1:
+        # Buffers stay each rank's own: banks are large, and batch statistics are not used here.
+        wrapped = DistributedDataParallel(wrapped, broadcast_buffers=False)
+    return wrapped  # type: ignore[no-any-return]
+
+
+def forward_backward(
+    model: nn.Module, batch: Batch, config: PretrainConfig[Any], device: torch.device, sync: bool
+) -> dict[str, Tensor]:
+    """One batch: its losses and facts; gradients are added up, and sent at the last batch.
+
+    Raises:
+        TrainError: the GPU's memory is too small; the message proposes a batch that may fit.
+    """
+    half = config.precision == "bf16" or (config.precision == "auto" and device.type == "cuda")
+    waiting = isinstance(model, DistributedDataParallel) and not sync
+    try:
+        with model.no_sync() if waiting else nullcontext():  # type: ignore[operator]
+            with torch.autocast(device.type, torch.bfloat16, enabled=half):
+                facts: dict[str, Tensor] = model(batch)
+            (facts["loss"] / config.accumulation).backward()  # type: ignore[no-untyped-call]
+    except torch.cuda.OutOfMemoryError as error:
+        raise TrainError(out_of_memory_line(config, device)) from error
+    return facts
+
+
+# --- what is said -------------------------------------------------------------------------------
+
+
+def announce(
+    config: PretrainConfig[Any],
+    plan: Plan,
+    workers: int,
+    steps: int,
+    last_step: int,
+    progress: Progress,
+    ranks: Ranks,
+) -> None:
+    """What will be done, in numbers."""
+    for line in plan.mixture.lines():
+        log.info("%s", line)
+    total = plan.batch_size * ranks.world
+    log.info(
+        "batch: %d clips a device x %d ranks x %d accumulated = %d a step; %d other clips are "
+        "negatives of each clip",
+        plan.batch_size, ranks.world, config.accumulation, total * config.accumulation,
+        (total if getattr(config.model, "gather", True) else plan.batch_size) - 1,
+    )  # fmt: skip
+    left_out = plan.clips_per_epoch - plan.batches_per_epoch * total
+    log.info(
+        "epoch: %d batches, %d clips left over each time; schedule: %d steps, from %d to %d now; "
+        "%s, %d reading processes",
+        plan.batches_per_epoch, left_out, steps, progress.step, last_step, ranks.device, workers,
+    )  # fmt: skip
+
+
+def finished_line(config: PretrainConfig[Any], facts: dict[str, Any]) -> str:
+    """A finished run, and the ways on."""
+    return (
+        f"{config.folder} is finished (step {facts['step']}, {facts['epochs']:.1f} epochs); to "
+        f"train further, name another RUN and --init {config.folder}"
+    )
+
+
+def out_of_memory_line(config: PretrainConfig[Any], device: torch.device) -> str:
+    """What to try instead of this batch size."""
+    size = config.clips_per_batch
+    total = torch.cuda.get_device_properties(device).total_memory / 2**30
+    smaller = replace(config, batch_size=max(size // 2, 1), accumulation=2 * config.accumulation)
+    return (
+        f"{size} clips do not fit into the {total:.0f} GiB of {device}; try --batch-size "
+        f"{smaller.batch_size} --accumulation {smaller.accumulation} (fewer negatives a clip), or "
+        "--precision bf16"
+    )
+
+
+def flop_per_clip(config: PretrainConfig[Any], device: torch.device) -> float | None:
+    """Forward and backward of one clip; counted only where it is compared with a GPU's peak."""
+    if device.type != "cuda":
+        return None
+    from train.describe import describe_config
+
+    counted = describe_config(config.method, config.model)["gflop_per_clip"]
+    return float(counted["forward_backward"]) * 1e9

@@ -1,0 +1,215 @@
+"""One clip's window from its tar: the JPEGs of the window, and the mel cut at the same time.
+
+Samples are read where samples.parquet says they are, so any order costs the same; the members are
+parsed by webdataset, with its dangerous parts off. Whatever does not fit the index is refused.
+"""
+
+import io
+import os
+import tarfile
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import simplejpeg
+import webdataset
+from webdataset.tariterators import tar_file_iterator
+
+from pipeline.format import (
+    MEL_SLICES_PER_FRAME,
+    N_MELS,
+    FormatError,
+    decode_meta,
+    decode_npy,
+)
+from train.errors import ShardError
+from train.index import ShardSet
+
+webdataset.utils.enforce_security = True  # also where webdataset was imported before us
+
+DAMAGE = (ValueError, KeyError, TypeError, OSError, tarfile.TarError)
+"""What reading and decoding a damaged sample may raise; FormatError is a ValueError."""
+MAX_OPEN_FILES = 64
+READ_AHEAD_BYTES = 1 << 20
+MAX_ASPECT = 64
+FRAMES, MEL = "frames.mjpeg", "mel.npy"
+Bytes3 = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Window:
+    """A part of a clip."""
+
+    start: int
+    """First frame."""
+    frames: int
+    shift: float
+    """0 .. 1: where along the long side the square is cut out; 0.5 is the centre."""
+
+
+@dataclass(frozen=True)
+class StoredClip:
+    """The members of one sample, not decoded yet."""
+
+    meta: dict[str, Any]
+    """The JSON member."""
+    members: dict[str, bytes]
+    """By extension."""
+
+    def pictures(self, window: Window, side: int, out: Bytes3) -> None:
+        """Decode the window's frames, cut to squares, into `out` (T, side, side, 3)."""
+        sizes = self.meta["jpeg_sizes"]["frames"]
+        blob = memoryview(self.members[FRAMES])
+        if len(sizes) != self.meta["frames"] or sum(sizes) != len(blob):
+            raise FormatError(
+                f"{len(sizes)} JPEGs of {sum(sizes)} bytes are announced, {FRAMES} has {len(blob)}"
+                f" bytes for {self.meta['frames']} frames"
+            )
+        position = sum(sizes[: window.start])
+        scratch = np.empty(0, np.uint8)  # one for all frames: a seventh faster than one each
+        for index, size in enumerate(sizes[window.start : window.start + window.frames]):
+            jpeg = bytes(blob[position : position + size])
+            height, width = _checked_size(jpeg, side)
+            if scratch.size < 3 * height * width:
+                scratch = np.empty(3 * height * width, np.uint8)
+            picture = simplejpeg.decode_jpeg(jpeg, colorspace="RGB", buffer=scratch)
+            out[index] = _square(picture, side, window.shift)
+            position += size
+
+    def mel(self, window: Window) -> npt.NDArray[np.float16]:
+        """(80, 3 T) of the window."""
+        mel = decode_npy(self.members[MEL])
+        expected = (N_MELS, MEL_SLICES_PER_FRAME * self.meta["frames"])
+        if mel.shape != expected or mel.dtype != np.float16:
+            raise FormatError(f"mel is {mel.dtype} {mel.shape}, expected float16 {expected}")
+        first = MEL_SLICES_PER_FRAME * window.start
+        part = mel[:, first : first + MEL_SLICES_PER_FRAME * window.frames]
+        if not np.isfinite(part).all():
+            raise FormatError("mel is not finite")
+        return part
+
+
+def _checked_size(jpeg: bytes, side: int) -> tuple[int, int]:
+    """Height and width from the header, before memory is taken."""
+    height, width, _, _ = simplejpeg.decode_jpeg_header(jpeg)
+    if min(height, width) != side or max(height, width) > MAX_ASPECT * side:
+        raise FormatError(f"a frame is {width}x{height}; its short side should be {side}")
+    return height, width
+
+
+def _square(picture: Bytes3, side: int, shift: float) -> Bytes3:
+    height, width, _ = picture.shape
+    top, left = int(shift * (height - side + 1)), int(shift * (width - side + 1))
+    return picture[min(top, height - side) :, min(left, width - side) :][:side, :side]
+
+
+class ShardReader:
+    """Reads samples of one set in any order; keeps some tars open. One per worker process."""
+
+    def __init__(self, shard_set: ShardSet) -> None:
+        """Nothing is opened yet."""
+        self._set = shard_set
+        self._open: OrderedDict[int, int] = OrderedDict()
+
+    def read(self, row: int, wanted: tuple[str, ...] = ("json", FRAMES, MEL)) -> StoredClip:
+        """The wanted members of a clip.
+
+        Raises:
+            ShardError: the tar is not what the index says; the message names tar and clip.
+        """
+        try:
+            members = self._members(row, set(wanted))
+            meta = decode_meta(members)
+            self._check_meta(row, meta)
+        except DAMAGE as error:
+            raise self.refusal(row, error) from error
+        return StoredClip(meta, members)
+
+    def refusal(self, row: int, error: Exception) -> ShardError:
+        """What to tell a person about a clip that cannot be read."""
+        url = self._set.root / self._set.shards[int(self._set.shard[row])]
+        said = " ".join(str(error).split())[:300] or type(error).__name__
+        return ShardError(
+            f"{url}, clip {self._set.keys[row].as_py()!r}: {said}. Check the set with `python -m "
+            f"pipeline verify {self._set.root} --deep`; remove the sidecars (.json) of the shards "
+            "it names and run `make shards` again"
+        )
+
+    def _members(self, row: int, wanted: set[str]) -> dict[str, bytes]:
+        """Stops reading once it has everything: crops and landmarks lie behind."""
+        base = self._set.bases[row].as_py()
+        known = set(self._set.members) or wanted
+        found: dict[str, bytes] = {}
+        for name, data in self._files(row, wanted):
+            stem, _, extension = name.partition(".")
+            if stem != base or (extension not in known and self._set.members):
+                raise FormatError(f"member {name[:100]!r} is not part of the sample {base!r}")
+            if extension in found:
+                raise FormatError(f"member {name[:100]!r} is there twice")
+            if extension in wanted:
+                found[extension] = data
+            if found.keys() == wanted:
+                return found
+        missing = ", ".join(sorted(wanted - found.keys()))
+        raise FormatError(f"the sample {base!r} has no {missing} where the index says it is")
+
+    def _files(self, row: int, wanted: set[str]) -> Iterator[tuple[str, bytes]]:
+        stream = io.BufferedReader(self._slice(row), READ_AHEAD_BYTES)
+        if stream.peek(262)[257:262] != b"ustar":  # what tarfile would take for a compressed tar
+            raise FormatError("there is no tar header where the index says the sample begins")
+        for file in tar_file_iterator(stream):
+            yield file["fname"], file["data"]
+
+    def _slice(self, row: int) -> "FileSlice":
+        shard = int(self._set.shard[row])
+        offset, size = int(self._set.offset[row]), int(self._set.size[row])
+        return FileSlice(self._descriptor(shard), offset, size)
+
+    def _descriptor(self, shard: int) -> int:
+        if shard in self._open:
+            self._open.move_to_end(shard)
+            return self._open[shard]
+        if len(self._open) >= MAX_OPEN_FILES:
+            os.close(self._open.popitem(last=False)[1])
+        descriptor = os.open(self._set.root / self._set.shards[shard], os.O_RDONLY)
+        self._open[shard] = descriptor
+        expected, found = int(self._set.shard_bytes[shard]), os.fstat(descriptor).st_size
+        if found != expected:
+            raise FormatError(f"the tar has {found} bytes, the index says {expected}")
+        return descriptor
+
+    def _check_meta(self, row: int, meta: dict[str, Any]) -> None:
+        """The sample must be the one the index means."""
+        listed = {"key": self._set.keys[row].as_py(), "frames": int(self._set.frames[row])}
+        for name, value in listed.items():
+            if meta.get(name) != value:
+                raise FormatError(f"its JSON has {name} {meta.get(name)!r}, the index {value!r}")
+
+    def close(self) -> None:
+        """Close all tars."""
+        while self._open:
+            os.close(self._open.popitem()[1])
+
+
+class FileSlice(io.RawIOBase):
+    """Bytes `offset` .. `offset + size` of an open file, as a file."""
+
+    def __init__(self, descriptor: int, offset: int, size: int) -> None:
+        """The descriptor stays the caller's."""
+        self._descriptor = descriptor
+        self._position = offset
+        self._end = offset + size
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """As io.RawIOBase."""
+        room = memoryview(buffer)[: max(self._end - self._position, 0)]
+        count = os.preadv(self._descriptor, [room], self._position) if len(room) else 0
+        self._position += count
+        return count

@@ -1,0 +1,124 @@
+"""From a run to its checkpoint and back: what has to be the same, and what may differ.
+
+A run goes on at the very next clip, also on another number of ranks or with another batch size,
+because its position is counted in clips of the epoch's one global order.
+"""
+
+import logging
+import os
+from typing import Any
+
+import torch
+from torch import nn
+
+from train import checkpoint
+from train.config import PretrainConfig, differences
+from train.dist import Ranks
+from train.errors import UsageError
+from train.plan import Plan, seed_of
+from train.session import Progress, Run
+
+log = logging.getLogger(__name__)
+
+
+def resume(
+    config: PretrainConfig[Any],
+    run: Run,
+    plan: Plan,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    ranks: Ranks,
+) -> Progress:
+    """Load the newest checkpoint of the run, or begin.
+
+    Raises:
+        UsageError: the run was made with another configuration or other clips.
+    """
+    saved = checkpoint.newest(run.checkpoints)
+    if saved is None:
+        if config.init is not None:
+            start_from(config, model)
+        torch.manual_seed(seed_of(config.seed, "rank", ranks.rank) >> 1)
+        return Progress()
+    changed = differences(saved["config"], config)
+    if changed:
+        raise UsageError(
+            f"{run.folder} is a run with other settings: {'; '.join(changed)}. Repeat them "
+            f"(--config {run.folder}/config.json), or start another RUN with --init {run.folder}"
+        )
+    model.load_state_dict(saved["model"])
+    optimizer.load_state_dict(saved["optimizer"])
+    if len(saved["random"]) == ranks.world:
+        checkpoint.restore_random_state(saved["random"][ranks.rank], ranks.device)
+    progress = Progress(saved["step"], batches_used(saved, plan), saved["best"])
+    log.info("going on at step %d of %s", progress.step, run.folder)
+    return progress
+
+
+def batches_used(saved: dict[str, Any], plan: Plan) -> int:
+    """Where the loader goes on: the same clip, also with other ranks or another batch size.
+
+    Raises:
+        UsageError: instance ids mean other clips now.
+    """
+    if saved["first_instances"] != plan.mixture.first_instances():
+        raise UsageError(
+            f"the sets of this run were {saved['first_instances']} (name: first instance id), now "
+            f"they are {plan.mixture.first_instances()}; start another RUN with --init"
+        )
+    epoch, clips = int(saved["position"]["epoch"]), int(saved["position"]["clips"])
+    if saved["fingerprint"] != plan.mixture.fingerprint() and clips:
+        log.warning("the clips have changed since; going on with the next epoch")
+        return (epoch + 1) * plan.batches_per_epoch
+    batch = -(-clips // (plan.batch_size * plan.world))  # upwards: nothing is seen twice
+    return epoch * plan.batches_per_epoch + min(batch, plan.batches_per_epoch)
+
+
+def start_from(config: PretrainConfig[Any], model: nn.Module) -> None:
+    """`--init`: weights by name and shape; what does not match is listed."""
+    assert config.init is not None
+    saved = checkpoint.load(config.init)
+    unmatched = checkpoint.copy_weights(model, saved["model"])
+    log.info("weights from %s, step %d, fresh optimiser", config.init, saved["step"])
+    for line in unmatched:
+        log.warning("--init: %s", line)
+
+
+def save(
+    config: PretrainConfig[Any],
+    run: Run,
+    plan: Plan,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    ranks: Ranks,
+    progress: Progress,
+    is_best: bool,
+) -> None:
+    """A checkpoint by the first rank; all wait for it."""
+    position = plan.position(progress.batches)
+    random = ranks.all_objects(checkpoint.random_state(ranks.device))
+    if ranks.is_first:
+        path = checkpoint.save(
+            run.checkpoints,
+            progress.step,
+            {
+                "model": model.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "random": random,
+                "position": {
+                    "epoch": position.epoch,
+                    "clips": position.batch * plan.batch_size * plan.world,
+                },
+                "best": progress.best,
+                "config": config.as_dict(),
+                "fingerprint": plan.mixture.fingerprint(),
+                "first_instances": plan.mixture.first_instances(),
+                "git": checkpoint.git_state(),
+                "plugins": os.environ.get("GLAV_PLUGINS", ""),
+                "torch": str(torch.__version__),  # a class of its own otherwise
+            },
+            config.keep,
+            best=is_best,
+        )
+        log.info("saved %s", path)
+    ranks.wait()

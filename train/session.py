@@ -1,0 +1,193 @@
+"""What surrounds the loop: the run's folder, its lock, metrics, and signals.
+
+RUN/config.json      the resolved configuration          RUN/checkpoints/   see checkpoint.py
+RUN/clips.parquet    the clips that are trained on       RUN/metrics.jsonl  one line a step
+RUN/preempted        the last call was told to stop      RUN/finished.json  the schedule's end
+"""
+
+import fcntl
+import json
+import logging
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from types import FrameType
+from typing import Any, TextIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from train.checkpoint import write_atomically
+from train.errors import LockedError
+
+log = logging.getLogger(__name__)
+
+PREEMPTED, FINISHED, METRICS, CONFIG = "preempted", "finished.json", "metrics.jsonl", "config.json"
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+
+
+@dataclass
+class Stop:
+    """Set by a signal; the loop looks at it after every step."""
+
+    wanted: bool = False
+    name: str = ""
+
+    def __call__(self, number: int, _frame: FrameType | None) -> None:
+        """The handler: remembers, does nothing else."""
+        self.wanted, self.name = True, signal.Signals(number).name
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[Stop]:
+    """SIGTERM and SIGUSR1 ask for a stop instead of ending the process."""
+    stop = Stop()
+    before = {number: signal.signal(number, stop) for number in STOP_SIGNALS}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@dataclass
+class Progress:
+    """How far a run is."""
+
+    step: int = 0
+    """Finished optimiser steps."""
+    batches: int = 0
+    """Used batches of each rank since the first epoch; with accumulation several a step."""
+    best: float = float("inf")
+    """Smallest held-out loss so far."""
+
+
+@dataclass
+class Run:
+    """The folder of a run. Only the first rank's writes anything."""
+
+    folder: Path
+    writes: bool = True
+    _metrics: TextIO | None = None
+    _board: Any = None
+    _fields: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where checkpoints are."""
+        return self.folder / "checkpoints"
+
+    @property
+    def finished(self) -> dict[str, Any] | None:
+        """Facts of a run whose schedule has ended."""
+        path = self.folder / FINISHED
+        return json.loads(path.read_bytes()) if path.is_file() else None
+
+    def begin(self, config: dict[str, Any], step: int) -> None:
+        """Note the config, forget that it was preempted, and what was measured after `step`."""
+        if not self.writes:
+            return
+        write_atomically(self.folder / CONFIG, json.dumps(config, indent=1) + "\n")
+        (self.folder / PREEMPTED).unlink(missing_ok=True)
+        (self.folder / FINISHED).unlink(missing_ok=True)
+        self._forget_after(step)
+        self._metrics = (self.folder / METRICS).open("a")
+        if find_spec("tensorboard"):
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=step + 1)
+
+    def record(self, facts: dict[str, Any]) -> None:
+        """Append a line to metrics.jsonl, and to TensorBoard where that is installed."""
+        if self._metrics is None:
+            return
+        self._metrics.write(json.dumps(facts, allow_nan=False) + "\n")
+        self._metrics.flush()
+        if self._board is not None:
+            for name, value in facts.items():
+                if isinstance(value, int | float):
+                    self._board.add_scalar(name, value, facts["step"])
+
+    def end(self, name: str, facts: dict[str, Any]) -> None:
+        """Leave a note: `preempted` or `finished.json`."""
+        if self.writes:
+            write_atomically(self.folder / name, json.dumps(facts) + "\n")
+
+    def close(self) -> None:
+        """Close what is open."""
+        for file in (self._metrics, self._board):
+            if file is not None:
+                file.close()
+
+    def _forget_after(self, step: int) -> None:
+        """Steps that will be done again are measured again; a torn last line goes, too."""
+        path = self.folder / METRICS
+        if not path.is_file():
+            return
+        kept = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
+        write_atomically(path, "".join(line + "\n" for line in kept))
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """A Parquet file that is either whole or not there."""
+    temporary = path.with_name(path.name + ".tmp")
+    pq.write_table(table, temporary, compression="zstd")
+    temporary.replace(path)
+
+
+def _step_of(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")
+
+
+@contextmanager
+def opened(folder: Path, writes: bool) -> Iterator[Run]:
+    """The run's folder, locked against a second process by the rank that writes.
+
+    Raises:
+        LockedError: another process trains in it.
+    """
+    run = Run(folder, writes)
+    if not writes:
+        yield run
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not inherited by workers
+        except OSError as error:
+            raise LockedError(
+                f"another process trains in {folder}; wait for it, or name another RUN"
+            ) from error
+        try:
+            yield run
+        finally:
+            run.close()
+            if [path.name for path in folder.iterdir()] == ["lock"]:
+                (folder / "lock").unlink()  # a refusal leaves no empty run behind
+                folder.rmdir()
+
+
+@dataclass
+class Stopwatch:
+    """Seconds a step takes, and how much of them the loop waits for data."""
+
+    _last: float = field(default_factory=time.perf_counter)
+    _waited: float = 0.0
+
+    def waiting(self, seconds: float) -> None:
+        """Add time spent waiting for a batch."""
+        self._waited += seconds
+
+    def lap(self) -> tuple[float, float]:
+        """Seconds since the last lap, and the share of them spent waiting."""
+        now = time.perf_counter()
+        seconds, waited = now - self._last, self._waited
+        self._last, self._waited = now, 0.0
+        return seconds, waited / max(seconds, 1e-9)
