@@ -27,13 +27,13 @@ def second_core(media: Media, repeats: int) -> list[Measured]:
     sharing caches and memory, which CPU time shows, while other work on the machine shows less.
     The ratio of wall times, which needs a machine with nothing else to do, is among the facts.
     """
-    with _all_cores() as cores, Sandbox(ours.config("auto"), Limits()) as first:
+    with _all_cores() as cores, _sandbox() as first, _sandbox() as second:
         if cores < 2:
             return []
-        with Sandbox(ours.config("auto"), Limits()) as second:
-            pair = [first, second]
-            _work(pair, media.path, 1)
-            rounds = [_round(pair, media.path) for _ in range(repeats)]
+        pair = [first, second]
+        for sandbox in pair:  # from this thread: a child ends with the thread that started it
+            _make(sandbox, media.path)
+        rounds = [_round(pair, media.path) for _ in range(repeats)]
     by_cpu, by_wall = (median(column) for column in zip(*rounds, strict=True))
     facts = {"by_wall": round(by_wall, 3), "load": os.getloadavg()[0], "clips": CLIPS_A_ROUND}
     return [Measured("second core", media.name, by_cpu, None, facts)]
@@ -41,7 +41,7 @@ def second_core(media: Media, repeats: int) -> list[Measured]:
 
 def memory(media: Media) -> list[Measured]:
     """The most memory a fresh child had resident while it made one sample."""
-    with Sandbox(ours.config("auto"), Limits()) as sandbox:
+    with _sandbox() as sandbox:
         known = {child.pid for child in psutil.Process().children()}
         _make(sandbox, media.path)
         fresh = [child.pid for child in psutil.Process().children() if child.pid not in known]
@@ -53,6 +53,10 @@ def peak_mib(pid: int) -> float:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     kib = next(line.split()[1] for line in lines if line.startswith("VmHWM"))
     return int(kib) / 1024
+
+
+def _sandbox() -> Sandbox:
+    return Sandbox(ours.config("auto"), Limits())
 
 
 def _round(pair: list[Sandbox], path: Path) -> tuple[float, float]:
