@@ -38,6 +38,24 @@ def test_the_pipeline_knows_nothing_of_torch_and_the_trainer(path):
     assert not imports(path) & {"train", "torch", "webdataset"}
 
 
+@pytest.mark.parametrize("path", sources("train"), ids=lambda p: str(p.relative_to(ROOT)))
+def test_the_trainer_shares_the_shard_format_with_the_pipeline_and_nothing_else(path):
+    assert not imports(path) & {"manifests", "ray", "av", "dlib"}
+    of_pipeline = {
+        node.module
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pipeline")
+    }
+    names = {
+        alias.name
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and node.module == "pipeline"
+        for alias in node.names
+    }
+    assert of_pipeline <= {"pipeline.format", "pipeline"}
+    assert names <= {"format"}
+
+
 def test_only_the_executors_know_ray():
     assert [p.name for p in sources("pipeline") if "ray" in imports(p)] == ["executors.py"]
 

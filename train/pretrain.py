@@ -145,7 +145,7 @@ def build_model(config: PretrainConfig[Any], device: torch.device) -> nn.Module:
     if config.sync_bn and device.type != "cuda":
         raise UsageError("--sync-bn needs GPUs; leave it out on a CPU")
     torch.manual_seed(seed_of(config.seed, "weights") >> 1)
-    torch.set_float32_matmul_precision("high")
+    torch.set_float32_matmul_precision("highest")  # TF32 would round the losses' logits
     if config.threads:
         torch.set_num_threads(config.threads)
     model: nn.Module = method_named(config.method).module(config.model, gather_with_grad)
