@@ -41,7 +41,16 @@ from manifests.kinetics_sounds import KINETICS_SOUNDS
 from manifests.table import TABLE
 from manifests.vggsound import VGGSOUND
 
-__all__ = ["ALIASES", "DATASETS", "Dataset", "Report", "ScanOptions", "UsageError", "dataset"]
+__all__ = [
+    "ALIASES",
+    "DATASETS",
+    "Dataset",
+    "Report",
+    "ScanOptions",
+    "UsageError",
+    "dataset",
+    "load_plugins",
+]
 
 DATASETS: dict[str, Dataset] = {
     "kinetics400": KINETICS400,
@@ -75,7 +84,7 @@ def dataset(name: str) -> Dataset:
     Raises:
         UsageError: nobody knows the name; the message lists those known.
     """
-    _import_plugins()
+    load_plugins()
     wanted = name.strip().lower().replace("-", "_")
     wanted = ALIASES.get(wanted, wanted)
     if wanted in DATASETS:
@@ -85,7 +94,8 @@ def dataset(name: str) -> Dataset:
     raise UsageError(f"unknown data set {name!r}; known: {', '.join(sorted(DATASETS))}.{hint}")
 
 
-def _import_plugins() -> None:
+def load_plugins() -> None:
+    """Import the packages named in GLAV_PLUGINS; they add themselves to the plain dicts."""
     for package in filter(None, map(str.strip, os.environ.get("GLAV_PLUGINS", "").split(","))):
         try:
             importlib.import_module(package)

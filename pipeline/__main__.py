@@ -21,6 +21,7 @@ from manifests.errors import UsageError
 from pipeline.options import ShardsOptions
 
 USAGE, INCOMPLETE, LOCKED, CORRUPT = 2, 3, 4, 5
+GROUP_MAY_READ = 0o050
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 Out = Annotated[Path, tyro.conf.Positional]
@@ -131,19 +132,43 @@ def errors(out: Out, /, reason: str | None = None, most: int = 20) -> int:
     return 0
 
 
-def retry(out: Out, /, reason: str, executor: str = "ray", workers: int | None = None) -> int:
+def retry(
+    out: Out,
+    /,
+    reason: str,
+    executor: str = "ray",
+    workers: int | None = None,
+    max_error_rate: float = 1.0,
+    timeout: float | None = None,
+    max_clip_seconds: float | None = None,
+) -> int:
     """Make the shards again that have rows which failed for one reason.
+
+    Worth it where chance, load or missing files were the cause; a damaged file fails again.
 
     Args:
         out: folder of a shard set.
-        reason: timeout, crash, missing_file, ...
+        reason: timeout, crash, out_of_memory, missing_file or any other that `errors` lists.
         executor: ray or local.
         workers: clips decoded at the same time.
+        max_error_rate: stop when more than this share fails; default: go through.
+        timeout: wall-clock seconds a file gets at least; default: as the set was made.
+        max_clip_seconds: longest clip; default: as the set was made.
     """
     from pipeline.make import retry as run_retry
-    from pipeline.settings import job_options
+    from pipeline.settings import job_options, stored_limits
 
-    job = job_options(ShardsOptions("folder", executor=executor, workers=workers))
+    job = job_options(
+        ShardsOptions(
+            "folder",
+            executor=executor,
+            workers=workers,
+            max_error_rate=max_error_rate,
+            timeout=timeout,
+            max_clip_seconds=max_clip_seconds,
+        ),
+        stored_limits(out),
+    )
     outcome = run_retry(out, reason, job, say)
     say(*outcome.lines)
     return outcome.exit_code
@@ -185,6 +210,7 @@ def say(*lines: str) -> None:
 def main() -> None:
     """Run one command and leave with its exit code."""
     signal.signal(signal.SIGTERM, _interrupt)
+    os.umask(os.umask(0) & ~GROUP_MAY_READ)  # shard sets are shared by a group
     try:
         sys.exit(tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="python -m pipeline"))
     except UsageError as error:

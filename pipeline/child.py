@@ -12,10 +12,10 @@ import signal
 import sys
 from typing import IO, Any
 
+from manifests import load_plugins
 from pipeline.config import Limits, ShardConfig
 from pipeline.errors import ClipError, Reason
 from pipeline.item import Failed, Item, Made, Opened
-from pipeline.plugins import load_plugins
 from pipeline.sample import outcomes
 
 _PR_SET_PDEATHSIG = 1

@@ -134,7 +134,7 @@ class Clip:
             self.grid = self._without_lost_tail(self._source.line)
         tracks = self._follower.finish(self.grid.frames) if self._follower else []
         sound = self._sound()
-        quality = self._quality.facts(self.grid.frames) if self._jpegs else {}
+        quality = self._quality.facts(self.grid.frames)
         face_rate = _face_rate(tracks, self.grid.frames) if self._follower else None
         quality |= {**sound_facts(sound["mono"]), "face_rate": face_rate}
         blobs, sizes = self._blobs(tracks)

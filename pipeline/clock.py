@@ -97,6 +97,9 @@ def grid_for(
         end = window.end if window.end is not None else ends[0]
     else:
         end = min([*ends, *([window.end] if window.end is not None else [])])
+    if all(extent.end <= t0 or extent.start >= end for extent in (video, audio) if extent):
+        detail = f"the window from {float(t0):.2f} to {float(end):.2f} s lies outside of the file"
+        raise ClipError(Reason.TOO_SHORT, detail, "sample")
     frames = floor((end - t0) * fps + max(TOLERANCE_SECONDS, fps * time_base))
     if frames < 1:
         raise ClipError(

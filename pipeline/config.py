@@ -1,7 +1,7 @@
 """What a shard set contains and how it is made: frozen dataclasses, checked when built.
 
 `ShardConfig` holds everything that changes the bytes of a shard; its hash is in every sidecar.
-`Limits` and `JobConfig` hold what only changes whether and how fast the bytes come to be.
+`Limits` and `job.JobOptions` hold what only changes whether and how fast the bytes come to be.
 """
 
 import dataclasses

@@ -56,7 +56,7 @@ class Detection:
 
 
 def landmarks_model_path(path: str | Path | None = None) -> Path:
-    """The 68-point model: as given, from $GLAV_LANDMARKS, or or of face_recognition_models.
+    """The 68-point model: as given, from $GLAV_LANDMARKS, or of face_recognition_models.
 
     The package is located without importing it (it imports pkg_resources).
 

@@ -8,6 +8,7 @@ import contextlib
 import logging
 import os
 import shutil
+import socket
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from manifests.errors import UsageError
 from pipeline.errors import ShardError
 from pipeline.progress import ProgressFile
 from pipeline.sandbox import Sandbox, Stopped
@@ -25,6 +27,7 @@ RAY_MAX_RETRIES = 3
 RAY_MAX_CALLS = 100
 """Shards after which Ray replaces a worker, which bounds leaks."""
 POLL_SECONDS = 0.5
+CONNECT_SECONDS = 10.0
 OBJECT_STORE_BYTES = 100 << 20
 """Samples never pass through Ray's object store; this is its least comfortable size."""
 
@@ -137,6 +140,7 @@ class RayExecutor:
         self._ray = ray
         self._folder: str | None = None
         if address:
+            _check_reachable(address)
             ray.init(
                 address=address, runtime_env={"py_modules": _own_packages()}, log_to_driver=True
             )
@@ -191,6 +195,24 @@ class RayExecutor:
         self._ray.shutdown()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _check_reachable(address: str) -> None:
+    """Ray tries an address for minutes; somebody who mistyped it wants to know at once.
+
+    Raises:
+        UsageError: nobody listens there.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():
+        return  # `auto` and the like are Ray's to find
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+    except OSError as error:
+        raise UsageError(
+            f"no Ray cluster answers at {address} ({error}); start it, correct RAY_ADDRESS, or "
+            "leave it out for a Ray of this machine's own"
+        ) from error
 
 
 def _own_packages() -> list[str]:

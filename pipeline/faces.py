@@ -45,7 +45,7 @@ POINT_SECONDS = 1.0
 """How long AVSpeech's point holds."""
 MOST_ENLARGED = 4.0
 """Pixels are at most doubled each way: what is a face only then has no lips to read."""
-PENDING_BYTES = 128 << 20
+PENDING_BYTES = 64 << 20
 """Decoded pictures kept for following backwards."""
 
 

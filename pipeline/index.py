@@ -112,7 +112,8 @@ def finalize(prepared: Prepared, *, partial: bool) -> Ledger:
                 missing += 1
                 _add_errors(ledger, errors, _not_run(rows, "its shard is not made yet"))
                 continue
-            shards.append(_index_entry(part, sidecar))
+            if sidecar["nsamples"]:  # readers of the ecosystem trip over empty tars
+                shards.append(_index_entry(part, sidecar))
             _add_shard(ledger, samples, errors, sidecar, prepared.config.fps)
         _add_errors(ledger, errors, _not_run(prepared.keys_without_shard(), "left out by --limit"))
     if missing and not partial:

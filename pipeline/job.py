@@ -52,11 +52,17 @@ class Result:
     wall_seconds: float = 0.0
 
 
-def run(prepared: Prepared, options: JobOptions) -> Result:
-    """Make the missing shards of a planned folder."""
+def run(prepared: Prepared, options: JobOptions, again: frozenset[str] = frozenset()) -> Result:
+    """Make the missing shards of a planned folder, and those named in `again`.
+
+    What is made again stays as it was until its new version is committed; the index, which knows
+    the old one, is removed first.
+    """
     started = time.monotonic()
     _remove_stale(prepared.out / "shards")
-    missing = list(_missing(prepared, options.task))
+    missing = list(_missing(prepared, options.task, again))
+    if any((prepared.out / "shards" / f"{shard.name}.tar").exists() for shard in missing):
+        (prepared.out / "shardindex.json").unlink(missing_ok=True)
     result = Result(kept=len(_slice(prepared, options.task)) - len(missing), failed=[])
     if missing:
         workers = min(options.workers, len(missing))
@@ -72,11 +78,14 @@ def _slice(prepared: Prepared, task: tuple[int, int] | None) -> list[PlannedShar
     return shards if task is None else shards[task[0] :: task[1]]
 
 
-def _missing(prepared: Prepared, task: tuple[int, int] | None) -> Iterator[PlannedShard]:
+def _missing(
+    prepared: Prepared, task: tuple[int, int] | None, again: frozenset[str]
+) -> Iterator[PlannedShard]:
     """Shards to make, the longest first so that none is left running alone at the end."""
     shards = sorted(_slice(prepared, task), key=lambda shard: (-shard.seconds, shard.name))
     for shard in shards:
-        if not is_committed(prepared.out / "shards" / f"{shard.name}.json", shard.fingerprint):
+        sidecar = prepared.out / "shards" / f"{shard.name}.json"
+        if shard.name in again or not is_committed(sidecar, shard.fingerprint):
             yield shard
 
 

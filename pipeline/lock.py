@@ -51,8 +51,17 @@ def lock(out: Path, *, shared: bool) -> Iterator[None]:
         finally:
             done.set()
             renewal.join()
-            if not shared:
+            if not shared or _is_last(file):
                 file.truncate(0)
+
+
+def _is_last(file: IO[bytes]) -> bool:
+    """Whether nobody shares the lock any more: then the lease ends with this task."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _check_lease(out: Path, owner: dict[str, Any], shared: bool) -> None:

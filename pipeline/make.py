@@ -87,8 +87,10 @@ def _task_outcome(prepared: Prepared, result: Result) -> Outcome:
 def finalize_folder(out: Path, *, partial: bool) -> Outcome:
     """Write index, tables and report of a folder that a job array has filled."""
     prepared = load(out)
-    with lock(out, shared=False):
+    with lock(out, shared=partial):
         ledger = finalize(prepared, partial=partial)
+        if ledger.shards == len(prepared.plan.shards) and not partial:
+            clean(out)
     missing = len(prepared.plan.shards) - ledger.shards
     lines = ledger_lines(ledger)
     if missing:
@@ -97,7 +99,6 @@ def finalize_folder(out: Path, *, partial: bool) -> Outcome:
             return Outcome([*lines, "no index was written; --partial writes one"], INCOMPLETE)
         lines.append(f"Index, marked incomplete: {out / 'shardindex.json'}")
         return Outcome(lines, COMPLETE)
-    clean(out)
     return Outcome(
         [*lines, f"Report: {write_page(out)}"], COMPLETE if ledger.samples else INCOMPLETE
     )
@@ -162,9 +163,7 @@ def retry(out: Path, reason: str, options: JobOptions, say: Any) -> Outcome:
         if not named:
             return Outcome([f"no committed shard has rows that ended as {reason}"], COMPLETE)
         say(f"{len(named)} shards have rows that ended as {reason}; they are made again")
-        for name in named:
-            (out / "shards" / f"{name}.json").unlink(missing_ok=True)
-        result = run(prepared, options)
+        result = run(prepared, options, frozenset(named))
         ledger = finalize(prepared, partial=False)
     lines = summary(prepared, result, ledger)
     if not is_complete(result, ledger):

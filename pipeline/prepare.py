@@ -14,13 +14,14 @@ import json
 import shutil
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache, cached_property
 from importlib.metadata import version
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -29,6 +30,7 @@ from manifests.errors import UsageError
 from manifests.schema import SCHEMA
 from pipeline.config import FORMAT_VERSION, Limits, ShardConfig, canonical_hash
 from pipeline.item import Row
+from pipeline.outputs import Outputs
 from pipeline.plan import PLAN_COLUMNS, Plan, PlannedShard, fingerprint, plan_rows
 from pipeline.shard import ShardTask, write_atomically
 
@@ -48,6 +50,8 @@ class Prepared:
     config_hash: str
     note: str
     """What was found and done, for the log."""
+    stored: dict[str, Any] = field(default_factory=dict)
+    """config.json."""
 
     @cached_property
     def rows(self) -> "PlannedRows":
@@ -112,6 +116,8 @@ class Wish:
     seconds_per_shard: float | None = None
     limit: int | None = None
     overwrite: bool = False
+    limits: Limits = field(default_factory=Limits)
+    """Kept in config.json for `retry`; they change no byte of a sample."""
 
 
 def prepare(out: Path, wish: Wish) -> Prepared:
@@ -120,7 +126,7 @@ def prepare(out: Path, wish: Wish) -> Prepared:
     Raises:
         UsageError: the folder was made with another configuration or from another data set.
     """
-    stored = stored_config(wish.config)
+    stored = {**stored_config(wish.config), "limits": asdict(wish.limits)}
     if wish.overwrite:
         _clear(out)
     (out / "shards").mkdir(parents=True, exist_ok=True)
@@ -152,15 +158,16 @@ def load(out: Path) -> Prepared:
 
     Raises:
         UsageError: there is none.
+        FormatError: it is damaged.
     """
     if not (out / "plan.json").exists():
         raise UsageError(
             f"{out} has no plan.json, so no shards were planned there; `python -m pipeline shards "
             f"--dataset NAME --out {out}` makes them"
         )
-    plan = Plan.from_dict(json.loads((out / "plan.json").read_bytes()))
-    stored = json.loads((out / "config.json").read_bytes())
-    return Prepared(out, plan, ShardConfig.from_dict(stored["config"]), stored["config_hash"], "")
+    files = Outputs(out)
+    stored = files.stored_config
+    return Prepared(out, files.plan, files.config, stored["config_hash"], "", stored)
 
 
 def stored_config(config: ShardConfig) -> dict[str, Any]:
@@ -199,9 +206,10 @@ def _go_on(out: Path, wish: Wish, stored: dict[str, Any]) -> Prepared:
             f"{out} holds {before.plan.dataset}, not {wish.dataset}; choose another --out, or "
             "--overwrite to start anew"
         )
-    _write_labels(out, wish)
+    wish = _with_known_labels(out, wish)
     rows, plan, note = _merge(before, wish)
     plan = _moved(out, plan, before, wish)
+    _write_labels(out, wish)
     if rows is None and plan == before.plan:
         return replace(before, note=note)
     if rows is None:
@@ -313,6 +321,25 @@ def _commit(
     write_atomically(out / "config.json", json.dumps(stored, indent=1).encode())
     write_atomically(out / "plan.json", json.dumps(plan.as_dict(), indent=1).encode())
     return Prepared(out, plan, config, stored["config_hash"], note)
+
+
+def _with_known_labels(out: Path, wish: Wish) -> Wish:
+    """Class numbers of a set never change: new classes come behind those it has."""
+    file = out / "labels" / f"{wish.dataset}.json"
+    known = json.loads(file.read_bytes()) if file.exists() else []
+    if list(wish.labels) == known or not wish.labels:
+        return wish
+    names = [*known, *(name for name in wish.labels if name not in known)]
+    column = wish.rows["label_names"].combine_chunks()
+    numbers = pc.index_in(pc.list_flatten(column), value_set=pa.array(names, pa.string()))
+    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
+    offsets = pa.array(np.concatenate(([0], np.cumsum(lengths))), pa.int32())
+    labels = pa.ListArray.from_arrays(offsets, numbers.cast(pa.int32()))
+    at = wish.rows.schema.get_field_index("labels")
+    kind = wish.rows.schema.field("labels")
+    return replace(
+        wish, rows=wish.rows.set_column(at, kind, labels.cast(kind.type)), labels=tuple(names)
+    )
 
 
 def _write_labels(out: Path, wish: Wish) -> None:

@@ -43,6 +43,8 @@ class PictureQuality:
 
     def facts(self, frames: int) -> dict[str, Any]:
         """`luma` and `motion` (0 .. 255 a pixel and step), `static` and `black`."""
+        if not self._luma:
+            return dict.fromkeys(("luma", "motion", "static", "black"))
         luma = float(np.mean(self._luma[:frames]))
         motion = float(np.mean(self._motion[: max(frames - 1, 0)] or [0.0]))
         return {

@@ -17,7 +17,7 @@ from pipeline.config import Limits, ShardConfig
 from pipeline.host import usable_cores
 from pipeline.job import JobOptions
 from pipeline.options import ShardsOptions
-from pipeline.prepare import Wish
+from pipeline.prepare import Wish, load
 
 
 def output_folder(options: ShardsOptions) -> Path:
@@ -34,6 +34,7 @@ def shard_config(options: ShardsOptions) -> ShardConfig:
     Raises:
         UsageError: unknown profile, or values that do not go together.
     """
+    manifests.load_plugins()  # they may bring profiles
     name = options.profile or profile_for(manifests.dataset(options.dataset).name)
     if name not in PROFILES:
         raise UsageError(f"unknown profile {name!r}; known: {', '.join(PROFILES)}")
@@ -48,8 +49,17 @@ def shard_config(options: ShardsOptions) -> ShardConfig:
         raise UsageError(f"profile {name}: {error}") from error
 
 
-def job_options(options: ShardsOptions) -> JobOptions:
+def stored_limits(out: Path) -> Limits:
+    """The limits a set was made with; those of today for a set that does not say."""
+    return Limits(**load(out).stored.get("limits", {}))
+
+
+def job_options(options: ShardsOptions, limits: Limits | None = None) -> JobOptions:
     """How the job runs.
+
+    Args:
+        options: the flags.
+        limits: what holds where no flag says otherwise.
 
     Raises:
         UsageError: a flag has a value that cannot be.
@@ -64,11 +74,16 @@ def job_options(options: ShardsOptions) -> JobOptions:
             raise UsageError(f"--{name.replace('_', '-')} {value}: expected a number above 0")
     if not 0 <= options.max_error_rate <= 1:
         raise UsageError(f"--max-error-rate {options.max_error_rate}: expected 0 to 1")
-    limits = Limits()
+    limits = limits or Limits()
     if options.timeout is not None:
         limits = dataclasses.replace(limits, base_seconds=options.timeout)
     if options.max_clip_seconds is not None:
         limits = dataclasses.replace(limits, max_clip_seconds=options.max_clip_seconds)
+    if options.task is not None and options.overwrite:
+        raise UsageError(
+            "--overwrite with --task would wipe what the other tasks have made; remove the output "
+            "folder once, then start the tasks"
+        )
     return JobOptions(
         executor=options.executor,
         workers=options.workers or usable_cores(),
@@ -93,6 +108,12 @@ def wish(options: ShardsOptions, out: Path, say: Any) -> Wish:
     """The manifest's rows and what to do with them."""
     dataset = manifests.dataset(options.dataset)
     path, root = _manifest(options, out, say)
+    takes_every_file = dataset.name == "folder" and options.manifest is None
+    if takes_every_file and out.resolve().is_relative_to(root.resolve()):
+        raise UsageError(
+            f"the output folder {out} lies inside the root {root}, so shards would become input of "
+            "the next run; choose an --out outside of it"
+        )
     rows = schema.read(path)
     problems = schema.validate(rows) if options.manifest is not None else []
     if problems:
@@ -107,6 +128,7 @@ def wish(options: ShardsOptions, out: Path, say: Any) -> Wish:
         seconds_per_shard=options.seconds_per_shard,
         limit=options.limit,
         overwrite=options.overwrite,
+        limits=job_options(options).limits,
     )
 
 
@@ -122,7 +144,7 @@ def _manifest(options: ShardsOptions, out: Path, say: Any) -> tuple[Path, Path]:
     data = Path(options.data)
     path = manifests.build.default_out(options.dataset, data)
     if options.out is not None:
-        path = out / "scan.parquet"
+        path = out / "scan" / "manifest.parquet"  # labels of the scan are not those of the set
     root_wanted = Path(options.root) if options.root else None
     needs_table = "table" in manifests.dataset(options.dataset).options
     if root_wanted is None and not needs_table:

@@ -15,7 +15,7 @@ import platform
 import tarfile
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -305,8 +305,3 @@ def is_committed(sidecar: Path, fingerprint: str) -> bool:
         and facts.get("fingerprint") == fingerprint
         and facts.get("filesize") == size
     )
-
-
-def total_seconds(rows: Sequence[Row]) -> float:
-    """Seconds of media a shard's rows are planned with."""
-    return float(sum(row.get("planned_seconds") or 0.0 for row in rows))

@@ -245,10 +245,17 @@ def _check_index(
         listed = {
             shard["url"]: (shard["nsamples"], shard["sha256"]) for shard in index["shardlist"]
         }
+        twice = len(index["shardlist"]) - len(listed)
         counted = index["counts"]["samples"]
+        ledger = {"planned": verdict.planned_rows, "errors": verdict.errors}
+        wrong = {name: index["counts"][name] for name in ledger} != ledger
     except (KeyError, TypeError) as error:
         verdict.add(verdict.corrupt, f"shardindex.json lacks {error}")
         return
+    if twice:
+        verdict.add(verdict.corrupt, f"shardindex.json lists {twice} shards more than once")
+    if wrong:
+        verdict.add(verdict.corrupt, f"shardindex.json does not count {ledger}")
     if not index.get("complete"):
         verdict.add(verdict.missing, "shardindex.json is marked incomplete")
     if counted != verdict.samples:

@@ -170,7 +170,7 @@ def test_long_clips_keep_patches_as_jpeg(monkeypatch: pytest.MonkeyPatch) -> Non
     rgb = cv2.resize(rng.integers(0, 255, (12, 16, 3), dtype=np.uint8), (640, 480))
     frame, box = frame_of(np.asarray(rgb, np.uint8)), (200.0, 120.0, 330.0, 250.0)
     raw = PatchKeeper(SIZE).keep(frame, box)
-    monkeypatch.setattr(crops, "RAW_PATCH_BYTES", 0)
+    monkeypatch.setattr(crops, "RAW_PATCH_BYTES", -1)
     packed = PatchKeeper(SIZE).keep(frame, box)
     assert all(isinstance(plane, bytes) for plane in packed.planes)
     assert sum(len(bytes(p)) for p in packed.planes) < sum(len(bytes(p)) for p in raw.planes) / 5

@@ -152,6 +152,71 @@ def test_another_collection_is_not_mixed_in_but_a_moved_one_goes_on(clips, undis
     assert "another collection" in done.stderr
 
 
+def test_class_numbers_of_a_set_never_change(clips, tmp_path):
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    for name in ("b/one.mp4", "b/two.mp4", "c/three.mp4"):
+        (raw / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(clips / "clip0.mp4", raw / name)
+    run(raw, out, "--seconds-per-shard", "0.1")
+    kept = hashes(out)
+    (raw / "b" / "two.mp4").unlink()
+    (raw / "a").mkdir()
+    shutil.copy(clips / "clip0.mp4", raw / "a" / "four.mp4")
+    run(raw, out, "--seconds-per-shard", "0.1")
+    names = json.loads((out / "shardindex.json").read_text())["labels"]
+    assert names == ["b", "c", "a"]
+    samples = pq.read_table(out / "samples.parquet").to_pylist()
+    assert {row["key"]: names[row["labels"][0]] for row in samples} == {
+        "b/one_mp4": "b", "b/two_mp4": "b", "c/three_mp4": "c", "a/four_mp4": "a",
+    }  # fmt: skip
+    assert kept.items() < hashes(out).items()
+
+
+def test_retry_makes_the_same_bytes_and_keeps_the_old_until_then(clips, undisturbed, tmp_path):
+    out = shutil.copytree(undisturbed, tmp_path / "out")
+    retry = [sys.executable, "-m", "pipeline", "retry", str(out), "--executor", "local"]
+    done = subprocess.run([*retry, "--reason", "no_audio"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert hashes(out) == hashes(undisturbed)
+    nobody = dict(os.environ, RAY_ADDRESS="127.0.0.1:1")
+    command = [*retry[:-1], "ray", "--reason", "no_audio"]
+    done = subprocess.run(command, capture_output=True, text=True, env=nobody)
+    assert done.returncode == 2
+    assert "no Ray cluster answers" in done.stderr
+    verify = [sys.executable, "-m", "pipeline", "verify", str(out)]
+    assert subprocess.run(verify, capture_output=True).returncode in (0, 3)
+    assert len(list((out / "shards").glob("*.json"))) == len(hashes(undisturbed))
+
+
+def test_an_output_inside_the_root_is_refused(tmp_path):
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    make_clip(raw / "clip.mp4", seconds=2, size="64x48", options=FAST)
+    done = subprocess.run(command(raw, raw / "out"), capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "inside the root" in done.stderr
+
+
+def test_a_task_may_not_overwrite(clips, tmp_path):
+    flags = ("--task", "0/2", "--overwrite")
+    done = subprocess.run(command(clips, tmp_path, *flags), capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "--overwrite" in done.stderr
+
+
+def test_the_group_can_read_everything(clips, tmp_path):
+    out = tmp_path / "out"
+    shell = "umask 077; exec " + " ".join(command(clips, out))
+    assert subprocess.run(["bash", "-c", shell], capture_output=True).returncode == 0
+    closed = [p for p in [out, *out.rglob("*")] if not p.stat().st_mode & 0o040]
+    assert not closed
+
+
+def test_the_last_task_of_an_array_ends_the_lease(clips, tmp_path):
+    run(clips, tmp_path, "--task", "0/1")
+    assert (tmp_path / "run.lock").read_bytes() == b""
+
+
 def test_a_refused_request_leaves_no_folder(tmp_path):
     done = subprocess.run(
         command(tmp_path / "nothing", tmp_path / "out"), capture_output=True, text=True
