@@ -212,8 +212,13 @@ def _clock_findings(meta: dict[str, Any], config: ShardConfig) -> Iterator[str]:
         yield "the picture times run backwards"
     fps = Fraction(meta["fps"])
     middles = [meta["t0"] + float((index + Fraction(1, 2)) / fps) for index in range(len(pts))]
-    late = [k for k, middle in enumerate(middles) if pts[k] > middle + CLOCK_TOLERANCE_SECONDS]
-    if late and not meta["held"]:
+    held = set(meta["held"])  # these show the nearest picture there is, as their list says
+    late = [
+        k
+        for k, middle in enumerate(middles)
+        if k not in held and pts[k] > middle + CLOCK_TOLERANCE_SECONDS
+    ]
+    if late:
         yield f"frame {late[0]} is from {pts[late[0]]} s, after the middle of its interval"
     for word in meta["words"]:
         if word["start_s"] > word["end_s"]:

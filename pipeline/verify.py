@@ -24,7 +24,7 @@ from tqdm import tqdm
 from pipeline.check import ShardCheck, check_shard, key_hash
 from pipeline.errors import Reason, plain_text
 from pipeline.format import FormatError
-from pipeline.outputs import NotFinishedError, Outputs
+from pipeline.outputs import NotFinishedError, Outputs, Place
 from pipeline.plan import Plan, PlannedShard
 from pipeline.status import bytes_text, time_text
 
@@ -131,6 +131,9 @@ def verify(
         tars[f"shards/{check.shard}.tar"] = (check.samples, check.sha256)
     _check_keys(verdict, outputs, np.concatenate([np.empty(0, np.uint64), *keys]))
     _check_ledger(verdict, outputs, tars)
+    _check_strays(verdict, outputs, tars)
+    if deep:
+        _check_places(verdict, outputs)
     return verdict
 
 
@@ -236,6 +239,28 @@ def _count_errors(path: Path) -> tuple[int, int]:
         rows += batch.num_rows
         not_run += batch.column(0).to_pylist().count(Reason.NOT_RUN)
     return rows, not_run
+
+
+def _check_strays(verdict: Verdict, outputs: Outputs, planned: Mapping[str, object]) -> None:
+    """Tars that no plan knows: whoever reads `shards/*.tar` would read them too."""
+    for tar in sorted(outputs.shards.glob("*.tar")):
+        if f"shards/{tar.name}" not in planned:
+            verdict.add(verdict.corrupt, f"{plain_text(tar.name)} is not in the plan")
+
+
+def _check_places(verdict: Verdict, outputs: Outputs) -> None:
+    """Whether samples.parquet says of each sample where the sidecars say it is."""
+    columns = ["key", "shard", "offset", "size"]
+    try:
+        file = pq.ParquetFile(outputs.samples_path)
+        listed = (Place(**row) for b in file.iter_batches(columns=columns) for row in b.to_pylist())
+        for found, true in zip(listed, outputs.places(), strict=False):
+            if found != true:
+                said = f"samples.parquet says {found}, the sidecars {true}"
+                verdict.add(verdict.corrupt, plain_text(said))
+                return
+    except (FileNotFoundError, FormatError, pa.ArrowException) as error:
+        verdict.add(verdict.missing, plain_text(str(error)))
 
 
 def _check_index(

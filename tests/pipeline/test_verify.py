@@ -6,6 +6,9 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline import PROFILES
@@ -193,3 +196,18 @@ def _honest(stored: bytes, key: str) -> bytes:
     meta = json.loads(stored)
     sound = json.loads(make_members(GLCM, key)["json"])
     return encode_json({**sound, "extra": {"room": " " * len(encode_json(meta))}})
+
+
+def test_a_tar_that_nobody_planned_is_found(tmp_path: Path) -> None:
+    out = fabricate(tmp_path / "out", GLCM)
+    shutil.copy(out / "shards/train-000000.tar", out / "shards/extra.tar")
+    assert "extra.tar is not in the plan" in found(out)
+
+
+def test_wrong_offsets_in_the_table_are_found(tmp_path: Path) -> None:
+    out = fabricate(tmp_path / "out", GLCM)
+    table = pq.read_table(out / "samples.parquet")
+    at = table.schema.get_field_index("offset")
+    shifted = pa.compute.add(table["offset"], 512)
+    pq.write_table(table.set_column(at, table.schema.field(at), shifted), out / "samples.parquet")
+    assert any("samples.parquet says" in text for text in verify(out, deep=True).corrupt)
