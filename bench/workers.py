@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from statistics import median
 
 import psutil
 
@@ -23,9 +22,9 @@ CLIPS_A_ROUND = 4
 def second_core(media: Media, repeats: int) -> list[Measured]:
     """Throughput of two children over that of one; nothing on a machine with one core.
 
-    Clips a CPU second count, for the children that work at the same time slow each other down by
-    sharing caches and memory, which CPU time shows, while other work on the machine shows less.
-    The ratio of wall times, which needs a machine with nothing else to do, is among the facts.
+    Clips a CPU second count, in the quickest rounds: children that work at the same time slow each
+    other down by sharing caches and memory, and CPU time shows it. The ratio of wall times, which
+    needs a machine with nothing else to do, is among the facts.
     """
     with _all_cores() as cores, _sandbox() as first, _sandbox() as second:
         if cores < 2:
@@ -34,9 +33,14 @@ def second_core(media: Media, repeats: int) -> list[Measured]:
         for sandbox in pair:  # from this thread: a child ends with the thread that started it
             _make(sandbox, media.path)
         rounds = [_round(pair, media.path) for _ in range(repeats)]
-    by_cpu, by_wall = (median(column) for column in zip(*rounds, strict=True))
-    facts = {"by_wall": round(by_wall, 3), "load": os.getloadavg()[0], "clips": CLIPS_A_ROUND}
-    return [Measured("second core", media.name, by_cpu, None, facts)]
+    quickest = [min(column) for column in zip(*rounds, strict=True)]
+    cpu_alone, wall_alone, cpu_together, wall_together = quickest
+    facts = {
+        "by_wall": round(2 * wall_alone / wall_together, 3),
+        "load": os.getloadavg()[0],
+        "cpu_seconds_a_clip": {"alone": cpu_alone, "together": cpu_together},
+    }
+    return [Measured("second core", media.name, 2 * cpu_alone / cpu_together, None, facts)]
 
 
 def memory(media: Media) -> list[Measured]:
@@ -59,12 +63,11 @@ def _sandbox() -> Sandbox:
     return Sandbox(ours.config("auto"), Limits())
 
 
-def _round(pair: list[Sandbox], path: Path) -> tuple[float, float]:
-    """Two over one: clips a CPU second and clips a second of wall clock."""
-    alone = [_work([sandbox], path, CLIPS_A_ROUND) for sandbox in pair]
-    cpu_alone, wall_alone = (sum(column) / 2 for column in zip(*alone, strict=True))
+def _round(pair: list[Sandbox], path: Path) -> tuple[float, ...]:
+    """Seconds a clip of one child (CPU, wall), then of each of two that work at the same time."""
+    alone = _work(pair[:1], path, CLIPS_A_ROUND)
     cpu, wall = _work(pair, path, CLIPS_A_ROUND)
-    return 2 * cpu_alone / (cpu / 2), 2 * wall_alone / wall
+    return tuple(seconds / CLIPS_A_ROUND for seconds in (*alone, cpu / 2, wall))
 
 
 def _work(sandboxes: list[Sandbox], path: Path, clips: int) -> tuple[float, float]:
