@@ -8,6 +8,7 @@ Findings are sentences that name the shard and the sample.
 
 import hashlib
 import tarfile
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -17,16 +18,21 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from pipeline.config import ShardConfig, rational_text
 from pipeline.errors import plain_text
 from pipeline.format import Sample, base_name, decode, read_shard
+from pipeline.item import Row
 from pipeline.outputs import TAR_BLOCK_BYTES, Outputs, Sidecar
-from pipeline.plan import PlannedShard
+from pipeline.plan import PlannedShard, fingerprint
+from pipeline.rows import PlannedRows, stated_facts
 
-READ_BYTES = 1 << 20
 CLOCK_TOLERANCE_SECONDS = 1e-3
 """Times in the JSON are decimal numbers of rationals; containers count in 1/1000 s at coarsest."""
+
+STEADY_STEPS = 1.5
+"""Container clocks round the steps of a steady rate."""
 
 UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, OSError,
               RuntimeError, MemoryError, tarfile.TarError)  # fmt: skip
@@ -70,7 +76,9 @@ def check_shard(out: Path, planned: PlannedShard, config_hash: str, deep: bool) 
         tar = outputs.tar_path(planned.name)
         check.findings += _file_findings(tar, sidecar)
         if deep and tar.is_file():
-            check.findings += _tar_findings(tar, sidecar, outputs.config)
+            rows = PlannedRows(outputs.manifest_path).table(planned.first_row, planned.rows)
+            check.findings += _row_findings(planned, sidecar, rows)
+            check.findings += _tar_findings(tar, sidecar, outputs.config, rows.to_pylist())
     except UNREADABLE as error:
         check.committed = True
         check.findings.append(f"{planned.name}: {plain_text(str(error))}")
@@ -112,25 +120,36 @@ def _file_findings(tar: Path, sidecar: Sidecar) -> Iterator[str]:
     size = tar.stat().st_size
     if size != sidecar.filesize:
         yield f"{sidecar.shard}: {tar.name} has {size} bytes, the sidecar says {sidecar.filesize}"
-    elif (found := file_sha256(tar)) != sidecar.sha256:
+    elif (found := file_hash(tar, "sha256")) != sidecar.sha256:
         yield f"{sidecar.shard}: sha256 is {found[:12]}…, the sidecar says {sidecar.sha256[:12]}…"
 
 
-def file_sha256(path: Path) -> str:
-    """The sha256 of a file, read in pieces."""
-    digest = hashlib.sha256()
+def file_hash(path: Path, algorithm: str) -> str:
+    """The hash of a file as hex digits."""
     with path.open("rb") as file:
-        while piece := file.read(READ_BYTES):
-            digest.update(piece)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def _row_findings(planned: PlannedShard, sidecar: Sidecar, rows: pa.Table) -> Iterator[str]:
+    """Whether the rows of manifest.parquet are the planned ones, and each ends in one place."""
+    if fingerprint(rows, planned.first_row, sidecar.config_hash) != planned.fingerprint:
+        yield f"{planned.name}: its rows in manifest.parquet are not those of the plan"
+    ended = Counter(entry["key"] for entry in [*sidecar.samples, *sidecar.errors])
+    for key in sorted((ended - Counter(rows["key"].to_pylist())).keys()):
+        yield f"{planned.name}: {key[:100]!r} is no row of it in manifest.parquet"
 
 
 # --- every sample -----------------------------------------------------------------------------
 
 
-def _tar_findings(tar: Path, sidecar: Sidecar, config: ShardConfig) -> Iterator[str]:
+def _tar_findings(
+    tar: Path, sidecar: Sidecar, config: ShardConfig, rows: list[Row]
+) -> Iterator[str]:
     listed = {entry["base"]: entry for entry in sidecar.samples}
+    stated = {row["key"]: stated_facts(row) for row in rows}
     count = 0
+    if (found := file_hash(tar, "md5")) != sidecar.md5:
+        yield f"{sidecar.shard}: md5 is {found[:12]}…, the sidecar says {sidecar.md5[:12]}…"
     with tar.open("rb") as file:
         for base, members in read_shard(tar):
             count += 1
@@ -141,7 +160,11 @@ def _tar_findings(tar: Path, sidecar: Sidecar, config: ShardConfig) -> Iterator[
                 continue
             try:
                 yield from (f"{where}: {said}" for said in _place_findings(file, entry, members))
-                yield from (f"{where}: {said}" for said in _sample_findings(entry, members, config))
+                sample = decode(members)
+                found = _sample_findings(entry, sample, members, config)
+                yield from (f"{where}: {said}" for said in found)
+                row = stated.get(sample.meta["key"], {})
+                yield from (f"{where}: {said}" for said in _stated_findings(sample.meta, row))
             except UNREADABLE as error:
                 yield f"{where}: cannot be read: {plain_text(str(error)) or type(error).__name__}"
     yield from (f"{sidecar.shard}: {base[:100]} is not in the tar" for base in listed)
@@ -173,21 +196,35 @@ def _place_findings(
 
 
 def _sample_findings(
-    entry: dict[str, Any], members: Mapping[str, bytes], config: ShardConfig
+    entry: dict[str, Any], sample: Sample, members: Mapping[str, bytes], config: ShardConfig
 ) -> Iterator[str]:
     if tuple(members) != config.members:
         yield f"has the members {list(members)}, the configuration {list(config.members)}"
-    sample = decode(members)
     meta = sample.meta
-    for name in ("key", "instance", "frames"):
+    for name in sorted(entry.keys() & meta.keys()):
         if meta[name] != entry[name]:
-            yield f"{name} is {meta[name]!r} in the sample, {entry[name]!r} in the sidecar"
+            said, listed = _short(meta[name]), _short(entry[name])
+            yield f"{name} is {said} in the sample, {listed} in the sidecar"
+    seconds = float(meta["frames"] / Fraction(meta["fps"]))
+    if abs(entry["seconds"] - seconds) > CLOCK_TOLERANCE_SECONDS:
+        yield f"lasts {seconds} s, the sidecar says {entry['seconds']}"
     if base_name(meta["key"]) != entry["base"]:
         yield f"the key {meta['key'][:100]!r} belongs to another name"
     yield from _rate_findings(meta, config)
     yield from _clock_findings(meta, config)
     yield from _picture_findings(sample, config)
     yield from _face_findings(sample)
+
+
+def _stated_findings(meta: dict[str, Any], stated: Mapping[str, Any]) -> Iterator[str]:
+    """Whether the JSON says what the manifest row says."""
+    for name, value in stated.items():
+        if meta[name] != value:
+            yield f"{name} is {_short(meta[name])}, manifest.parquet says {_short(value)}"
+
+
+def _short(value: object) -> str:
+    return plain_text(repr(value))[:100]
 
 
 def _rate_findings(meta: dict[str, Any], config: ShardConfig) -> Iterator[str]:
@@ -220,9 +257,22 @@ def _clock_findings(meta: dict[str, Any], config: ShardConfig) -> Iterator[str]:
     ]
     if late:
         yield f"frame {late[0]} is from {pts[late[0]]} s, after the middle of its interval"
+    yield from _stale_findings(meta, middles, held)
     for word in meta["words"]:
         if word["start_s"] > word["end_s"]:
             yield f"the word {word['w']!r} ends before it starts"
+
+
+def _stale_findings(meta: dict[str, Any], middles: list[float], held: set[int]) -> Iterator[str]:
+    """Where pictures come at a steady rate, the one on screen is no older than one step of it."""
+    source = meta["source"]
+    if not source["fps"] or source["vfr"] or source["bad_packets"]:
+        return
+    oldest = STEADY_STEPS / source["fps"] + CLOCK_TOLERANCE_SECONDS
+    ages = ((k, middle - meta["pts"][k]) for k, middle in enumerate(middles) if k not in held)
+    stale = next(((k, age) for k, age in ages if age > oldest), None)
+    if stale is not None:
+        yield f"frame {stale[0]} is {stale[1]:.3f} s old at {source['fps']} pictures a second"
 
 
 def _picture_findings(sample: Sample, config: ShardConfig) -> Iterator[str]:

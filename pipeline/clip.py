@@ -17,8 +17,8 @@ from pipeline.frame import Frame
 from pipeline.media import Media
 from pipeline.mel import log_mel, margin_samples
 from pipeline.quality import PictureQuality, sound_facts
+from pipeline.rows import stated_facts
 from pipeline.sound import Sound
-from pipeline.truth import row_truth
 from pipeline.video import Timeline, held_intervals
 
 if TYPE_CHECKING:
@@ -200,14 +200,10 @@ class Clip:
         sha1: str | None,
     ) -> dict[str, Any]:
         """The JSON member (architecture §5)."""
-        row, config, grid = self._row, self._config, self.grid
-        truth, extra = row_truth(row)
+        config, grid = self._config, self.grid
         return {
             "schema": shard_format.SCHEMA_VERSION,
-            **{name: row[name] for name in ("key", "dataset", "instance")},
-            "group": row["group_id"],
-            **{name: row[name] for name in ("splits", "labels", "label_names", "transcript")},
-            **{name: row[name] or [] for name in ("words", "segments")},
+            **stated_facts(self._row),
             "fps": rational_text(grid.fps),
             "t0": _seconds(grid.t0),
             "window_start": _seconds(self._window.start),
@@ -224,8 +220,6 @@ class Clip:
             "frame_size": list(self._size) if self._size else None,
             "faces": [_face_meta(number, track) for number, track in enumerate(tracks)],
             "quality": quality,
-            "truth": truth,
-            "extra": extra,
         }
 
     def _held(self) -> list[int]:

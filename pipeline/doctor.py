@@ -14,7 +14,7 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import Literal
 
-from pipeline.check import file_sha256
+from pipeline.check import file_hash
 from pipeline.errors import plain_text
 from pipeline.host import usable_cores
 from pipeline.status import bytes_text
@@ -159,7 +159,7 @@ def _landmark_model(given: Path | None) -> Check:
     except (ImportError, OSError) as error:
         remedy = f"face_recognition_models comes with {SETUP}"
         return Check("landmarks", "missing", plain_text(str(error)), remedy)
-    digest = file_sha256(path)
+    digest = file_hash(path, "sha256")
     if digest == LANDMARK_SHA256:
         return Check("landmarks", "ok", f"{path}, sha256 {digest}", LANDMARK_LICENCE)
     return Check(

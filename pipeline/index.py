@@ -87,18 +87,19 @@ class Ledger:
         return self.planned == self.samples + self.errors
 
 
-def finalize(prepared: Prepared, *, partial: bool) -> Ledger:
+def finalize(prepared: Prepared, *, partial: bool, into: Path | None = None) -> Ledger:
     """Write samples.parquet, errors.parquet and shardindex.json.
 
     Args:
         prepared: the planned folder.
         partial: write an index marked incomplete although shards are missing; without it a set
             with missing shards gets its tables but no index.
+        into: the folder they go to, if not the planned one.
 
     Returns:
         The ledger.
     """
-    out = prepared.out
+    out = into or prepared.out
     ledger = Ledger(prepared.plan.planned_rows)
     index_path = out / "shardindex.json"
     shards: list[dict[str, Any]] = []

@@ -32,6 +32,7 @@ SIDECAR_TYPES: dict[str, type | tuple[type, ...]] = {
     "nsamples": int,
     "filesize": int,
     "sha256": str,
+    "md5": str,
     "config_hash": str,
     "fingerprint": str,
     "seconds": (int, float),
@@ -55,7 +56,8 @@ class Sidecar:
     filesize: int
     """Bytes of the tar."""
     sha256: str
-    """Of the tar."""
+    """Of the tar, as `md5` is."""
+    md5: str
     config_hash: str
     fingerprint: str
     seconds: float
@@ -86,6 +88,7 @@ class Outputs:
     def __init__(self, out: Path) -> None:
         self.out = out
         self.plan_path = out / "plan.json"
+        self.manifest_path = out / "manifest.parquet"
         self.config_path = out / "config.json"
         self.shards = out / "shards"
         self.index_path = out / "shardindex.json"

@@ -298,7 +298,7 @@ def _shard_numbers(seconds: Floats, hashes: npt.NDArray[np.uint64], most: float)
 
 def fingerprint(rows: pa.Table, first_instance: int, config_hash: str) -> str:
     """Hash of a shard's rows, their instance numbers and the config."""
-    plain = rows.select(SCHEMA.names).replace_schema_metadata(None)
+    plain = rows.select(SCHEMA.names).cast(SCHEMA).replace_schema_metadata(None)
     at = plain.schema.get_field_index("dataset")
     plain = plain.set_column(at, "dataset", plain["dataset"].cast(pa.string()))
     # A copy, because what lies below a null struct or beside a slice is no part of the rows.

@@ -12,12 +12,10 @@ import hashlib
 import io
 import json
 import shutil
-from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache, cached_property
 from importlib.metadata import version
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +27,12 @@ import pyarrow.parquet as pq
 from manifests.errors import UsageError
 from manifests.schema import SCHEMA
 from pipeline.config import FORMAT_VERSION, Limits, ShardConfig, canonical_hash
-from pipeline.item import Row
 from pipeline.outputs import Outputs
 from pipeline.plan import PLAN_COLUMNS, Plan, PlannedShard, fingerprint, plan_rows
+from pipeline.rows import PlannedRows
 from pipeline.shard import ShardTask, write_atomically
 
 ROWS_A_GROUP = 5_000
-TABLES = ("samples.parquet", "errors.parquet")
 VERSIONED = ("av", "dlib-bin", "numpy", "opencv-python-headless", "simplejpeg", "soundfile", "soxr")
 """Libraries that the bytes depend on."""
 
@@ -54,9 +51,9 @@ class Prepared:
     """config.json."""
 
     @cached_property
-    def rows(self) -> "PlannedRows":
+    def rows(self) -> PlannedRows:
         """The rows of OUT/manifest.parquet, read as they are needed."""
-        return PlannedRows(manifest_path(self.out))
+        return PlannedRows(Outputs(self.out).manifest_path)
 
     def task(self, shard: PlannedShard, limits: Limits) -> ShardTask:
         """What a worker needs to make one shard."""
@@ -77,28 +74,6 @@ class Prepared:
         for first in range(self.plan.rows_in_shards, self.plan.planned_rows, ROWS_A_GROUP):
             count = min(ROWS_A_GROUP, self.plan.planned_rows - first)
             yield from self.rows.read(first, count, ["key", "uri"])
-
-
-class PlannedRows:
-    """Rows of a Parquet file by position; memory holds one row group, however long the file is."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = pq.ParquetFile(path)
-        metadata = self._file.metadata
-        counts = (metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
-        self._firsts = list(accumulate(counts, initial=0))
-
-    def column(self, name: str) -> pa.Array:
-        """One column of all rows."""
-        return self._file.read([name])[name].combine_chunks()
-
-    def read(self, first: int, count: int, columns: list[str] | None = None) -> list[Row]:
-        """Rows `[first, first + count)` as dicts."""
-        begin = bisect_right(self._firsts, first) - 1
-        end = bisect_left(self._firsts, first + count)
-        rows = self._file.read_row_groups(list(range(begin, end)), columns=columns)
-        found: list[Row] = rows.slice(first - self._firsts[begin], count).to_pylist()
-        return found
 
 
 @dataclass(frozen=True)
@@ -192,11 +167,6 @@ def versions() -> dict[str, str]:
     return {name: version(name) for name in VERSIONED}
 
 
-def manifest_path(out: Path) -> Path:
-    """The planned manifest."""
-    return out / "manifest.parquet"
-
-
 def _go_on(out: Path, wish: Wish, stored: dict[str, Any]) -> Prepared:
     """Resume a plan: same rows, changed rows, new rows."""
     before = load(out)
@@ -213,7 +183,7 @@ def _go_on(out: Path, wish: Wish, stored: dict[str, Any]) -> Prepared:
     if rows is None and plan == before.plan:
         return replace(before, note=note)
     if rows is None:
-        rows = pq.read_table(manifest_path(out))
+        rows = pq.read_table(Outputs(out).manifest_path)
     return _commit(out, plan, rows, before.config, stored, note)
 
 
@@ -249,7 +219,7 @@ def _refuse_other_config(out: Path, before: Prepared, stored: dict[str, Any]) ->
 
 def _merge(before: Prepared, wish: Wish) -> tuple[pa.Table | None, Plan, str]:
     """The old rows with what changed, and the new ones behind; None if all is as it was."""
-    plan, old = before.plan, pq.read_table(manifest_path(before.out))
+    plan, old = before.plan, pq.read_table(Outputs(before.out).manifest_path)
     planned = old.slice(0, plan.rows_in_shards)
     place = pc.index_in(
         wish.rows["key"].combine_chunks(), value_set=planned["key"].combine_chunks()
@@ -317,7 +287,7 @@ def _commit(
     """Write the three files; plan.json last, because it says that the others are there."""
     buffer = io.BytesIO()
     pq.write_table(rows, buffer, compression="zstd", row_group_size=ROWS_A_GROUP)
-    write_atomically(manifest_path(out), buffer.getvalue())
+    write_atomically(Outputs(out).manifest_path, buffer.getvalue())
     write_atomically(out / "config.json", json.dumps(stored, indent=1).encode())
     write_atomically(out / "plan.json", json.dumps(plan.as_dict(), indent=1).encode())
     return Prepared(out, plan, config, stored["config_hash"], note)

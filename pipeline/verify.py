@@ -21,11 +21,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from pipeline.check import ShardCheck, check_shard, key_hash
+from pipeline.check import UNREADABLE, ShardCheck, check_shard, key_hash
 from pipeline.errors import Reason, plain_text
 from pipeline.format import FormatError
-from pipeline.outputs import NotFinishedError, Outputs, Place
+from pipeline.outputs import NotFinishedError, Outputs
 from pipeline.plan import Plan, PlannedShard
+from pipeline.rebuilt import table_findings
 from pipeline.status import bytes_text, time_text
 
 MAX_FINDINGS = 1000
@@ -133,7 +134,7 @@ def verify(
     _check_ledger(verdict, outputs, tars)
     _check_strays(verdict, outputs, tars)
     if deep:
-        _check_places(verdict, outputs)
+        _check_rebuilt(verdict, outputs)
     return verdict
 
 
@@ -248,19 +249,16 @@ def _check_strays(verdict: Verdict, outputs: Outputs, planned: Mapping[str, obje
             verdict.add(verdict.corrupt, f"{plain_text(tar.name)} is not in the plan")
 
 
-def _check_places(verdict: Verdict, outputs: Outputs) -> None:
-    """Whether samples.parquet says of each sample where the sidecars say it is."""
-    columns = ["key", "shard", "offset", "size"]
+def _check_rebuilt(verdict: Verdict, outputs: Outputs) -> None:
+    """Whether the tables and the index say in every field what the sidecars say."""
+    if not outputs.manifest_path.exists():
+        verdict.add(verdict.missing, f"{outputs.manifest_path} is not there")
+        return
     try:
-        file = pq.ParquetFile(outputs.samples_path)
-        listed = (Place(**row) for b in file.iter_batches(columns=columns) for row in b.to_pylist())
-        for found, true in zip(listed, outputs.places(), strict=False):
-            if found != true:
-                said = f"samples.parquet says {found}, the sidecars {true}"
-                verdict.add(verdict.corrupt, plain_text(said))
-                return
-    except (FileNotFoundError, FormatError, pa.ArrowException) as error:
-        verdict.add(verdict.missing, plain_text(str(error)))
+        for sentence in table_findings(outputs.out):
+            verdict.add(verdict.corrupt, sentence)
+    except UNREADABLE as error:
+        verdict.add(verdict.corrupt, plain_text(str(error)))
 
 
 def _check_index(

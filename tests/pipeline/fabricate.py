@@ -1,14 +1,14 @@
-"""Makes a small shard set by hand, with numpy and `pipeline.format` only.
+"""Makes a small shard set by hand, without the job that writes shards and without any codec.
 
-What looks at shards is tested against these sets, so that its tests depend neither on the job that
-writes shards nor on any codec. `fabricate` makes a whole OUT folder; `write_set` writes samples
-that a test made itself.
+What looks at shards is tested against these sets. `fabricate` makes a whole OUT folder; `write_set`
+writes samples that a test made itself.
 """
 
 import hashlib
 import io
 import json
 import tarfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -18,8 +18,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from manifests.columns import table
 from pipeline import format as shard_format
 from pipeline.config import ShardConfig, canonical_hash
+from pipeline.index import ERRORS_SCHEMA, SAMPLES_SCHEMA
+from pipeline.plan import fingerprint
 
 Members = dict[str, bytes]
 SOURCE_WIDTH, SOURCE_HEIGHT = 640, 480
@@ -110,23 +113,38 @@ def write_set(
     """A finished set of these samples, one list a shard."""
     (out / "shards").mkdir(parents=True)
     config_hash = canonical_hash(config.as_dict())
-    sidecars = []
+    sidecars: list[dict[str, Any]] = []
+    manifests: list[pa.Table] = []
     for number, samples in enumerate(contents):
         errors = list(failures[number]) if number < len(failures) else []
+        rows = _manifest_rows(samples, errors)
+        mark = fingerprint(rows, sum(map(len, manifests)), config_hash)
+        manifests.append(rows)
         name = f"{split}-{number:06d}"
-        sidecars.append(write_shard(out, name, samples, errors, config, config_hash))
+        sidecars.append(_write_shard(out, name, samples, errors, config_hash, mark))
+    pq.write_table(pa.concat_tables(manifests), out / "manifest.parquet")
     _write_plan(out, config, config_hash, sidecars, split)
     write_index(out)
     return out
 
 
-def write_shard(
+def _manifest_rows(samples: Sequence[Members], errors: Sequence[dict[str, Any]]) -> pa.Table:
+    """The rows these samples and errors come from, with their `instance`."""
+    metas = [json.loads(members["json"]) for members in samples]
+    same = ("key", "dataset", "splits", "labels", "label_names", "transcript", "words", "segments")
+    rows = [{name: meta[name] for name in same} | {"group_id": meta["group"]} for meta in metas]
+    rows += [{"key": error["key"], "dataset": "demo"} for error in errors]
+    instances = [meta["instance"] for meta in metas] + [None] * len(errors)
+    return table(rows).append_column("instance", pa.array(instances, pa.int64()))
+
+
+def _write_shard(
     out: Path,
     name: str,
     samples: Sequence[Members],
     errors: list[dict[str, Any]],
-    config: ShardConfig,
     config_hash: str,
+    mark: str,
 ) -> dict[str, Any]:
     """One tar and its sidecar."""
     buffer = io.BytesIO()
@@ -143,7 +161,7 @@ def write_shard(
         "filesize": len(data),
         "md5": hashlib.md5(data).hexdigest(),
         "sha256": hashlib.sha256(data).hexdigest(),
-        "fingerprint": canonical_hash([entry["key"] for entry in entries]),
+        "fingerprint": mark,
         "config_hash": config_hash,
         "versions": VERSIONS,
         "run": {"host": "node-a", "pid": 7, "started_unix": 1_700_000_000.0, "work_seconds": 4.0},
@@ -158,6 +176,7 @@ def write_shard(
 def write_index(out: Path) -> None:
     """The files written last, from the sidecars."""
     plan = json.loads((out / "plan.json").read_text())
+    config = ShardConfig.from_dict(json.loads((out / "config.json").read_text())["config"])
     sidecars = [json.loads(path.read_text()) for path in sorted((out / "shards").glob("*.json"))]
     samples = [_sample_row(entry, car) for car in sidecars for entry in car["samples"]]
     errors = [
@@ -165,14 +184,10 @@ def write_index(out: Path) -> None:
         for car in sidecars
         for error in car["errors"]
     ]
-    pq.write_table(pa.Table.from_pylist(samples), out / "samples.parquet")
-    if errors:
-        pq.write_table(pa.Table.from_pylist(errors), out / "errors.parquet")
-    else:
-        columns = [*failure(""), "shard", "host"]
-        empty = pa.table({name: pa.array([], pa.string()) for name in columns})
-        pq.write_table(empty, out / "errors.parquet")
+    pq.write_table(pa.Table.from_pylist(samples, SAMPLES_SCHEMA), out / "samples.parquet")
+    pq.write_table(pa.Table.from_pylist(errors, ERRORS_SCHEMA), out / "errors.parquet")
     done = len(samples) + len(errors)
+    reasons = Counter(error["reason"] for error in errors)
     index = {
         "__kind__": "wids-shard-index-v1",
         "wids_version": 1,
@@ -182,19 +197,20 @@ def write_index(out: Path) -> None:
         "complete": done == plan["planned_rows"],
         "dataset": plan["dataset"],
         "profile": plan["profile"],
-        "config": json.loads((out / "config.json").read_text())["config"],
+        "config": config.as_dict(),
+        "members": list(config.members),
         "config_hash": plan["config_hash"],
-        "instances": len(samples),
+        "instances": plan["planned_rows"],
         "splits": {"demo:train": len(samples)},
-        "labels": [0, 1],
+        "labels": [],
         "counts": {
             "planned": plan["planned_rows"],
             "samples": len(samples),
             "errors": len(errors),
-            "not_run": plan["planned_rows"] - done,
+            "not_run": reasons["not_run"],
         },
-        "reasons": {"no_audio": len(errors)} if errors else {},
-        "versions": VERSIONS,
+        "reasons": dict(reasons),
+        "seconds": round(sum(car["seconds"] for car in sidecars), 6),
     }
     (out / "shardindex.json").write_text(json.dumps(index))
 
@@ -224,7 +240,7 @@ def _meta(config: ShardConfig, key: str, instance: int, frames: int) -> dict[str
             {"w": "bin", "start_s": 0.2, "end_s": 0.6},
             {"w": "blue", "start_s": 0.6, "end_s": 1.1},
         ],
-        "segments": [{"label": "drum", "start_s": 0.0, "end_s": 1.0}],
+        "segments": [{"label": 1, "start_s": 0.0, "end_s": 1.0}],
         "fps": f"{config.fps.numerator}/{config.fps.denominator}",
         "t0": 0.5,
         "window_start": 0.5,

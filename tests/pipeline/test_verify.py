@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute
 import pyarrow.parquet as pq
 import pytest
 
@@ -147,6 +146,10 @@ def test_wrong_offsets_are_found(tmp_path: Path) -> None:
         ({"pts": [0.5] * 19}, "19 picture times"),
         ({"pts": [0.5 + 0.2 * k for k in range(20)]}, "after the middle of its interval"),
         ({"pts": [2.0 - 0.1 * k for k in range(20)], "held": [0]}, "run backwards"),
+        ({"pts": [0.0] * 20}, "frame 0 is 0.550 s old at 25.0 pictures a second"),
+        ({"labels": [5]}, "labels is [5], manifest.parquet says [0]"),
+        ({"splits": ["demo:test"]}, "splits is ['demo:test'] in the sample"),
+        ({"transcript": "set red"}, "transcript is 'set red', manifest.parquet says 'bin blue'"),
         ({"frame_size": [99, 99]}, "frames holds pictures"),
         ({"words": [{"w": "x", "start_s": 2, "end_s": 1}]}, "ends before it starts"),
         ({"key": "else"}, "belongs to another name"),
@@ -204,10 +207,77 @@ def test_a_tar_that_nobody_planned_is_found(tmp_path: Path) -> None:
     assert "extra.tar is not in the plan" in found(out)
 
 
-def test_wrong_offsets_in_the_table_are_found(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "column", "value"),
+    [
+        ("samples", "offset", 512),
+        ("samples", "splits", ["demo:test"]),
+        ("samples", "luma", 3.0),
+        ("errors", "key", "demo/other"),
+        ("errors", "reason", "no_video"),
+    ],
+)
+def test_a_wrong_value_in_a_table_is_found(
+    tmp_path: Path, name: str, column: str, value: object
+) -> None:
+    out = fabricate(tmp_path / "out", GLCM)
+    table = pq.read_table(out / f"{name}.parquet")
+    rows = table.to_pylist()
+    rows[1][column] = value
+    pq.write_table(pa.Table.from_pylist(rows, table.schema), out / f"{name}.parquet")
+    assert f"{name}.parquet, row 1: {column} is " in found(out)
+    assert verify(out, deep=True, progress=None).exit_code == ExitCode.CORRUPT
+
+
+def test_a_table_cut_short_is_found(tmp_path: Path) -> None:
     out = fabricate(tmp_path / "out", GLCM)
     table = pq.read_table(out / "samples.parquet")
-    at = table.schema.get_field_index("offset")
-    shifted = pa.compute.add(table["offset"], 512)
-    pq.write_table(table.set_column(at, table.schema.field(at), shifted), out / "samples.parquet")
-    assert any("samples.parquet says" in text for text in verify(out, deep=True).corrupt)
+    pq.write_table(table.slice(0, 5), out / "samples.parquet")
+    assert "samples.parquet, row 5: key is null, the sidecars give" in found(out)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"members": ["json"]},
+        {"labels": ["cat"]},
+        {"splits": {}},
+        {"reasons": {"crash": 2}},
+        {"shardlist": []},
+        {"surprise": 1},
+    ],
+)
+def test_an_index_that_disagrees_in_any_field_is_found(
+    tmp_path: Path, change: dict[str, object]
+) -> None:
+    out = fabricate(tmp_path / "out", GLCM)
+    edit_json(out / "shardindex.json", **change)
+    assert "shardindex.json" in found(out)
+
+
+@pytest.mark.parametrize("name", ["md5sum", "filesize", "part", "seconds"])
+def test_a_shard_misstated_by_the_index_is_found(tmp_path: Path, name: str) -> None:
+    out = fabricate(tmp_path / "out", GLCM)
+    shards = json.loads((out / "shardindex.json").read_text())["shardlist"]
+    shards[1][name] = "0"
+    edit_json(out / "shardindex.json", shardlist=shards)
+    assert f"shardindex.json, shard 1: {name} is" in found(out)
+
+
+def test_a_wrong_md5_of_the_sidecar_is_found(tmp_path: Path) -> None:
+    out = fabricate(tmp_path / "out", GLCM)
+    edit_json(out / "shards/train-000000.json", md5="0" * 32)
+    assert "train-000000: md5 is" in found(out)
+
+
+def test_a_lost_or_edited_manifest_is_found(tmp_path: Path) -> None:
+    out = fabricate(tmp_path / "out", GLCM)
+    rows = pq.read_table(out / "manifest.parquet")
+    changed = rows.to_pylist()
+    changed[1]["labels"] = [7]
+    pq.write_table(pa.Table.from_pylist(changed, rows.schema), out / "manifest.parquet")
+    text = found(out)
+    assert "train-000000: its rows in manifest.parquet are not those of the plan" in text
+    assert "demo--clip001: labels is [1], manifest.parquet says [7]" in text
+    (out / "manifest.parquet").unlink()
+    assert "manifest.parquet is not there" in found(out)

@@ -1,0 +1,60 @@
+"""The rows of OUT/manifest.parquet by position, and what a sample repeats of its row."""
+
+import json
+from bisect import bisect_left, bisect_right
+from collections.abc import Mapping
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.item import Row
+
+
+class PlannedRows:
+    """Rows of a Parquet file by position; memory holds one row group, however long the file is."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = pq.ParquetFile(path)
+        metadata = self._file.metadata
+        counts = (metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
+        self._firsts = list(accumulate(counts, initial=0))
+
+    def __len__(self) -> int:
+        return self._firsts[-1]
+
+    def column(self, name: str) -> pa.Array:
+        """One column of all rows."""
+        return self._file.read([name])[name].combine_chunks()
+
+    def table(self, first: int, count: int, columns: list[str] | None = None) -> pa.Table:
+        """Rows `[first, first + count)`."""
+        begin = bisect_right(self._firsts, first) - 1
+        end = bisect_left(self._firsts, first + count)
+        rows = self._file.read_row_groups(list(range(begin, end)), columns=columns)
+        return rows.slice(first - self._firsts[begin], count)
+
+    def read(self, first: int, count: int, columns: list[str] | None = None) -> list[Row]:
+        """The same as dicts."""
+        found: list[Row] = self.table(first, count, columns).to_pylist()
+        return found
+
+
+def stated_facts(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a sample's JSON that its manifest row decides: `clip` writes, `check` compares.
+
+    Ground truth of generated corpora travels in the row's `extra`; `truth` has no boxes where
+    nothing is known.
+    """
+    extra = json.loads(row["extra"] or "{}")
+    truth = extra.pop("truth", {"boxes": []})
+    return {
+        **{name: row[name] for name in ("key", "dataset", "instance")},
+        "group": row["group_id"],
+        **{name: row[name] for name in ("splits", "labels", "label_names", "transcript")},
+        **{name: row[name] or [] for name in ("words", "segments")},
+        "truth": truth,
+        "extra": extra,
+    }
