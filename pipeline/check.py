@@ -161,8 +161,8 @@ def _tar_findings(
             try:
                 yield from (f"{where}: {said}" for said in _place_findings(file, entry, members))
                 sample = decode(members)
-                found = _sample_findings(entry, sample, members, config)
-                yield from (f"{where}: {said}" for said in found)
+                said_of = _sample_findings(entry, sample, members, config)
+                yield from (f"{where}: {said}" for said in said_of)
                 row = stated.get(sample.meta["key"], {})
                 yield from (f"{where}: {said}" for said in _stated_findings(sample.meta, row))
             except UNREADABLE as error:

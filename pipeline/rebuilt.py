@@ -53,8 +53,9 @@ def _index_findings(found: dict[str, Any], true: dict[str, Any]) -> Iterator[str
         if found.get(name) != true.get(name):
             said = _difference({name: found.get(name)}, {name: true.get(name)})
             yield f"shardindex.json: {said}"
-    shards = zip_longest(found.get("shardlist") or (), true["shardlist"], fillvalue={})
-    for number, (entry, expected) in enumerate(shards):
+    listed: list[dict[str, Any]] = found.get("shardlist") or []
+    for number, pair in enumerate(zip_longest(listed, true["shardlist"], fillvalue={})):
+        entry, expected = pair
         if entry != expected:
             yield f"shardindex.json, shard {number}: {_difference(entry, expected)}"
             return

@@ -20,7 +20,7 @@ class PlannedRows:
         self._file = pq.ParquetFile(path)
         metadata = self._file.metadata
         counts = (metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
-        self._firsts = list(accumulate(counts, initial=0))
+        self._firsts: list[int] = list(accumulate(counts, initial=0))
 
     def __len__(self) -> int:
         return self._firsts[-1]
