@@ -53,11 +53,12 @@ def _index_findings(found: dict[str, Any], true: dict[str, Any]) -> Iterator[str
         if found.get(name) != true.get(name):
             said = _difference({name: found.get(name)}, {name: true.get(name)})
             yield f"shardindex.json: {said}"
+    nothing: dict[str, Any] = {}
     listed: list[dict[str, Any]] = found.get("shardlist") or []
-    for number, pair in enumerate(zip_longest(listed, true["shardlist"], fillvalue={})):
-        entry, expected = pair
-        if entry != expected:
-            yield f"shardindex.json, shard {number}: {_difference(entry, expected)}"
+    expected: list[dict[str, Any]] = true["shardlist"]
+    for number, (entry, true_entry) in enumerate(zip_longest(listed, expected, fillvalue=nothing)):
+        if entry != true_entry:
+            yield f"shardindex.json, shard {number}: {_difference(entry, true_entry)}"
             return
 
 
