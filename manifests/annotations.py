@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import TextIO, TypeVar
 
 from manifests.dataset import ScanOptions
 from manifests.errors import UsageError
 from manifests.listing import from_uri
+
+T = TypeVar("T")
 
 SPLIT_WORDS = {
     "train": "train",
@@ -79,6 +81,28 @@ def csv_rows(path: Path, delimiter: str = ",") -> Iterator[list[str]]:
         for fields in csv.reader(lines, skipinitialspace=True, delimiter=delimiter):
             if any(fields):
                 yield [field.strip() for field in fields]
+
+
+def csv_segments(path: Path, parse: Callable[[list[str]], T | None], expected: str) -> Iterator[T]:
+    """Yield what `parse` makes of a CSV's rows; only the first one may be a header it declines.
+
+    Args:
+        path: the file.
+        parse: fields -> a row, or None if they are none.
+        expected: the columns, for the sentence about a row that is none.
+
+    Raises:
+        UsageError: a row beyond the first is none.
+    """
+    for number, fields in enumerate(csv_rows(path), start=1):
+        row = parse(fields)
+        if row is not None:
+            yield row
+        elif number > 1:
+            raise UsageError(
+                f"{path} row {number} is {','.join(fields)!r}; expected {expected} with times in "
+                "seconds. Download the CSV again."
+            )
 
 
 def plain(name: str) -> str:

@@ -16,16 +16,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
 
-from manifests.annotations import csv_rows, find
+from manifests.annotations import csv_rows, csv_segments, find
 from manifests.clips import Clip, milliseconds
 from manifests.columns import Row, extra, table
 from manifests.dataset import Dataset, Report, ScanOptions
-from manifests.errors import UsageError
 from manifests.join import Join, Segment, usual_folders
 
 LICENCE = (
@@ -95,16 +95,8 @@ def _rows(join: Join, segments: list[Path], classes: _Classes) -> Iterator[Row]:
 
 def _annotations(paths: list[Path]) -> Iterator[_Row]:
     for path in paths:
-        split = _subset(path.stem)
-        for number, fields in enumerate(csv_rows(path), start=1):
-            row = _row(fields, split)
-            if row is not None:
-                yield row
-            elif number > 1:  # the first row may be a header that somebody added
-                raise UsageError(
-                    f"{path} row {number} is {','.join(fields)!r}; expected "
-                    'YTID, start, end, "labels" with times in seconds. Download the CSV again.'
-                )
+        parse = partial(_row, split=_subset(path.stem))
+        yield from csv_segments(path, parse, 'YTID, start, end, "labels"')
 
 
 def _row(fields: list[str], split: str | None) -> _Row | None:

@@ -16,16 +16,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
 
-from manifests.annotations import csv_rows, find, split_of
+from manifests.annotations import csv_rows, csv_segments, find, split_of
 from manifests.clips import Clip, Files, milliseconds
 from manifests.columns import Row, extra, table
 from manifests.dataset import Dataset, Report, ScanOptions
-from manifests.errors import UsageError
 from manifests.join import Join, Segment, usual_folders
 
 LICENCE = (
@@ -38,7 +38,7 @@ class _Row(NamedTuple):
     id: str
     start_s: float
     end_s: float
-    face_xy: tuple[float, float] | None
+    point: tuple[float, ...]
     split: str | None
 
 
@@ -56,6 +56,7 @@ def _rows(join: Join, paths: list[Path]) -> Iterator[Row]:
     folders = usual_folders(join.files, lambda folder: (split_of(*folder.split("/")), folder))
     first = _first_count(join.files)
     counts: Counter[str] = Counter()
+    outside = 0
     for row in _annotations(paths):
         segment = (row.id, row.start_s, row.end_s)
         folder = folders.get(row.split, row.split)
@@ -70,23 +71,21 @@ def _rows(join: Join, paths: list[Path]) -> Iterator[Row]:
             continue
         counts[row.id] += 1
         facts = extra(csv_start=row.start_s, csv_end=row.end_s)
-        yield {**columns, **_meaning(row.split), "face_xy": row.face_xy, "extra": facts}
+        face_xy = row.point if _inside(row.point) else None
+        outside += bool(row.point) and face_xy is None
+        yield {**columns, **_meaning(row.split), "face_xy": face_xy, "extra": facts}
+    if outside:
+        join.report.notes.append(
+            f"{outside:,} rows have a point outside of 0..1; their largest face is taken instead"
+        )
     for columns, clip in join.rest(_key, lambda clip: not paths or _split(clip) is not None):
         yield {**columns, **_meaning(_split(clip))}
 
 
 def _annotations(paths: list[Path]) -> Iterator[_Row]:
     for path in paths:
-        split = split_of(path.stem)
-        for number, fields in enumerate(csv_rows(path), start=1):
-            row = _row(fields, split)
-            if row is not None:
-                yield row
-            elif number > 1:  # the first row may be a header that somebody added
-                raise UsageError(
-                    f"{path} row {number} is {','.join(fields)!r}; expected "
-                    "youtube_id,start,end,x,y with times in seconds. Download the CSV again."
-                )
+        parse = partial(_row, split=split_of(path.stem))
+        yield from csv_segments(path, parse, "youtube_id,start,end,x,y")
 
 
 def _row(fields: list[str], split: str | None) -> _Row | None:
@@ -94,9 +93,12 @@ def _row(fields: list[str], split: str | None) -> _Row | None:
         start_s, end_s, *point = (float(field) for field in fields[1:5])
     except ValueError:
         return None
-    inside = len(point) == 2 and all(0 <= share <= 1 for share in point)
-    face_xy = (point[0], point[1]) if inside else None
-    return _Row(fields[0], start_s, end_s, face_xy, split)
+    return _Row(fields[0], start_s, end_s, tuple(point), split)
+
+
+def _inside(point: tuple[float, ...]) -> bool:
+    """Whether a row's numbers after the times are a point of the picture."""
+    return len(point) == 2 and all(0 <= share <= 1 for share in point)
 
 
 def _is_ours(path: Path) -> bool:

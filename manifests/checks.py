@@ -21,6 +21,8 @@ Vocabularies = Mapping[str, Sequence[str]]
 """Data set name -> class names in the order of the class numbers."""
 _Mask: TypeAlias = pa.ChunkedArray
 _MOST = 10
+LONGEST_SECONDS = 1e6
+"""No recording ends later (eleven days): such times are milliseconds or frames."""
 
 
 def validate(table: pa.Table, vocabularies: Vocabularies | None = None) -> list[str]:
@@ -114,9 +116,13 @@ def _times(table: pa.Table) -> list[str]:
     early = pc.fill_null(pc.invert(pc.greater_equal(start, 0.0)), True)
     endless = pc.invert(pc.is_finite(start))
     late = pc.invert(pc.greater(end, start))
+    beyond = pc.invert(pc.less_equal(end, LONGEST_SECONDS))
     return [
         *_mask(table, early, "start_s is not >= 0", "times count from the file's start, seconds"),
         *_mask(table, endless, "start_s is not finite", "give seconds"),
+        *_mask(
+            table, beyond, f"end_s is over {LONGEST_SECONDS:g} s", "give seconds, not ms or frames"
+        ),
         *_mask(table, late, "end_s is not after start_s", "leave end_s null for 'to the end'"),
     ]
 

@@ -1,6 +1,8 @@
 """One sample in the making: pictures are taken in as they are decoded, then all is put together."""
 
+import ctypes
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -24,6 +26,8 @@ from pipeline.video import Timeline, held_intervals
 if TYPE_CHECKING:
     from pipeline.faces import FaceFollower, FaceTrack
 
+LONG_CLIP_FRAMES = 1000
+"""From here on the memory of a clip matters; below, giving it back costs more than it is worth."""
 MAX_ASPECT = 8
 """Longest side over shortest of a picture that is stored."""
 
@@ -132,10 +136,9 @@ class Clip:
         """
         if bad_packets and not self._window.anchored and self._source.line is not None:
             self.grid = self._without_lost_tail(self._source.line)
-        tracks = self._follower.finish(self.grid.frames) if self._follower else []
+        tracks, face_rate = self._faces()
         sound = self._sound()
         quality = self._quality.facts(self.grid.frames)
-        face_rate = _face_rate(tracks, self.grid.frames) if self._follower else None
         quality |= {**sound_facts(sound["mono"]), "face_rate": face_rate}
         blobs, sizes = self._blobs(tracks)
         meta = self._meta(tracks, quality, sizes, bad_packets, sha1)
@@ -153,6 +156,16 @@ class Clip:
             detail = f"pictures are damaged after {float(frames / self.grid.fps):.2f} s"
             raise ClipError(Reason.TOO_SHORT, detail, "video")
         return Grid(self.grid.t0, self.grid.fps, frames)
+
+    def _faces(self) -> "tuple[list[FaceTrack], float | None]":
+        """The tracks, and the share of intervals in which the first one has a face."""
+        if self._follower is None:
+            return [], None
+        tracks = self._follower.finish(self.grid.frames)
+        self._follower = None  # its pictures are the largest thing in memory
+        if self.grid.frames > LONG_CLIP_FRAMES:
+            _give_back_memory()
+        return tracks, _face_rate(tracks, self.grid.frames)
 
     def _sound(self) -> dict[str, Any]:
         """Mel and waveform members, and the mono waveform under the mel."""
@@ -253,6 +266,15 @@ class Clip:
             "duration": facts.duration,
             "bad_packets": bad_packets,
         }
+
+
+def _give_back_memory() -> None:
+    """Hand freed memory back to the system: the heap keeps it, and what comes next needs its own.
+
+    Only glibc has a word for it.
+    """
+    with suppress(AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _follower(config: ShardConfig, row: Mapping[str, Any]) -> "FaceFollower | None":

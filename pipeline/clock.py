@@ -52,10 +52,6 @@ class Grid:
         """Where the last interval ends."""
         return self.t0 + self.frames / self.fps
 
-    def start_of(self, k: int) -> Fraction:
-        """Where interval k starts."""
-        return self.t0 + k / self.fps
-
     def deadlines(self, time_base: Fraction) -> list[int]:
         """For each interval the last pts, in units of `time_base`, its picture may have."""
         first = (self.t0 + 1 / (2 * self.fps)) / time_base

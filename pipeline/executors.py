@@ -28,6 +28,7 @@ RAY_MAX_CALLS = 100
 """Shards after which Ray replaces a worker, which bounds leaks."""
 POLL_SECONDS = 0.5
 CONNECT_SECONDS = 10.0
+RAY_FOLDER = "glav-ray-"
 OBJECT_STORE_BYTES = 100 << 20
 """Samples never pass through Ray's object store; this is its least comfortable size."""
 
@@ -154,7 +155,8 @@ class RayExecutor:
 
     def _start_embedded(self, workers: int) -> None:
         """A private Ray in a folder of its own: no other job's cluster is joined."""
-        self._folder = tempfile.mkdtemp(prefix="glav-ray-")
+        _remove_abandoned()
+        self._folder = tempfile.mkdtemp(prefix=f"{RAY_FOLDER}{os.getpid()}-")
         self._ray.init(
             address="local",
             num_cpus=workers,
@@ -195,6 +197,14 @@ class RayExecutor:
         self._ray.shutdown()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _remove_abandoned() -> None:
+    """Remove the folders of jobs that were killed: nobody else does, and they take inodes."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{RAY_FOLDER}*-*"):
+        pid = folder.name.removeprefix(RAY_FOLDER).partition("-")[0]
+        if pid.isdigit() and not Path("/proc", pid).exists():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _check_reachable(address: str) -> None:

@@ -28,6 +28,7 @@ SAMPLES_SCHEMA = pa.schema(
     [
         ("key", pa.string()),
         ("base", pa.string()),
+        ("uri", pa.string()),
         ("shard", pa.string()),
         ("offset", pa.int64()),
         ("size", pa.int64()),
@@ -161,7 +162,8 @@ def _add_shard(
         ledger.samples += 1
         ledger.splits.update(sample["splits"])
         source = {f"source_{name}": sample["source"][name] for name in ("width", "height", "fps")}
-        facts = {**sample, **sample["quality"], **source, "shard": sidecar["shard"]}
+        place = {"uri": sample["source"]["uri"], "shard": sidecar["shard"]}
+        facts = {**sample, **sample["quality"], **source, **place}
         samples.add({**facts, "fps": float(fps)})
 
 

@@ -1,15 +1,10 @@
 """Opening a file nobody vouches for, and reading its packets.
 
-Nothing here trusts the file: the path is resolved below the root and must be a regular file; libav
-may use the `file` protocol and a closed list of formats only (a playlist named `.mp4` would
-otherwise open other files); pictures and streams over the limits are refused before memory is
-taken for them (distributed.md §5).
+Nothing here trusts the file: libav may use the `file` protocol and a closed list of formats only (a
+playlist named `.mp4` would otherwise open other files); pictures and streams over the limits are
+refused before memory is taken for them (distributed.md §5).
 """
 
-import errno
-import os
-import re
-import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -21,7 +16,6 @@ from typing import Any
 import av
 import av.error
 
-from manifests.listing import from_uri
 from pipeline.config import Limits
 from pipeline.errors import ClipError, Reason
 
@@ -41,45 +35,6 @@ _MAGIC: tuple[tuple[int, bytes], ...] = (
     (0, b"\x1a\x45\xdf\xa3"), (0, b"RIFF"), (0, b"RF64"), (0, b"FLV"), (0, b"OggS"),
     (0, b"fLaC"), (0, b"ID3"), (0, b"\x00\x00\x01\xba"), (0, b"\x00\x00\x01\xb3"),
 )  # fmt: skip
-
-
-_OTHER_THAN_A_PATH = re.compile(r"[a-z0-9]+(:|,,)|-[^.]*$")
-"""What libav or a command line would take for a protocol (`concat:`, `subfile,,`) or a flag."""
-_BAD_NAME = (errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL)
-
-
-def resolve(root: Path, uri: str) -> Path:
-    """The regular file below `root` that a manifest names.
-
-    Raises:
-        ClipError: `bad_path` if it leaves the root or is no regular file, `missing_file` if there
-            is none, `empty_file` if it has no bytes.
-    """
-    if "://" in uri or "\0" in uri or not uri:
-        raise ClipError(Reason.BAD_PATH, f"{uri!r} is no path below the root", "path")
-    home = Path(os.path.realpath(root))
-    path = Path(os.path.realpath(home / from_uri(uri)))
-    if not path.is_relative_to(home):
-        raise ClipError(Reason.BAD_PATH, f"{uri!r} leads out of the root to {path}", "path")
-    try:
-        facts = os.stat(path)
-    except OSError as error:
-        raise _stat_failure(uri, error) from None
-    if not stat.S_ISREG(facts.st_mode):
-        raise ClipError(Reason.BAD_PATH, f"{uri!r} is no regular file", "path")
-    if facts.st_size == 0:
-        raise ClipError(Reason.EMPTY_FILE, f"{uri!r} has zero bytes", "path")
-    return path
-
-
-def _stat_failure(uri: str, error: OSError) -> ClipError:
-    """Why a path that stays below the root leads to nothing."""
-    if error.errno in (errno.ENOENT, errno.ENOTDIR):
-        if _OTHER_THAN_A_PATH.match(uri):
-            return ClipError(Reason.BAD_PATH, f"{uri!r} is no path below the root", "path")
-        return ClipError(Reason.MISSING_FILE, f"no file {uri!r} below the root", "path")
-    reason = Reason.BAD_PATH if error.errno in _BAD_NAME else Reason.OPEN_ERROR
-    return ClipError(reason, f"{uri!r}: {error.strerror}", "path")
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ import numpy.typing as npt
 from pipeline.config import N_FFT, N_MELS
 
 FLOOR = 1e-5
+SLICES_A_PIECE = 1024
+"""Spectra held at a time: those of a two-minute clip would take 250 MB."""
 _LINEAR_HZ_PER_MEL = 200 / 3
 _BREAK_HZ = 1000.0
 _LOG_STEP = np.log(6.4) / 27
@@ -40,10 +42,14 @@ def log_mel(
     offset = margin_samples(hop_samples)
     slices = (len(waveform) - 2 * offset) // hop_samples
     starts = (np.arange(slices) * 2 + 1) * hop_samples // 2 - N_FFT // 2 + offset
-    views = np.lib.stride_tricks.sliding_window_view(waveform, N_FFT)[starts]
-    spectrum = np.fft.rfft(views * _hann(), axis=1)
-    power = spectrum.real**2 + spectrum.imag**2
-    return np.log(np.maximum(slaney_filterbank(rate_hz) @ power.T, FLOOR)).astype(np.float32)
+    views = np.lib.stride_tricks.sliding_window_view(waveform, N_FFT)
+    mel = np.empty((N_MELS, slices), np.float32)
+    for begin in range(0, slices, SLICES_A_PIECE):
+        piece = slice(begin, begin + SLICES_A_PIECE)
+        spectrum = np.fft.rfft(views[starts[piece]] * _hann(), axis=1)
+        power = spectrum.real**2 + spectrum.imag**2
+        mel[:, piece] = np.log(np.maximum(slaney_filterbank(rate_hz) @ power.T, FLOOR))
+    return mel
 
 
 @lru_cache(maxsize=4)

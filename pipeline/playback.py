@@ -8,8 +8,9 @@ from typing import Any
 from pipeline.clock import Grid
 from pipeline.config import Limits
 from pipeline.errors import ClipError
-from pipeline.media import open_media, resolve
+from pipeline.media import open_media
 from pipeline.outputs import Outputs
+from pipeline.paths import resolve
 from pipeline.sound import Wave, decode_sound
 
 PAGE_RATE_HZ = 22050

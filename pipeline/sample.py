@@ -19,7 +19,8 @@ from pipeline.clock import Grid, Window, grid_for
 from pipeline.config import Limits, ShardConfig
 from pipeline.errors import ClipError, Reason
 from pipeline.item import Failed, Item, Made, Opened, Outcome, Row
-from pipeline.media import Packets, open_media, resolve
+from pipeline.media import Packets, open_media
+from pipeline.paths import resolve
 from pipeline.sound import Sound, decode_sound
 from pipeline.video import Decoder, Timeline, nothing_decoded, show, timeline
 
@@ -256,7 +257,10 @@ class _Stretch:
             return
         grids = [clip.grid for _, clip in clips]
         decoder = Decoder(
-            self.video, self.line.wanted(grids), max_pixels=self._file.limits.max_pixels
+            self.video,
+            self.line.wanted(grids),
+            max_pixels=self._file.limits.max_pixels,
+            uses_up=True,
         )
         for shown in show(decoder, self.line, grids):
             index, clip = clips[shown.grid]
@@ -264,7 +268,7 @@ class _Stretch:
             if shown.k == clip.grid.frames - 1:
                 yield self._finish(index, clip, decoder.bad)
         if decoder.decoded == 0:
-            raise nothing_decoded(self.video, decoder.bad)
+            raise nothing_decoded(decoder)
 
     def _finish(self, index: int, clip: Clip, bad_packets: int) -> Outcome:
         bad_sound = self.sound.bad_packets if self.sound else 0

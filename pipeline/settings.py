@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import os
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from pipeline.host import usable_cores
 from pipeline.job import JobOptions
 from pipeline.options import ShardsOptions
 from pipeline.prepare import Wish, load
+
+MOST_ADVISED_FPS = 60
 
 
 def output_folder(options: ShardsOptions) -> Path:
@@ -41,12 +44,32 @@ def shard_config(options: ShardsOptions) -> ShardConfig:
     changes: dict[str, Any] = {}
     if options.faces is not None:
         changes["faces"] = options.faces
+    if options.fps is not None:
+        changes["fps"] = _fps(options.fps)
     try:
-        if options.fps is not None:
-            changes["fps"] = Fraction(options.fps)
         return dataclasses.replace(PROFILES[name], **changes)
+    except ValueError as error:
+        advice = f". {_good_rates(name)}" if options.fps is not None else ""
+        raise UsageError(f"profile {name}: {error}{advice}") from error
+
+
+def _good_rates(profile: str) -> str:
+    """Which `--fps` a profile takes: its sound must divide into whole samples."""
+    good = []
+    for fps in range(1, MOST_ADVISED_FPS + 1):
+        with suppress(ValueError):
+            dataclasses.replace(PROFILES[profile], fps=Fraction(fps))
+            good.append(str(fps))
+    return f"--fps takes {', '.join(good)} here"
+
+
+def _fps(text: str) -> Fraction:
+    try:
+        return Fraction(text)
     except (ValueError, ZeroDivisionError) as error:
-        raise UsageError(f"profile {name}: {error}") from error
+        raise UsageError(
+            f"--fps is {text!r}; expected frames a second, such as 10, 25 or 30000/1001"
+        ) from error
 
 
 def stored_limits(out: Path) -> Limits:

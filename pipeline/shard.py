@@ -23,8 +23,9 @@ from typing import IO, Any
 
 from pipeline import format as shard_format
 from pipeline.config import Limits, ShardConfig
-from pipeline.errors import ShardError, disk_sentence
+from pipeline.errors import ClipError, ShardError, disk_sentence
 from pipeline.item import Failed, Item, Made, Outcome, Row
+from pipeline.paths import resolve
 from pipeline.sandbox import Sandbox
 
 SIDECAR_SCHEMA = 1
@@ -123,7 +124,7 @@ def _fill(task: ShardTask, sandbox: Sandbox, writer: "TarWriter", watch: Watcher
     progress = Progress()
     for item in items(task):
         started = time.monotonic()
-        for outcome, tries in _in_order(sandbox.run(item)):
+        for outcome, tries in _outcomes(item, sandbox):
             row = item.rows[outcome.index]
             if isinstance(outcome, Made):
                 writer.add(row, outcome)
@@ -131,6 +132,16 @@ def _fill(task: ShardTask, sandbox: Sandbox, writer: "TarWriter", watch: Watcher
                 writer.fail(row, outcome, tries, time.monotonic() - started)
             progress.count(outcome)
             watch(progress)
+
+
+def _outcomes(item: Item, sandbox: Sandbox) -> Iterator[tuple[Outcome, int]]:
+    """Every row's outcome with its tries; a file that is not there troubles no child."""
+    try:
+        resolve(Path(item.root), item.uri)
+    except ClipError as error:
+        if not item.rows[0]["container"]:  # of archives the child has more to say
+            return iter([(Failed(index, error), 1) for index in range(len(item.rows))])
+    return _in_order(sandbox.run(item))
 
 
 def items(task: ShardTask) -> Iterator[Item]:

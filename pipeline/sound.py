@@ -137,7 +137,8 @@ class _Blocks:
         for frame in self._frames():
             at = self._place(frame)
             if at is None:
-                continue  # a first block without a time can be placed nowhere
+                self.bad += 1  # a first block without a time can be placed nowhere
+                continue
             wave = self._waveform(frame)
             self._expected = at + len(wave)
             yield at, frame.sample_rate, wave

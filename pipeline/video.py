@@ -114,7 +114,7 @@ def _timeline_by_decoding(packets: Packets) -> Timeline:
     decoder = Decoder(packets)
     frames = [(frame.pts, frame.dts) for frame in decoder.frames()]
     if not frames:
-        raise nothing_decoded(packets, decoder.bad)
+        raise nothing_decoded(decoder)
     pts = [stamp for stamp, _ in frames]
     if None in pts or any(b <= a for a, b in pairwise(pts)):
         pts = _rising([dts if dts is not None else stamp for stamp, dts in frames], packets.stream)
@@ -144,7 +144,12 @@ class Decoder:
     """Decodes packets one by one, past bad ones, skipping what is not wanted."""
 
     def __init__(
-        self, packets: Packets, wanted: set[int] | None = None, *, max_pixels: int | None = None
+        self,
+        packets: Packets,
+        wanted: set[int] | None = None,
+        *,
+        max_pixels: int | None = None,
+        uses_up: bool = False,
     ) -> None:
         """Set up one pass over the packets.
 
@@ -152,12 +157,17 @@ class Decoder:
             packets: what to decode.
             wanted: pts of the pictures needed; None = all.
             max_pixels: largest picture accepted, as sizes may change in mid-stream; None = any.
+            uses_up: let go of each packet once it is decoded, so that the memory of a long stretch
+                does not hold both what goes in and what comes out.
         """
         self.decoded = 0
         """Pictures that came out so far."""
         self.bad = packets.bad
         """Packets that could not be decoded so far."""
+        self.given = len(packets.packets)
+        """Packets there were to decode."""
         self._packets = packets
+        self._uses_up = uses_up
         self._context = packets.stream.codec_context
         self._wanted = wanted if self._skips_exactly() else None
         self._max_pixels = max_pixels
@@ -181,7 +191,7 @@ class Decoder:
         """
         if self._context.is_open:
             self._context.flush_buffers()
-        for packet in [*self._packets.packets, None]:
+        for packet in self._fed():
             if self._wanted is not None and packet is not None:
                 skip = packet.pts not in self._wanted
                 self._context.skip_frame = "NONREF" if skip else "DEFAULT"
@@ -189,6 +199,15 @@ class Decoder:
                 self._check_size(picture)
                 self.decoded += 1
                 yield picture
+
+    def _fed(self) -> Iterator[Any]:
+        """The packets in order, then None, which asks for the last pictures."""
+        packets = self._packets.packets
+        for number in range(self.given):
+            yield packets[number]
+            if self._uses_up:
+                packets[number] = None
+        yield None
 
     def _decode(self, packet: Any) -> list[Any]:
         try:
@@ -268,7 +287,7 @@ def held_intervals(grid: Grid, extent: Extent, time_base: Fraction) -> list[int]
     return [k for k, last in deadlines if last < first or k >= ended]
 
 
-def nothing_decoded(packets: Packets, bad: int) -> ClipError:
+def nothing_decoded(decoder: Decoder) -> ClipError:
     """The error of a stream of which not one picture came out."""
-    detail = f"not one of {len(packets.packets)} video packets could be decoded ({bad} refused)"
+    detail = f"not one of {decoder.given} video packets could be decoded ({decoder.bad} refused)"
     return ClipError(Reason.DECODE_ERROR, detail, "video")

@@ -80,8 +80,9 @@ def test_files_alone_are_rows_without_face(tree, scan) -> None:
 
 def test_points_outside_the_picture_are_no_points(tree, scan) -> None:
     root = tree({"avspeech_train.csv": "u5MPyrRJPmc,1,5,-1,0.5\n", "u5MPyrRJPmc_1_5.mp4": b"1"})
-    rows, _ = scan("avspeech", root)
+    rows, report = scan("avspeech", root)
     assert rows["avspeech/u5MPyrRJPmc_0001000-0005000"]["face_xy"] is None
+    assert "1 rows have a point outside of 0..1" in report.notes[-1]
 
 
 def test_a_broken_row_is_named(tree, scan) -> None:

@@ -82,6 +82,7 @@ def test_valid_rows_have_no_problems() -> None:
         ({"start_s": float("nan")}, "start_s is not >= 0"),
         ({"start_s": float("inf")}, "start_s is not finite"),
         ({"start_s": 3.0, "end_s": 3.0}, "end_s is not after start_s"),
+        ({"end_s": 1e308}, "end_s is over 1e+06 s"),
         ({"labels": [2], "label_names": ["c"]}, "outside its vocabulary of 2 classes"),
         ({"labels": [-1], "label_names": ["a"]}, "negative"),
         ({"labels": [0], "label_names": ["b"]}, "are not the vocabulary's names"),

@@ -403,6 +403,7 @@ def _sample_row(entry: dict[str, Any], sidecar: dict[str, Any]) -> dict[str, Any
         "shard": sidecar["shard"],
         "seconds": entry["seconds"],
         "fps": entry["frames"] / entry["seconds"],
+        "uri": source["uri"],
         "source_width": source["width"],
         "source_height": source["height"],
         "source_fps": source["fps"],

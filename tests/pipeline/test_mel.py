@@ -6,7 +6,7 @@ import pytest
 
 from pipeline import PROFILES
 from pipeline.config import N_FFT, N_MELS
-from pipeline.mel import log_mel, margin_samples, slaney_filterbank
+from pipeline.mel import SLICES_A_PIECE, log_mel, margin_samples, slaney_filterbank
 
 CONFIGS = sorted({(c.mel_rate_hz, c.hop_samples) for c in PROFILES.values()})
 
@@ -39,6 +39,15 @@ def test_log_mel_is_librosas_on_the_same_padded_signal(rate_hz, hop):
             y=piece, sr=rate_hz, n_fft=N_FFT, hop_length=N_FFT, n_mels=N_MELS, center=False
         )
         np.testing.assert_allclose(ours[:, j], np.log(np.maximum(power[:, 0], 1e-5)), atol=1e-3)
+
+
+def test_a_long_clip_made_in_pieces_is_its_parts_side_by_side():
+    slices, hop, margin = 2 * SLICES_A_PIECE + 100, 735, margin_samples(735)
+    wave = noise_and_tone(slices * hop + 2 * margin, 22050)
+    middle = 1500 * hop  # not where the pieces meet
+    halves = [wave[: middle + 2 * margin], wave[middle:]]
+    apart = np.hstack([log_mel(half, 22050, hop) for half in halves])
+    np.testing.assert_allclose(log_mel(wave, 22050, hop), apart, atol=1e-4)
 
 
 @pytest.mark.parametrize(("rate_hz", "hop"), CONFIGS)

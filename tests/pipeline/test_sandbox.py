@@ -18,6 +18,7 @@ from pipeline.config import Limits
 from pipeline.errors import ClipError, Reason
 from pipeline.item import Failed, Item, Made
 from pipeline.sandbox import Sandbox
+from pipeline.shard import ShardTask, write_shard
 from tests.pipeline.clips import make_clip
 from tests.pipeline.rows import row
 
@@ -167,3 +168,15 @@ def test_a_job_with_every_fault_ends_and_loses_only_those_rows(clips, tmp_path):
 
 def _is_ours(process):
     return (process.info["environ"] or {}).get("PYTHONPATH", "").endswith(str(PLUGINS))
+
+
+def test_a_file_that_is_not_there_troubles_no_child(tmp_path):
+    class NoChild(Sandbox):
+        def run(self, item):
+            raise AssertionError(f"{item.uri} was sent to a child")
+
+    rows = tuple({**row(uri), "instance": i} for i, uri in enumerate(["gone.mp4", "../up.mp4"]))
+    task = ShardTask("all-000000", rows, str(tmp_path), str(tmp_path), CONFIG, "", "", LIMITS, {})
+    errors = write_shard(task, NoChild(CONFIG, LIMITS), lambda progress: None)["errors"]
+    reasons = [(error["reason"], error["tries"]) for error in errors]
+    assert reasons == [("missing_file", 1), ("bad_path", 1)]

@@ -111,6 +111,18 @@ def real_videos():
     return [p for p in paths if p not in grid] + grid[::200]
 
 
+def test_packets_are_let_go_as_they_are_decoded(tmp_path):
+    path = make_clip(tmp_path / "a.mp4", seconds=2, size="64x48", options=X264)
+    with open_media(path, Limits()) as media:
+        part = media.read(media.start, None)["video"]
+        kept = [frame.pts for frame in Decoder(part).frames()]
+        decoder = Decoder(part, uses_up=True)
+        used = [frame.pts for frame in decoder.frames()]
+    assert used == kept
+    assert part.packets == [None] * decoder.given
+    assert decoder.given == len(kept)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("path", real_videos(), ids=lambda p: str(p.relative_to(REAL_MEDIA)))
 def test_real_files_show_the_pictures_that_ffmpeg_lists(path):
