@@ -25,6 +25,20 @@ MAKES = {
     "vfr.mp4": (*X264, "-bf", "2", "-vf", "select='mod(n,7)-3'", "-fps_mode", "passthrough"),
 }
 
+WITHOUT_PICTURES = frozenset(
+    {
+        "AudioVideoInterleave.avi",
+        "invalid-bitstream.webm",
+        "mp4-with-audio.mp4",
+        "quicktime-jpeg.mov",
+        "sample_ac3.mp4",
+        "sample_h262_mpeg_audio.ts",
+        "subsample_encrypted_noaltref.webm",
+        "webm.webm",
+    }
+)
+"""Real files without a video stream, with an empty or a broken one."""
+
 
 def chosen(path, fps, *, skip=True):
     """(source pts seconds, md5 of the planes) of every interval, by our code."""
@@ -126,12 +140,18 @@ def test_packets_are_let_go_as_they_are_decoded(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("path", real_videos(), ids=lambda p: str(p.relative_to(REAL_MEDIA)))
 def test_real_files_show_the_pictures_that_ffmpeg_lists(path):
-    try:
-        grid, shown = chosen(path, Fraction(10))
-    except (ClipError, KeyError) as error:  # KeyError: there is no video stream
-        pytest.skip(f"ends in the ledger: {error}")
-    if not shown:
-        pytest.skip("not one picture can be decoded: decode_error")
+    if path.name in WITHOUT_PICTURES:
+        assert nothing_to_show(path)
+        return
+    grid, shown = chosen(path, Fraction(10))
     wanted = expected(path, grid)
     differing = [k for k in range(grid.frames) if shown[k][1] != wanted[k].md5]
     assert not differing, f"{len(differing)} of {grid.frames}: intervals {differing[:10]}"
+
+
+def nothing_to_show(path):
+    """Whether a file ends in the ledger for lack of pictures."""
+    try:
+        return not chosen(path, Fraction(10))[1]
+    except (ClipError, KeyError):  # KeyError: there is no video stream
+        return True
