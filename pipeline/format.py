@@ -16,13 +16,15 @@ Only numpy and a JPEG codec are needed to read it; FLAC members ask for soundfil
 import hashlib
 import io
 import json
+import math
 import re
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -151,19 +153,29 @@ def decode_jpeg(jpeg: bytes, *, max_pixels: int = 1 << 24) -> Picture:
 
 def decode_npy(data: bytes) -> npt.NDArray[Any]:
     """A `.npy` member; its header must agree with its size, and objects are refused."""
-    buffer = io.BytesIO(data)
-    version = np.lib.format.read_magic(buffer)
-    read_header = {(1, 0): np.lib.format.read_array_header_1_0}.get(version)
-    if read_header is None:
-        raise FormatError(f"npy version {version}; only 1.0 is written")
-    shape, _, dtype = read_header(buffer)
-    expected = buffer.tell() + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    end_of_header = 10 + int.from_bytes(data[8:10], "little")
+    shape, is_fortran, dtype = _npy_header(data[:end_of_header])
+    expected = end_of_header + math.prod(shape) * dtype.itemsize
     if dtype.hasobject or expected != len(data):
         raise FormatError(
             f"an npy of {shape} {dtype} should have {expected} bytes, not {len(data)}"
         )
-    array: npt.NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False)
-    return array
+    order: Literal["F", "C"] = "F" if is_fortran else "C"
+    return np.ndarray(shape, dtype, data, end_of_header, order=order).copy("K")
+
+
+@lru_cache(256)
+def _npy_header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether in Fortran's order, and type; remembered: parsing costs as much as the rest.
+
+    numpy reads it as a Python literal, 0.1 ms, and the mels of clips of one length share theirs.
+    """
+    buffer = io.BytesIO(header)
+    version = np.lib.format.read_magic(buffer)
+    if version != (1, 0):
+        raise FormatError(f"npy version {version}; only 1.0 is written")
+    shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(buffer)
+    return shape, is_fortran, dtype
 
 
 def decode_flac(data: bytes) -> npt.NDArray[np.float32]:
