@@ -6,6 +6,7 @@ The files are the stations of the road, in this order:
     mixture     SHARDS=path@n=120000,path@w=0.5 -> one Mixture of clips with global instance ids
     plan        (seed, epoch) -> the order of all clips, in equal batches for every rank
     read        one clip's window from its tar: JPEGs of the window, mel cut at the same time
+    cores       how many reading processes there may be
     loader      plan + read in worker processes -> Batch after Batch, resumable at any batch
     batch       the Batch: uint8 pictures, mel, instance ids, keys
     augment     on the device: crop, flip, grayscale, normalisation, SpecAugment

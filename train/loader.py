@@ -6,11 +6,9 @@ Pictures stay bytes and square (short side); `train.augment` does the rest on th
 """
 
 import math
-import os
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from train.batch import Batch
+from train.cores import usable_cores
 from train.errors import ShardError
 from train.mixture import Mixture
 from train.plan import Draw, Plan, Position, seed_of
@@ -169,16 +168,6 @@ def _handed_over(batch: Batch, side: torch.cuda.Stream) -> Batch:
 def default_workers(processes_here: int) -> int:
     """Reading processes of each rank: the usable cores, shared, one left for the rank itself."""
     return min(max(usable_cores() // max(processes_here, 1) - 1, 1), MAX_WORKERS)
-
-
-def usable_cores() -> int:
-    """Cores this process may use: its affinity, and its share of a container's quota."""
-    cores = len(os.sched_getaffinity(0))
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-    except (OSError, ValueError):
-        return cores
-    return cores if quota == "max" else max(min(cores, int(quota) // int(period)), 1)
 
 
 def _checked(item: Batch | ShardError) -> Batch:

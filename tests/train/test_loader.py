@@ -14,7 +14,7 @@ from tests.pipeline.fabricate import Members
 from tests.train.ramps import GRAY_STEP, SIDE, mixture_of, ramp, ramp_set, ramp_set_of
 from train.batch import Batch
 from train.errors import ShardError
-from train.loader import ClipLoader, default_workers, usable_cores
+from train.loader import MAX_WORKERS, ClipLoader, default_workers
 from train.plan import Plan, Position
 from train.read import ShardReader, StoredClip
 
@@ -98,9 +98,15 @@ def test_labels_and_instances_belong_to_their_clips(demo: Path, other: Path) -> 
         assert all(isinstance(label, tuple) for label in batch.labels)
 
 
-def test_workers_follow_the_cores() -> None:
-    assert usable_cores() >= 1
-    assert default_workers(10_000) == 1
+@pytest.mark.parametrize(
+    ("cores", "processes", "workers"),
+    [(16, 1, 15), (16, 8, 1), (64, 2, MAX_WORKERS), (1, 1, 1), (4, 0, 3), (2, 10_000, 1)],
+)
+def test_ranks_of_a_host_share_its_cores(
+    cores: int, processes: int, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("train.loader.usable_cores", lambda: cores)
+    assert default_workers(processes) == workers
 
 
 # --- damage -------------------------------------------------------------------------------------
