@@ -6,6 +6,7 @@ one rank with twice the batch would do.
 """
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -67,7 +68,9 @@ class Augment:
 
     def __call__(self, batch: Batch, number: int) -> Batch:
         """Augment the batch with this number in the run."""
-        draws = self._draws(len(batch), number).to(batch.video.device, non_blocking=True)
+        draws = self._draws(len(batch), number)
+        if batch.video.device.type == "cuda":
+            draws = draws.pin_memory().to(batch.video.device, non_blocking=True)
         boxes = random_boxes(draws[:, :4], self.config)
         video = crop_resize(batch.video, boxes, draws[:, 4] < self.config.flip, self.crop)
         video = _recolour(video, draws[:, 5:9], self.config)
@@ -96,13 +99,19 @@ def random_boxes(draws: Tensor, config: AugmentConfig) -> Tensor:
     if config.resized_crop:
         low, high = config.crop_area
         area = low + (high - low) * draws[:, 0]
-        first, last = torch.tensor(config.crop_aspect).log().tolist()
+        first, last = _logarithms(config.crop_aspect)
         aspect = (first + (last - first) * draws[:, 1]).exp()
         width = (area * aspect).sqrt().clamp(max=1)
         height = (area / aspect).sqrt().clamp(max=1)
     else:
         width = height = torch.full_like(draws[:, 0], PLAIN_SIDE)
     return torch.stack([draws[:, 2] * (1 - width), draws[:, 3] * (1 - height), width, height], 1)
+
+
+@lru_cache
+def _logarithms(values: tuple[float, ...]) -> list[float]:
+    logarithms: list[float] = torch.tensor(values).log().tolist()
+    return logarithms
 
 
 def crop_resize(video: Tensor, boxes: Tensor, flip: Tensor, crop: int) -> Tensor:
@@ -137,16 +146,24 @@ def crop_resize(video: Tensor, boxes: Tensor, flip: Tensor, crop: int) -> Tensor
 
 def normalise(video: Tensor) -> Tensor:
     """0 .. 255 -> zero mean and unit variance over ImageNet; (B, 3, T, H, W)."""
-    mean = video.new_tensor(IMAGENET_MEAN).view(3, 1, 1, 1) * 255
-    std = video.new_tensor(IMAGENET_STD).view(3, 1, 1, 1) * 255
+    mean, std = (_per_channel(v, video.device) * 255 for v in (IMAGENET_MEAN, IMAGENET_STD))
     return (video - mean) / std
+
+
+@lru_cache
+def _per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """A constant of each colour, (3, 1, 1, 1), sent to a device once.
+
+    Sending it makes the host wait until a GPU has done all it was given before.
+    """
+    return torch.tensor(values, device=device).view(3, 1, 1, 1)
 
 
 def _recolour(video: Tensor, draws: Tensor, config: AugmentConfig) -> Tensor:
     """Grayscale for some clips; jitter of brightness, contrast and saturation for all."""
     if not config.grayscale and not config.colour_jitter:
         return video
-    luma = (video * video.new_tensor(LUMA).view(3, 1, 1, 1)).sum(1, keepdim=True)
+    luma = (video * _per_channel(LUMA, video.device)).sum(1, keepdim=True)
     factors = 1 + config.colour_jitter * (2 * draws[:, 1:] - 1)
     brightness, contrast, saturation = factors.T.reshape(3, -1, 1, 1, 1, 1)
     colour = torch.where(draws[:, 0].view(-1, 1, 1, 1, 1) < config.grayscale, 0.0, saturation)

@@ -144,23 +144,25 @@ def on_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]
         yield from batches
         return
     side: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-    ahead: Batch | None = None
+    ahead: tuple[Batch, torch.cuda.Event] | None = None
     for batch in batches:
         ready, ahead = ahead, _copied(batch, device, side)
         if ready is not None:
-            yield _handed_over(ready, side)
+            yield _handed_over(*ready)
     if ahead is not None:
-        yield _handed_over(ahead, side)
+        yield _handed_over(*ahead)
 
 
-def _copied(batch: Batch, device: torch.device, side: torch.cuda.Stream) -> Batch:
+def _copied(
+    batch: Batch, device: torch.device, side: torch.cuda.Stream
+) -> tuple[Batch, torch.cuda.Event]:
     with torch.cuda.stream(side):
-        return batch.to(device)
+        return batch.to(device), side.record_event()
 
 
-def _handed_over(batch: Batch, side: torch.cuda.Stream) -> Batch:
+def _handed_over(batch: Batch, copied: torch.cuda.Event) -> Batch:
     now = torch.cuda.current_stream()
-    now.wait_stream(side)
+    now.wait_event(copied)  # this copy alone: the next batch's, begun already, may take its time
     batch.record_stream(now)  # or the next copy would write over what is still being read
     return batch
 

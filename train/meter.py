@@ -1,13 +1,14 @@
 """Numbers of each step: checked, written to metrics.jsonl, told in a progress line.
 
-A step's numbers are read one step late, when the GPU has them anyway, so that reading never makes
-it wait, and averaged over ranks. Whatever is not finite ends the run with the facts a person needs.
+A step's numbers are sent to the host as soon as they are computed and looked at one step late, so
+that the GPU always has the next step to do while the host reads; they are averaged over ranks.
+Whatever is not finite ends the run with the facts a person needs.
 """
 
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,10 +61,12 @@ class Meter:
     def record(self, step: int, epoch: float, facts: dict[str, Tensor], rate: float,
                norm: Tensor, batch: Batch) -> None:  # fmt: skip
         """Note a step; numbers of the step before are read now."""
+        tensors = {**facts, "grad_norm": norm}
+        values = sent_to_host(torch.stack([value.detach().float() for value in tensors.values()]))
         self.flush()
         seconds, waited = self.watch.lap()
         self._pending = {
-            "step": step, "epoch": epoch, "tensors": {**facts, "grad_norm": norm}, "lr": rate,
+            "step": step, "epoch": epoch, "names": list(tensors), "values": values, "lr": rate,
             "keys": batch.keys, "seconds": seconds, "waited": waited,
         }  # fmt: skip
 
@@ -76,9 +79,7 @@ class Meter:
         if self._pending is None:
             return
         step, self._pending = self._pending, None
-        tensors: dict[str, Tensor] = step["tensors"]
-        numbers = torch.stack([value.detach().float() for value in tensors.values()]).tolist()
-        facts = dict(zip(tensors, self.ranks.mean(numbers), strict=True))
+        facts = dict(zip(step["names"], self.ranks.mean(step["values"]()), strict=True))
         self._check(step, facts)
         line = {
             "step": step["step"],
@@ -128,6 +129,25 @@ class Meter:
                 "No checkpoint holds this step. Go on from the last one in another RUN: --init "
                 f"{self.run.folder} with a smaller --lr, --precision fp32 or --model.sim cosine"
             )
+
+
+def sent_to_host(values: Tensor) -> Callable[[], list[float]]:
+    """Send numbers on their way without waiting; what is returned waits for them, and only them.
+
+    Asking for them later would be too late: a copy is done in order, after all the work that has
+    been handed to the GPU by then.
+    """
+    if values.device.type != "cuda":
+        return values.tolist
+    there = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+    there.copy_(values, non_blocking=True)
+    sent = torch.cuda.current_stream(values.device).record_event()
+
+    def wait() -> list[float]:
+        sent.synchronize()
+        return there.tolist()
+
+    return wait
 
 
 def memory_bytes(device: torch.device) -> int:

@@ -1,0 +1,202 @@
+"""Times and shares by a clock that only moves when told to; numbers read without waiting."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from tests.train.runs import metrics, toy
+from tests.train.toy import Toy
+from train import meter as meters, session
+from train.augment import Augment, AugmentConfig
+from train.batch import Batch
+from train.config import PretrainConfig
+from train.dist import Ranks, gather_with_grad
+from train.loader import ClipLoader
+from train.meter import Meter, NotFiniteError
+from train.methods.glcm import PRESETS, Glcm
+from train.pretrain import COMPLETE, forward_backward, pretrain
+
+LOADING, COMPUTING = 0.3, 0.1
+CPU = torch.device("cpu")
+
+
+@dataclass
+class Clock:
+    """`time.perf_counter`, by hand."""
+
+    now: float = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class FakeRun:
+    folder: Path = Path("run")
+    lines: list[dict[str, Any]] = field(default_factory=list)
+
+    def record(self, facts: dict[str, Any]) -> None:
+        self.lines.append(facts)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(time, "perf_counter", clock)
+    return clock
+
+
+def raw_batch(clips: int = 2, frames: int = 4, side: int = 8) -> Batch:
+    generator = torch.Generator().manual_seed(1)
+    shape = (clips, frames, side, side, 3)
+    return Batch(
+        torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator),
+        torch.randn(clips, 80, 3 * frames, generator=generator).half(),
+        torch.arange(clips),
+        torch.zeros(clips, dtype=torch.int64),
+        tuple(f"clip{i}" for i in range(clips)),
+    )
+
+
+def meter_of(run: Any, **fields: Any) -> Meter:
+    meter = Meter(run, CPU, clips_per_step=8, last_step=3, log_every=100, **fields)
+    meter.watch.lap()
+    return meter
+
+
+def slow(clock: Clock) -> Iterator[Batch]:
+    while True:
+        clock.now += LOADING
+        yield raw_batch()
+
+
+def do_step(meter: Meter, batches: Iterator[Batch], clock: Clock, step: int, loss: float) -> None:
+    batch = meter.next_of(batches)
+    clock.now += COMPUTING
+    meter.record(step, step / 10, {"loss": torch.tensor(loss)}, 0.5, torch.tensor(2.0), batch)
+
+
+def test_waiting_share_of_a_slow_loader(clock: Clock) -> None:
+    run = FakeRun()
+    meter, batches = meter_of(run), slow(clock)
+    for step in (1, 2, 3):
+        do_step(meter, batches, clock, step, 10.0 + step)
+        clock.now += 7 if step == 2 else 0  # a checkpoint
+        meter.watch.lap()
+    meter.flush()
+    assert [line["step"] for line in run.lines] == [1, 2, 3]
+    assert [line["loss"] for line in run.lines] == [11, 12, 13]
+    for line in run.lines:
+        assert line["data_wait_share"] == pytest.approx(0.75)
+        assert line["step_seconds"] == pytest.approx(0.4)
+        assert line["clips_per_second"] == pytest.approx(20)
+
+
+def test_mfu_is_of_one_rank(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(meters, "peak_flops", lambda _: 1e11)
+    monkeypatch.setattr(Ranks, "mean", lambda self, numbers: numbers)
+    run = FakeRun()
+    meter = meter_of(run, flop_per_clip=1e9, ranks=Ranks(world=2))
+    do_step(meter, slow(clock), clock, 1, 1.0)
+    meter.flush()
+    assert run.lines[0]["mfu"] == pytest.approx(8 / 2 * 1e9 / 0.4 / 1e11)
+
+
+def test_waiting_share_of_a_whole_run(
+    ten: Path, tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load, compute = ClipLoader.batches, Toy.forward
+
+    def batches(self: ClipLoader, *start: Any) -> Iterator[Batch]:
+        for batch in load(self, *start):
+            clock.now += LOADING
+            yield batch
+
+    def forward(self: Toy, batch: Any) -> dict[str, Tensor]:
+        clock.now += COMPUTING
+        return compute(self, batch)
+
+    monkeypatch.setattr(session, "find_spec", lambda name: None)
+    monkeypatch.setattr(ClipLoader, "batches", batches)
+    monkeypatch.setattr(Toy, "forward", forward)
+    assert pretrain(toy(ten, tmp_path / "run", epochs=2, accumulation=2)) == COMPLETE
+    first, *others = metrics(tmp_path / "run")  # the first one began by the true clock
+    assert [first["step"], *(line["step"] for line in others)] == [1, 2, 3]
+    assert [line["data_wait_share"] for line in others] == pytest.approx([0.75] * 2)
+    assert [line["step_seconds"] for line in others] == pytest.approx([0.8] * 2)
+
+
+def test_what_changes_after_a_step_is_not_what_is_written(clock: Clock) -> None:
+    run, loss = FakeRun(), torch.tensor(1.0)
+    meter, batches = meter_of(run), slow(clock)
+    meter.record(1, 0.1, {"loss": loss}, 0.5, torch.tensor(2.0), next(batches))
+    loss += 5
+    meter.flush()
+    assert run.lines[0]["loss"] == 1
+
+
+def test_not_finite_is_told_at_the_next_step(clock: Clock) -> None:
+    meter, batches = meter_of(FakeRun()), slow(clock)
+    do_step(meter, batches, clock, 1, float("nan"))
+    with pytest.raises(NotFiniteError, match=r"loss not finite at step 1 .*clip0"):
+        do_step(meter, batches, clock, 2, 1.0)
+
+
+# --- the host does not wait for the device ------------------------------------------------------
+
+
+class Waits(TorchDispatchMode):
+    """Notes operations at which the host would wait for a GPU."""
+
+    NAMES = ("_local_scalar_dense", "lift_fresh", "nonzero", "masked_select", "unique", "equal")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> object:
+        name = func.__name__.partition(".")[0]
+        by_mask = name.startswith("index") and any(
+            isinstance(arg, Tensor) and arg.dtype == torch.bool
+            for arg in (args[1] if len(args) > 1 and isinstance(args[1], list | tuple) else ())
+        )
+        if name.strip("_").startswith(tuple(n.strip("_") for n in self.NAMES)) or by_mask:
+            self.found.append(func.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    "what",
+    [lambda x: x.sum().item(), lambda x: x[x > 1], lambda x: x.new_tensor([1.0, 2.0]), bool],
+)
+def test_the_probe_sees_a_host_that_waits(what: Any) -> None:
+    with Waits() as waits:
+        what(torch.ones(1))
+    assert waits.found
+
+
+def test_a_step_never_waits_for_the_device() -> None:
+    """From the second step on: augmentation, forward, backward, and clipping of gradients."""
+    config = PretrainConfig(PRESETS["tiny"], preset="tiny", device="cpu")
+    model = Glcm(config.model, gather_with_grad)
+    options = AugmentConfig(colour_jitter=0.4, mask_bands=8, mask_slices=8)
+    augment = Augment(options, config.model.crop, 0)
+    raw = raw_batch(2, config.model.frames, 72)
+
+    def step(number: int) -> None:
+        forward_backward(model, augment(raw, number), config, CPU, True)
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+
+    step(0)
+    with Waits() as waits:
+        step(1)
+    assert waits.found == []
