@@ -5,23 +5,42 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 
 from bench.goals import Measured
 from pipeline.sandbox import child_environment
 
+if TYPE_CHECKING:
+    from bench.media import Media
+    from bench.steps import Step
+
+
+Part = Literal["all", "pipeline", "loader", "step"]
+
 
 @dataclass(frozen=True)
 class Options:
-    """The speed table of the shard job, against ffmpeg and against a plain script."""
+    """The speed table: the shard job, the loader and the training step, each against plain ways."""
 
+    only: Part = "all"
+    """Which part is measured."""
     out: Path = Path("data/bench/bench.json")
     """Where the numbers go; the files that are measured are kept beside it."""
     repeats: int = 5
     """Rounds of each measurement; the quickest counts."""
     quick: bool = False
     """Made files only, two rounds, a tenth of the rows to plan."""
+    presets: tuple[str, ...] = ()
+    """Whose training step is measured; empty is all on a GPU, and `tiny` on a CPU."""
+    compile: bool = False
+    """Measure the training step under torch.compile, too."""
+
+    @property
+    def rounds(self) -> int:
+        """Of each measurement."""
+        return 2 if self.quick else self.repeats
 
 
 def main() -> None:
@@ -30,36 +49,73 @@ def main() -> None:
     if any(os.environ.get(name) != value for name, value in child_environment().items()):
         os.execve(sys.executable, sys.orig_argv, {**os.environ, **child_environment()})
     _quiet()
-    from bench import page
+    from bench import page, steps as trainer
 
     lines = []
     for line in _measured(options):
         lines.append(line)
         print(f"{line.goal:16} {line.subject:36} {line.value:.3f}", file=sys.stderr, flush=True)
+    steps = _steps(options)
+    lines += trainer.goals(steps)
     machine = page.machine()
-    page.save(options.out, lines, machine)
-    print(page.rendered(lines, machine))
+    page.save(options.out, lines, machine, trainer.as_json(steps))
+    tables = [page.rendered(lines, machine) if lines else page.about(machine)]
+    print("\n\n".join([*tables, *([trainer.rendered(steps)] if steps else [])]))
     print(f"saved as {options.out}")
 
 
 def _measured(options: Options) -> Iterator[Measured]:
     """All lines, in the order of the table."""
-    from bench import clips, faces, media, planning, starting, stopwatch, workers
+    from bench import media, stopwatch
 
+    if options.only == "step":
+        return
     folder = options.out.parent / f"media-{media.VERSION}"
     made = media.made_media(folder)
     files = made if options.quick else made + media.real_media(folder)
-    repeats = 2 if options.quick else options.repeats
+    cores = os.sched_getaffinity(0)
     stopwatch.pin_to_one_core()
+    if options.only in ("all", "pipeline"):
+        yield from _pipeline(options, made, files)
+    if options.only in ("all", "loader"):
+        yield from _loader(options, files, folder / "loading")
+    os.sched_setaffinity(0, cores)
+
+
+def _pipeline(options: Options, made: "list[Media]", files: "list[Media]") -> Iterator[Measured]:
+    """The shard job."""
+    from bench import clips, faces, planning, starting, workers
+
     for kind in ("kinetics", "head720", "head1080", "other"):
         for file in (file for file in files if file.kind == kind):
-            yield from clips.measure(file, repeats)
+            yield from clips.measure(file, options.rounds)
     for file in (file for file in files if file.kind == "head720"):
         yield from faces.measure(file)
-    yield from workers.second_core(made[0], repeats)
+    yield from workers.second_core(made[0], options.rounds)
     yield from workers.memory(made[2])
     yield from planning.measure(planning.ROWS // 10 if options.quick else planning.ROWS)
-    yield from starting.measure(repeats)
+    yield from starting.measure(options.rounds)
+
+
+def _loader(options: Options, files: "list[Media]", folder: Path) -> Iterator[Measured]:
+    """Reading of shards."""
+    from bench import loading
+
+    for file in (file for file in files if file.kind == "kinetics"):
+        yield from loading.measure(file, folder, options.rounds)
+
+
+def _steps(options: Options) -> "list[Step]":
+    """The training step."""
+    from bench import steps
+
+    if options.only not in ("all", "step"):
+        return []
+    found = []
+    for step in steps.measure(options.presets, options.rounds, compiled=options.compile):
+        found.append(step)
+        print(f"step {step.preset:16} {step.step_ms:.1f} ms", file=sys.stderr, flush=True)
+    return found
 
 
 def _quiet() -> None:

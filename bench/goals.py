@@ -31,6 +31,9 @@ GOALS = {
     "error": Goal("faces: landmark error over the detector's noise", 1.1, "x"),
     "faster": Goal("faces: faster than dlib on every whole picture", 10.0, "x", ">="),
     "second core": Goal("throughput of two workers over one", 1.9, "x", ">="),
+    "loader": Goal("loader, clips a CPU second (naive: mp4s on the fly)", 250.0, "/s", ">="),
+    "loader members": Goal("the same over one JPEG a tar member", 1.0, "x", ">="),
+    "step": Goal("step of glcm_r18, bf16, batch 32 (naive: eager fp32)", 35.0, "ms"),
     "planning": Goal("planning a manifest of 2 M rows, CPU", 60.0, "s"),
     "planning memory": Goal("its peak memory", 2048.0, "MiB"),
     "child memory": Goal("a worker child on 1080p input, peak memory", 600.0, "MiB"),
@@ -38,6 +41,11 @@ GOALS = {
     "help": Goal("python -m pipeline --help", 1.5, "s"),
 }
 """All of them; `x` in the first four means times the floor."""
+WITHOUT_GOAL = {
+    "other": "other clip, landmarks and crops",
+    "loader jpegs": "decoding the JPEGs of those windows alone",
+}
+"""What is shown beside them, to compare with."""
 
 
 @dataclass(frozen=True)

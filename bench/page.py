@@ -8,10 +8,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from bench.goals import GOALS, Measured
+from bench.goals import GOALS, WITHOUT_GOAL, Measured
 from manifests.render import encode
 
-LIBRARIES = ("av", "dlib-bin", "librosa", "numpy", "opencv-python-headless", "simplejpeg")
+LIBRARIES = ("av", "dlib-bin", "librosa", "numpy", "opencv-python-headless", "simplejpeg", "torch",
+             "webdataset")  # fmt: skip
 HEADINGS = ("what", "measured on", "goal", "ours", "naive", "")
 
 
@@ -22,8 +23,12 @@ def rendered(lines: Sequence[Measured], machine: dict[str, Any]) -> str:
     padded = ([c.ljust(w) for c, w in zip(row, widths, strict=True)] for row in cells)
     rows = ["  ".join(row).rstrip() for row in padded]
     rule = "-" * max(len(row) for row in rows)
-    about = [f"{name}: {value}" for name, value in machine.items()]
-    return "\n".join([rows[0], rule, *rows[1:], rule, *about, NOTE])
+    return "\n".join([rows[0], rule, *rows[1:], rule, about(machine), NOTE])
+
+
+def about(machine: dict[str, Any]) -> str:
+    """The machine, a line a fact."""
+    return "\n".join(f"{name}: {value}" for name, value in machine.items())
 
 
 NOTE = """\
@@ -34,7 +39,7 @@ interleaved rounds, the quickest of each; this process and its children, one cor
 def _cells(line: Measured) -> tuple[str, ...]:
     goal = GOALS.get(line.goal)
     naive = "" if line.naive is None else f"{line.naive:.3g}"
-    text, limit = (goal.text, str(goal)) if goal else ("other clip, landmarks and crops", "-")
+    text, limit = (goal.text, str(goal)) if goal else (WITHOUT_GOAL[line.goal], "-")
     verdict = "" if goal is None else "met" if line.is_met else "MISSED"
     return text, line.subject, limit, f"{line.value:.3g}", naive, verdict
 
@@ -58,8 +63,13 @@ def _processor() -> str:
     return names[0] if names else platform.processor()
 
 
-def save(path: Path, lines: Sequence[Measured], machine: dict[str, Any]) -> None:
-    """Everything measured, with every round."""
+def save(
+    path: Path,
+    lines: Sequence[Measured],
+    machine: dict[str, Any],
+    steps: Sequence[dict[str, Any]] = (),
+) -> None:
+    """Everything measured, with every round, and the rows of the trainer's steps."""
     rows = [
         {
             "goal": line.goal,
@@ -73,4 +83,4 @@ def save(path: Path, lines: Sequence[Measured], machine: dict[str, Any]) -> None
         for line in lines
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"machine": machine, "lines": rows}, indent=1))
+    path.write_text(json.dumps({"machine": machine, "lines": rows, "steps": list(steps)}, indent=1))

@@ -22,14 +22,19 @@ def timed(way: Way) -> float:
 
 
 def interleaved(
-    ways: Mapping[str, Way], repeats: int, *, once: Collection[str] = ()
+    ways: Mapping[str, Way],
+    repeats: int,
+    *,
+    once: Collection[str] = (),
+    timer: Callable[[Way], float] = timed,
 ) -> dict[str, list[float]]:
-    """CPU seconds of every way, in rounds, so that a busy minute hits all of them.
+    """Seconds of every way, in rounds, so that a busy minute hits all of them.
 
     Args:
         ways: what to run, by name; each is run once before, to warm caches and models.
         repeats: rounds that count.
         once: those that take so long that one run has to do, in the first round.
+        timer: what measures a run; CPU seconds if nothing else is said.
     """
     for name, way in ways.items():
         if name not in once:
@@ -38,7 +43,7 @@ def interleaved(
     for number in range(repeats):
         for name, way in ways.items():
             if number == 0 or name not in once:
-                spent[name].append(timed(way))
+                spent[name].append(timer(way))
     return spent
 
 

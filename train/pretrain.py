@@ -73,7 +73,7 @@ def train(config: PretrainConfig[Any], ranks: Ranks, run: Run, stop: Stop) -> in
     model = build_model(config, ranks.device)
     trainable = [weight for weight in model.parameters() if weight.requires_grad]
     optimizer = torch.optim.Adam(
-        trainable, config.lr, config.betas, weight_decay=config.weight_decay
+        trainable, config.lr, config.betas, weight_decay=config.weight_decay, fused=True
     )
     progress = resume(config, run, plan, model, optimizer, ranks)
     parallel = parallel_model(model, config, ranks)
