@@ -28,6 +28,13 @@ FRAMES = 12
 NO_GPU = "No GPU here"
 
 
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the bench itself runs: threads that wait for each other on a busy machine take minutes."""
+    torch.set_num_threads(1)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_clip(tmp_path_factory.mktemp("load") / "clip.mp4", seconds=5, size="192x144")
