@@ -18,6 +18,7 @@ from torch import Tensor
 from train.batch import Batch
 from train.dist import Ranks
 from train.errors import TrainError
+from train.guard import Guard
 from train.session import Run, Stopwatch
 
 log = logging.getLogger(__name__)
@@ -46,6 +47,8 @@ class Meter:
     flop_per_clip: float | None = None
     """Forward and backward; None gives no MFU."""
     ranks: Ranks = field(default_factory=Ranks)
+    guard: Guard = field(default_factory=Guard)
+    """The loader's count of clips that could not be read."""
     watch: Stopwatch = field(default_factory=Stopwatch)
     _pending: dict[str, Any] | None = None
     _recent: list[float] = field(default_factory=list)
@@ -78,7 +81,8 @@ class Meter:
         step, self._pending = self._pending, None
         tensors: dict[str, Tensor] = step["tensors"]
         numbers = torch.stack([value.detach().float() for value in tensors.values()]).tolist()
-        facts = dict(zip(tensors, self.ranks.mean(numbers), strict=True))
+        *means, replaced = self.ranks.mean([*numbers, float(self.guard.clips)])
+        facts = dict(zip(tensors, means, strict=True))
         self._check(step, facts)
         line = {
             "step": step["step"],
@@ -86,6 +90,7 @@ class Meter:
             **{name: value if math.isfinite(value) else None for name, value in facts.items()},
             "lr": step["lr"],
             **self._speed(step["seconds"], step["waited"]),
+            **self.guard.facts(self.ranks, replaced),
             "time": round(time.time(), 3),
         }
         self.run.record(line)
