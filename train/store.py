@@ -111,7 +111,7 @@ def open_store(address: str, *, allow_http: bool = False) -> Store:
     """
     scheme, found, rest = address.partition("://")
     if not found or scheme == "file":
-        if re.match(r"pipe:|-", address):
+        if re.match(r"-|(?:pipe|s3|gs|https?):", address):
             raise UsageError(f"{address[:100]!r} is no place of shards; expected {SCHEMES}")
         return LocalStore(Path(rest if found else address))
     _refuse_secrets(scheme, rest)
