@@ -71,12 +71,15 @@ class Handler(SimpleHTTPRequestHandler):
         status = self.web.trouble(self.path) or (200 if path.is_file() else 404)
         if status != 200:
             return self.answer(status, b"")
-        data = path.read_bytes()
         match = re.fullmatch(r"bytes=(\d+)-(\d+)", asked)
         if not match or not self.web.ranges:
-            return self.answer(200, data)
-        first, last = int(match[1]), min(int(match[2]), len(data) - 1)
-        self.answer(206, data[first : last + 1], f"bytes {first}-{last}/{len(data)}")
+            return self.answer(200, path.read_bytes())
+        size = path.stat().st_size
+        first, last = int(match[1]), min(int(match[2]), size - 1)
+        with path.open("rb") as file:
+            file.seek(first)
+            data = file.read(last + 1 - first)
+        self.answer(206, data, f"bytes {first}-{last}/{size}")
 
     def answer(self, status: int, data: bytes, content_range: str = "") -> None:
         broken = len(data) > 1 and self.web.breaks(self.path)

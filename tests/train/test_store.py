@@ -1,5 +1,8 @@
 """Addresses, passwords that stay out, and trying again."""
 
+import json
+import multiprocessing
+import re
 import subprocess
 import sys
 import threading
@@ -7,6 +10,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
@@ -263,3 +267,59 @@ def test_an_s3_refusal_is_a_sentence_at_once(recorder: type[Recorder], status: i
         open_store("s3://shelf/sets/x").open("a.tar")
     assert len(recorder.seen) == 1
     assert "secret" not in str(caught.value)
+
+
+# --- gs -----------------------------------------------------------------------------------------
+
+
+class Drawer(BaseHTTPRequestHandler):
+    """One object of Google Cloud Storage, as much of its API as a reader asks for."""
+
+    protocol_version = "HTTP/1.1"
+    data = bytes(range(256)) * 100
+
+    def do_GET(self) -> None:
+        address = urlsplit(self.path)
+        if "media" in parse_qs(address.query).get("alt", []):
+            match = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+            if not match:
+                return self.answer(200, self.data)
+            first, last = int(match[1]), min(int(match[2] or 1 << 40), len(self.data) - 1)
+            place = {"Content-Range": f"bytes {first}-{last}/{len(self.data)}"}
+            return self.answer(206, self.data[first : last + 1], place)
+        if unquote(address.path).endswith("/x/a.tar"):
+            facts = {"kind": "storage#object", "bucket": "shelf", "name": "x/a.tar",
+                     "size": str(len(self.data)), "generation": "1", "metageneration": "1",
+                     "updated": "2026-11-21T00:00:00Z"}  # fmt: skip
+            return self.answer(200, json.dumps(facts).encode())
+        self.answer(404, b'{"error": {"code": 404, "message": "No such object"}}')
+
+    def answer(self, status: int, data: bytes, more: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(data)), **(more or {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_: Any) -> None:
+        """Silent."""
+
+
+def test_ranges_of_google_cloud_storage(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Drawer)
+    # A process, not a thread: pyarrow asks Google for sizes without letting other threads run.
+    process = multiprocessing.get_context("fork").Process(target=server.serve_forever, daemon=True)
+    process.start()
+    address = f"http://127.0.0.1:{server.server_address[1]}"
+    monkeypatch.setenv("CLOUD_STORAGE_EMULATOR_ENDPOINT", address)
+    stores._file_system.cache_clear()
+    try:
+        assert read("gs://shelf/x", 1000, 5000) == Drawer.data[1000:6000]
+        assert open_store("gs://shelf/x").open("a.tar").size == len(Drawer.data)
+        with pytest.raises(FileNotFoundError):
+            open_store("gs://shelf/x").open("b.tar")
+    finally:
+        stores._file_system.cache_clear()
+        process.kill()
+        process.join()
+        server.server_close()
