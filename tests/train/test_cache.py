@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.train.servers import Web, web
-from train import cache as caches, store as stores
+from train import store as stores
 from train.cache import Cache, Shard
 from train.errors import ShardError, StoreError, UsageError
 from train.store import HttpFile, LocalFile, ShardFile
@@ -246,7 +246,7 @@ def test_a_full_disk_is_said_and_shards_are_read_from_afar(
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(caches.os, call, full)
+    monkeypatch.setattr(os, call, full)
     cache = Cache(tmp_path / "cache", MB)
     with caplog.at_level("INFO"):
         assert [use(cache, served, name) for name in "ab"] == [False, False]

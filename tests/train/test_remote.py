@@ -315,7 +315,7 @@ def test_a_run_from_a_web_server_learns_the_same(
 
 
 def test_skips_are_in_the_metrics_and_bounded(damaged: Path, tmp_path: Path) -> None:
-    skipping = {"on_bad_shard": "skip", "epochs": 2}
+    skipping: dict[str, Any] = {"on_bad_shard": "skip", "epochs": 2}
     assert pretrain(toy(damaged, tmp_path / "run", **skipping)) == COMPLETE
     last = metrics(tmp_path / "run")[-1]
     assert last["bad_shards"] == 3
