@@ -28,6 +28,7 @@ from train.loader import ClipLoader
 from train.mixture import open_mixture, parse_shards
 from train.plan import Plan
 from train.read import FRAMES, MEL, ShardReader
+from train.store import LocalStore
 
 CLIPS = 16
 """Copies of the file, and clips a batch."""
@@ -84,7 +85,7 @@ def _plain(clips: Callable[..., Any], batches: int) -> None:
 
 def _decode(shards: Path, clips: int) -> None:
     """Nothing but the decoder, on the JPEGs of as many windows: what no loader can be below."""
-    reader = ShardReader(open_shards(shards))
+    reader = ShardReader(open_shards(LocalStore(shards)))
     clip = reader.read(0)
     reader.close()
     jpegs = split_jpegs(clip.members[FRAMES], clip.meta["jpeg_sizes"]["frames"])[:WINDOW_FRAMES]
@@ -122,7 +123,7 @@ def _shards(clips: Path, out: Path) -> Path:
 def _jpeg_tar(shards: Path, path: Path) -> Path:
     """The very same JPEGs and mels as one member each."""
     if not path.exists():
-        shard_set = open_shards(shards)
+        shard_set = open_shards(LocalStore(shards))
         reader = ShardReader(shard_set)
         clips = []
         for row in range(len(shard_set)):

@@ -2,12 +2,14 @@
 
 The files are the stations of the road, in this order:
 
+    store       where a set lies: a folder, s3, gs, http; cache: kept on a local disk
     index       shardindex.json + samples.parquet -> ShardSet, or a sentence that says why not
     mixture     SHARDS=path@n=120000,path@w=0.5 -> one Mixture of clips with global instance ids
     plan        (seed, epoch) -> the order of all clips, in equal batches for every rank
     read        one clip's window from its tar: JPEGs of the window, mel cut at the same time
     cores       how many reading processes there may be
-    loader      plan + read in worker processes -> Batch after Batch, resumable at any batch
+    loader      plan + read in worker processes -> Batch after Batch, resumable at any batch;
+                guard: what happens when a clip cannot be read
     batch       the Batch: uint8 pictures, mel, instance ids, keys
     augment     on the device: crop, flip, grayscale, normalisation, SpecAugment
     methods     what is learned: a config and a module whose forward(batch) returns its losses

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pipeline.format import MEL_SLICES_PER_FRAME, N_MELS
+from train.guard import BadClip
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class Batch:
     """Manifest keys."""
     labels: tuple[tuple[int, ...], ...] = ()
     """Integer classes of each clip, as the data set numbers them; () where there are none."""
+    bad: tuple[BadClip, ...] = ()
+    """What could not be read; others stand in its place."""
 
     def __post_init__(self) -> None:
         """Compare every shape with the pictures'."""

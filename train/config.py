@@ -24,7 +24,9 @@ from typing import (
 import tyro
 
 from train.augment import AugmentConfig
+from train.cache import Cache
 from train.errors import UsageError
+from train.guard import Guard
 
 M = TypeVar("M")
 Precision = Literal["auto", "bf16", "fp32"]
@@ -48,6 +50,16 @@ class PretrainConfig(Generic[M]):
     commas between; empty takes kinetics400-glcm and avspeech-glcm below DATA/shards."""
     data: Path = Path("data")
     """Where the default shard sets are looked for."""
+    allow_http: bool = False
+    """Read shards from web servers (http, https), too."""
+    cache_gb: float = 0.0
+    """Gigabytes (10^9 bytes) of shards from s3, gs or http to keep on a local disk; 0 is none."""
+    cache_dir: Path | None = None
+    """Where they are kept, shared by all processes of a host; None is DATA/cache."""
+    on_bad_shard: Literal["raise", "skip"] = "raise"
+    """A clip that cannot be read ends the run, or is replaced by another one and counted."""
+    max_bad_shards: int = 10
+    """With `skip`: more shards with such clips, over all ranks, end the run."""
     run: Annotated[str, tyro.conf.arg(aliases=("--run-dir",))] = ""
     """Name of a folder below runs/, or a path; empty is METHOD-PRESET. Under torchrun write
     --run-dir, because torchrun takes --run for one of its own flags."""
@@ -108,7 +120,8 @@ class PretrainConfig(Generic[M]):
         """Ranges."""
         object.__setattr__(self, "betas", tuple(self.betas))
         least = {"epochs": 1, "accumulation": 1, "checkpoint_every": 1, "keep": 1, "log_every": 1,
-                 "warmup_steps": 0, "clip_norm": 0, "weight_decay": 0, "val_every": 0}  # fmt: skip
+                 "warmup_steps": 0, "clip_norm": 0, "weight_decay": 0, "val_every": 0,
+                 "cache_gb": 0, "max_bad_shards": 0}  # fmt: skip
         for name, low in least.items():
             _at_least(name, getattr(self, name), low)
         for name, low in {"schedule_steps": 1, "batch_size": 1, "workers": 0}.items():
@@ -129,6 +142,19 @@ class PretrainConfig(Generic[M]):
         name = self.run or f"{self.method}-{self.preset.removeprefix(self.method + '_')}"
         return Path(name) if "/" in name else RUNS / name
 
+    def cache(self) -> Cache | None:
+        """The folder for shards from elsewhere, made if it is wished for.
+
+        Raises:
+            UsageError: it cannot be written.
+        """
+        folder = self.cache_dir or self.data / "cache"
+        return Cache(folder.expanduser(), int(self.cache_gb * 1e9)) if self.cache_gb else None
+
+    def guard(self) -> Guard:
+        """What to do about clips that cannot be read."""
+        return Guard(self.on_bad_shard == "skip", self.max_bad_shards)
+
     def as_dict(self) -> dict[str, Any]:
         """JSON types only."""
         plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self), default=str))
@@ -138,7 +164,8 @@ class PretrainConfig(Generic[M]):
 FREE_FIELDS = {
     "run", "data", "max_steps", "batch_size", "accumulation", "compile", "device", "threads",
     "workers", "checkpoint_every", "keep", "log_every", "init", "precision", "val_every",
-    "val_split", "epochs", "schedule_steps", "shards",
+    "val_split", "epochs", "schedule_steps", "shards", "allow_http", "cache_gb", "cache_dir",
+    "on_bad_shard", "max_bad_shards",
 }  # fmt: skip
 """What may differ between a run and its resumption: how it is carried out and how long. Paths of
 shards may move; that they hold the same clips is checked by their fingerprint."""

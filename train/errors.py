@@ -1,6 +1,7 @@
 """Errors a person is meant to read, each with the exit code it leads to (architecture §2).
 
-    TrainError (1) ⊃ UsageError (2), IncompleteError (3), LockedError (4), ShardError (5)
+    TrainError (1) ⊃ UsageError (2), IncompleteError (3), LockedError (4), ShardError (5),
+                     StoreError (1)
 
 A message says what is wrong, which value was found, what was expected and what to do next.
 """
@@ -34,3 +35,21 @@ class ShardError(TrainError):
     """A shard is not what its index says, or holds what is not part of the format."""
 
     exit_code = 5
+
+    def __init__(self, message: str, shard: str = "") -> None:
+        """The message, and the address of the shard if it is about one."""
+        super().__init__(message)
+        self.shard = shard
+
+
+class StoreError(TrainError):
+    """Where the shards lie cannot be reached, or refuses; says nothing about the shards."""
+
+    def __str__(self) -> str:
+        """As it was raised: webdataset appends to the arguments of what passes through it."""
+        return self._message
+
+    def __init__(self, message: str) -> None:
+        """The message."""
+        super().__init__(message)
+        self._message = message

@@ -44,7 +44,7 @@ class HeldOut:
         mixture = open_mixture(whole, frames=config.model.frames, split=config.val_split)
         size = max(min(config.clips_per_batch, mixture.clips // ranks.world), 1)
         plan = Plan(mixture, 0, size, ranks.world, ranks.rank)
-        loader = ClipLoader(plan, min(workers, 2), random_windows=False)
+        loader = ClipLoader(plan, min(workers, 2), random_windows=False, guard=config.guard())
         return cls(loader, config.val_every, config.model.crop, ranks)
 
     def due(self, step: int, last_step: int) -> bool:
@@ -73,6 +73,7 @@ class HeldOut:
                 for batch in self.loader.one_epoch()
             ]
         model.train(training)
+        self.loader.guard.agree(self.ranks)
         everyone = [facts for rank in self.ranks.all_objects(found) for facts in rank]
         return {name: sum(f[name] for f in everyone) / len(everyone) for name in everyone[0]}
 

@@ -8,7 +8,7 @@ import json
 import re
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.format import SCHEMA_VERSION
+from train.cache import CachedStore
 from train.errors import IncompleteError, ShardError, UsageError
+from train.store import Store
 
 INDEX_NAME = "shardindex.json"
 CLIP_COLUMNS = ("key", "base", "shard", "offset", "size", "instance", "frames", "labels", "splits")
@@ -32,8 +34,8 @@ Ints = npt.NDArray[np.int64]
 class ShardSet:
     """A shard set as its index describes it. Arrays have one entry a clip, in tar order."""
 
-    root: Path
-    """The OUT folder."""
+    store: Store
+    """The OUT folder, wherever it lies."""
     name: str
     """DATASET-PROFILE."""
     config: dict[str, Any]
@@ -96,25 +98,30 @@ class ShardSet:
         return np.flatnonzero(chosen)
 
 
-def open_shards(root: Path) -> ShardSet:
+def open_shards(store: Store) -> ShardSet:
     """Read and check the index of a shard set.
 
     Args:
-        root: the OUT folder of `pipeline shards`, such as data/shards/demo-glcm.
+        store: the OUT folder of `pipeline shards`, such as data/shards/demo-glcm, or its copy.
 
     Raises:
         UsageError: there are no shards, or they are of another schema.
         IncompleteError: the shards are not finished.
         ShardError: index and tables disagree, or an address leads elsewhere.
+        StoreError: they cannot be reached.
     """
-    index = _read_index(root)
+    index = _read_index(store)
     shards = index["shardlist"]
-    urls = tuple(_checked_url(root, entry["url"]) for entry in shards)
-    clips = _read_clips(root)
-    shard = _shard_numbers(root, clips["shard"], urls)
-    _check_counts(root, shard, shards)
+    urls = tuple(_checked_url(store, entry["url"]) for entry in shards)
+    clips = _read_clips(store)
+    shard = _shard_numbers(store, clips["shard"], urls)
+    _check_counts(store, shard, shards)
+    _check_places(store, shard, _ints(clips["offset"]), _ints(clips["size"]), shards)
+    if isinstance(store, CachedStore):
+        facts = [(entry["filesize"], entry.get("sha256") or "") for entry in shards]
+        store = store.expecting(dict(zip(urls, facts, strict=True)))
     return ShardSet(
-        root=root,
+        store=store,
         name=index["name"],
         config=index["config"],
         config_hash=index["config_hash"],
@@ -169,14 +176,14 @@ def require_same_content(sets: list[ShardSet]) -> None:
 # --- reading ------------------------------------------------------------------------------------
 
 
-def _read_index(root: Path) -> dict[str, Any]:
-    path = root / INDEX_NAME
-    if not path.is_file():
-        raise _no_index(root)
+def _read_index(store: Store) -> dict[str, Any]:
+    path = store.url(INDEX_NAME)
     try:
-        index = json.loads(path.read_bytes())
+        index = json.loads(store.read(INDEX_NAME))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise _no_index(store) from error
     except ValueError as error:
-        raise ShardError(f"{path} is no JSON ({error}); {_again(root)}") from error
+        raise ShardError(f"{path} is no JSON ({error}); {_again(store)}") from error
     if not isinstance(index, dict) or index.get("schema") != SCHEMA_VERSION:
         found = index.get("schema") if isinstance(index, dict) else None
         raise UsageError(
@@ -185,71 +192,102 @@ def _read_index(root: Path) -> dict[str, Any]:
         )
     missing = {"name", "config", "config_hash", "instances", "shardlist"} - set(index)
     if missing:
-        raise ShardError(f"{path} lacks {', '.join(sorted(missing))}; {_again(root)}")
+        raise ShardError(f"{path} lacks {', '.join(sorted(missing))}; {_again(store)}")
     if not index["shardlist"]:
-        raise UsageError(f"{path} lists no shard; `python -m pipeline errors {root}` says why")
+        raise UsageError(f"{path} lists no shard; `python -m pipeline errors {store}` says why")
     return index
 
 
-def _no_index(root: Path) -> UsageError | IncompleteError:
-    dataset = root.name.partition("-")[0]
-    if (root / "plan.json").exists():
-        return IncompleteError(
-            f"{root} is not finished: it has no {INDEX_NAME}. Run `make shards DATASET={dataset}` "
-            f"again, or train on what is there after `python -m pipeline finalize {root} --partial`"
+def _no_index(store: Store) -> UsageError | IncompleteError:
+    dataset = store.name.partition("-")[0]
+    if not store.is_local:
+        return UsageError(
+            f"no shards under {store}: there is no {store.url(INDEX_NAME)}. Check the address, or "
+            "copy a finished set there, with all its files"
         )
-    return UsageError(f"no shards under {root}; make them with `make shards DATASET={dataset}`")
+    try:
+        store.read("plan.json")
+    except OSError:
+        return UsageError(
+            f"no shards under {store}; make them with `make shards DATASET={dataset}`"
+        )
+    return IncompleteError(
+        f"{store} is not finished: it has no {INDEX_NAME}. Run `make shards DATASET={dataset}` "
+        f"again, or train on what is there after `python -m pipeline finalize {store} --partial`"
+    )
 
 
-def _again(root: Path) -> str:
-    return f"write it again with `python -m pipeline finalize {root}`"
+def _again(store: Store) -> str:
+    if store.is_local:
+        return f"write it again with `python -m pipeline finalize {store}`"
+    return "write it again with `python -m pipeline finalize` where it was made, and copy it anew"
 
 
-def _checked_url(root: Path, url: Any) -> str:
+def _checked_url(store: Store, url: Any) -> str:
     """A shard's address inside the set: relative, downwards, a tar."""
     plain = isinstance(url, str) and re.fullmatch(r"[\w.-]+(/[\w.-]+)*\.tar", url)
     if not plain or ".." in url.split("/"):
         raise ShardError(
-            f"{root / INDEX_NAME} lists the shard {str(url)[:200]!r}; only tars below the set's "
-            "own folder are read"
+            f"{store.url(INDEX_NAME)} lists the shard {str(url)[:200]!r}; only tars below the "
+            "set's own folder are read"
         )
     return str(url)
 
 
-def _read_clips(root: Path) -> pa.Table:
-    path = root / "samples.parquet"
-    if not path.is_file():
-        raise ShardError(f"{path} is missing; {_again(root)}")
+def _read_clips(store: Store) -> pa.Table:
+    path = store.url("samples.parquet")
     try:
-        missing = set(CLIP_COLUMNS) - set(pq.read_schema(path).names)
+        file = pa.BufferReader(store.read("samples.parquet"))
+        missing = set(CLIP_COLUMNS) - set(pq.read_schema(file).names)
         if missing:
-            raise ShardError(f"{path} lacks {', '.join(sorted(missing))}; {_again(root)}")
-        return pq.read_table(path, columns=list(CLIP_COLUMNS))
-    except pa.ArrowException as error:
-        raise ShardError(f"{path} cannot be read ({error}); {_again(root)}") from error
+            raise ShardError(f"{path} lacks {', '.join(sorted(missing))}; {_again(store)}")
+        return pq.read_table(file, columns=list(CLIP_COLUMNS))
+    except FileNotFoundError as error:
+        raise ShardError(f"{path} is missing; {_again(store)}") from error
+    except (pa.ArrowException, OSError) as error:
+        raise ShardError(f"{path} cannot be read ({error}); {_again(store)}") from error
 
 
-def _shard_numbers(root: Path, names: pa.ChunkedArray, urls: tuple[str, ...]) -> Ints:
+def _shard_numbers(store: Store, names: pa.ChunkedArray, urls: tuple[str, ...]) -> Ints:
     """Each clip's position in the list of shards."""
-    stems = pa.array([Path(url).stem for url in urls])
+    stems = pa.array([PurePosixPath(url).stem for url in urls])
     numbers = pc.index_in(names, value_set=stems)
     if numbers.null_count:
         stranger = names.filter(pc.is_null(numbers))[0].as_py()
         raise ShardError(
-            f"{root}/samples.parquet names shard {stranger!r}, which {INDEX_NAME} does not list; "
-            f"{_again(root)}"
+            f"{store.url('samples.parquet')} names shard {stranger!r}, which {INDEX_NAME} does not "
+            f"list; {_again(store)}"
         )
     return _ints(numbers)
 
 
-def _check_counts(root: Path, shard: Ints, shards: list[dict[str, Any]]) -> None:
+def _check_counts(store: Store, shard: Ints, shards: list[dict[str, Any]]) -> None:
     found = np.bincount(shard, minlength=len(shards))
     for entry, count in zip(shards, found, strict=True):
         if entry["nsamples"] != count:
             raise ShardError(
                 f"{entry['url']} has {entry['nsamples']} samples in {INDEX_NAME} and {count} in "
-                f"samples.parquet; {_again(root)}"
+                f"samples.parquet; {_again(store)}"
             )
+
+
+def _check_places(
+    store: Store, shard: Ints, offset: Ints, size: Ints, shards: list[dict[str, Any]]
+) -> None:
+    """Every sample has a place of its own in its tar: as many places as samples."""
+    ends = np.array([entry["filesize"] for entry in shards], np.int64)[shard]
+    order = np.lexsort((offset, shard))
+    same = np.diff(shard[order]) == 0
+    overlaps = same & ((offset + size)[order][:-1] > offset[order][1:])
+    wrong = np.flatnonzero((offset < 0) | (size <= 0) | (offset + size > ends))
+    if len(wrong) or overlaps.any():
+        row = int(wrong[0]) if len(wrong) else int(order[1:][overlaps][0])
+        entry = shards[shard[row]]
+        raise ShardError(
+            f"samples.parquet places a sample at bytes {offset[row]} to {offset[row] + size[row]} "
+            f"of {store.url(entry['url'])}, outside its {entry['filesize']} bytes or inside "
+            f"another sample; {_again(store)}"
+        )
 
 
 def _ints(column: pa.ChunkedArray) -> Ints:

@@ -1,14 +1,15 @@
 """Plan + shards -> Batch after Batch: the loader.
 
 Worker processes decode only the JPEGs of each window; the order comes from the plan alone, so it
-is the same for any number of workers, and starting at (epoch, batch) decodes nothing before it.
+is the same for any number of workers and wherever the shards lie, and starting at (epoch, batch)
+reads nothing before it. A clip that cannot be read ends the run or is replaced, see guard.py.
 Pictures stay bytes and square (short side); `train.augment` does the rest on the device.
 """
 
 import math
 import signal
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,13 +19,16 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from train.batch import Batch
 from train.cores import usable_cores
-from train.errors import ShardError
+from train.errors import ShardError, TrainError
+from train.guard import BadClip, Guard
 from train.mixture import Mixture
 from train.plan import Draw, Plan, Position, seed_of
 from train.read import DAMAGE, FRAMES, MEL, ShardReader, Window
 
 MAX_WORKERS = 16
 PREFETCHED_BATCHES = 3
+MAX_STAND_INS = 20
+"""Clips tried in the place of one that cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,8 @@ class ClipLoader:
     """Hand out batches in page-locked memory; for a GPU."""
     random_windows: bool = True
     """False takes the middle of every clip, for held-out measurements."""
+    guard: Guard = field(default_factory=Guard)
+    """What to do about clips that cannot be read, and the count of them."""
 
     def __len__(self) -> int:
         """Batches an epoch, the same on every rank."""
@@ -48,19 +54,28 @@ class ClipLoader:
 
         Raises:
             ShardError: a tar is damaged or is not the one the index means.
+            StoreError: a tar cannot be reached.
         """
         for item in self._data_loader(self.plan.batches(start or Position())):
-            yield _checked(item)
+            yield self._checked(item)
 
     def one_epoch(self, epoch: int = 0) -> Iterator[Batch]:
         """The batches of one epoch."""
         everything = self.plan.batches(Position(epoch))
         draws = [next(everything) for _ in range(len(self))]
         for item in self._data_loader(iter(draws)):
-            yield _checked(item)
+            yield self._checked(item)
 
-    def _data_loader(self, draws: Iterator[list[Draw]]) -> "DataLoader[Batch | ShardError]":
-        clips = ClipDataset(self.plan.mixture, self.plan.seed, self.random_windows)
+    def _checked(self, item: Batch | TrainError) -> Batch:
+        if isinstance(item, TrainError):
+            raise item
+        self.guard.note(item.bad)
+        return item
+
+    def _data_loader(self, draws: Iterator[list[Draw]]) -> "DataLoader[Batch | TrainError]":
+        clips = ClipDataset(
+            self.plan.mixture, self.plan.seed, self.random_windows, self.guard.skips
+        )
         return DataLoader(
             clips,
             batch_sampler=draws,  # draws stand where indices would
@@ -73,31 +88,53 @@ class ClipLoader:
         )
 
 
-class ClipDataset(Dataset[Batch | ShardError]):
+class ClipDataset(Dataset[Batch | TrainError]):
     """Reads whole batches; lives in the workers."""
 
-    def __init__(self, mixture: Mixture, seed: int, random_windows: bool) -> None:
+    def __init__(self, mixture: Mixture, seed: int, random_windows: bool, skips: bool) -> None:
         """Opens nothing, so that it can be handed to worker processes."""
         self._mixture = mixture
         self._seed = seed
         self._random = random_windows
+        self._skips = skips
         self._readers: list[ShardReader] = []
 
-    def __getitems__(self, draws: Sequence[Draw]) -> Batch | ShardError:
+    def __getitems__(self, draws: Sequence[Draw]) -> Batch | TrainError:
         """One batch; an error travels as a value, because a traceback helps nobody."""
         if not self._readers:
             self._readers = [ShardReader(part.shard_set) for part in self._mixture.parts]
         frames, side = self._mixture.frames, self._mixture.short_side
         video = _empty_bytes(len(draws), frames, side, side, 3)
-        mels, windows = [], []
+        taken, mels, windows = [], [], []
+        bad: list[BadClip] = []
         try:
             for draw, out in zip(draws, video.numpy(), strict=True):
-                window, mel = self._read(draw, out)
+                draw, window, mel = self._read_or_replace(draw, out, bad)
+                taken.append(draw)
                 windows.append(window)
                 mels.append(mel)
-        except ShardError as error:
+        except TrainError as error:
             return error
-        return self._batch(draws, video, mels, windows)
+        return replace(self._batch(taken, video, mels, windows), bad=tuple(bad))
+
+    def _read_or_replace(
+        self, draw: Draw, out: Any, bad: list[BadClip]
+    ) -> tuple[Draw, Window, Any]:
+        for number in range(MAX_STAND_INS + 1):
+            candidate = self._stand_in(draw, number) if number else draw
+            try:
+                return candidate, *self._read(candidate, out)
+            except ShardError as error:
+                if not self._skips or number == MAX_STAND_INS:
+                    raise
+                bad.append(BadClip(error.shard, str(error)))
+        raise AssertionError("the last one returns or raises")
+
+    def _stand_in(self, draw: Draw, number: int) -> Draw:
+        """The clip to take where `draw` cannot be read; depends on nothing but the draw."""
+        rows = self._mixture.parts[draw.part].rows
+        place = seed_of(self._seed, "stand-in", *draw, number) % len(rows)
+        return draw._replace(row=int(rows[place]))
 
     def _read(self, draw: Draw, out: Any) -> tuple[Window, Any]:
         reader = self._readers[draw.part]
@@ -170,12 +207,6 @@ def _handed_over(batch: Batch, copied: torch.cuda.Event) -> Batch:
 def default_workers(processes_here: int) -> int:
     """Reading processes of each rank: the usable cores, shared, one left for the rank itself."""
     return min(max(usable_cores() // max(processes_here, 1) - 1, 1), MAX_WORKERS)
-
-
-def _checked(item: Batch | ShardError) -> Batch:
-    if isinstance(item, ShardError):
-        raise item
-    return item
 
 
 def _empty_bytes(*shape: int) -> Tensor:

@@ -19,6 +19,7 @@ from torch import Tensor
 from train.batch import Batch
 from train.dist import Ranks
 from train.errors import TrainError
+from train.guard import Guard
 from train.session import Run, Stopwatch
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,8 @@ class Meter:
     flop_per_clip: float | None = None
     """Forward and backward; None gives no MFU."""
     ranks: Ranks = field(default_factory=Ranks)
+    guard: Guard = field(default_factory=Guard)
+    """The loader's count of clips that could not be read."""
     watch: Stopwatch = field(default_factory=Stopwatch)
     _pending: dict[str, Any] | None = None
     _recent: list[float] = field(default_factory=list)
@@ -79,7 +82,8 @@ class Meter:
         if self._pending is None:
             return
         step, self._pending = self._pending, None
-        facts = dict(zip(step["names"], self.ranks.mean(step["values"]()), strict=True))
+        *means, replaced = self.ranks.mean([*step["values"](), float(self.guard.clips)])
+        facts = dict(zip(step["names"], means, strict=True))
         self._check(step, facts)
         line = {
             "step": step["step"],
@@ -87,6 +91,7 @@ class Meter:
             **{name: value if math.isfinite(value) else None for name, value in facts.items()},
             "lr": step["lr"],
             **self._speed(step["seconds"], step["waited"]),
+            **self.guard.facts(self.ranks, replaced),
             "time": round(time.time(), 3),
         }
         self.run.record(line)

@@ -1,5 +1,6 @@
 """SHARDS=path@n=120000,path@w=0.5 -> a Mixture: which clips, how often, under which number.
 
+The path is a folder, or s3://bucket/set, gs://bucket/set or https://host/set (see store.py).
 `@n=120000` takes a subset of so many clips, drawn once by `--subset-seed` (a smaller n gives a
 part of what a larger n gives); `@w=0.5` brings every clip every second epoch on average, drawn
 anew each epoch, `@w=2` twice an epoch; nothing brings each clip once an epoch. Clips shorter than
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from train.cache import Cache, CachedStore
 from train.errors import UsageError
 from train.index import (
     Ints,
@@ -23,6 +25,7 @@ from train.index import (
     require_pictures_and_mel,
     require_same_content,
 )
+from train.store import LocalStore, Store, open_store
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +38,7 @@ DEFAULT_CLIPS = 120_000
 class Source:
     """One entry of SHARDS."""
 
-    path: Path
+    store: Store
     clips: int | None = None
     """@n: size of the subset."""
     weight: float = 1.0
@@ -129,19 +132,24 @@ class Mixture:
         ]  # fmt: skip
 
 
-def parse_shards(text: str, data: Path) -> list[Source]:
+def parse_shards(
+    text: str, data: Path, *, allow_http: bool = False, cache: Cache | None = None
+) -> list[Source]:
     """The sets named by SHARDS; without a name the defaults of architecture §2.
 
     Args:
-        text: comma-separated paths, each with an optional @n= or @w=.
+        text: comma-separated paths or addresses, each with an optional @n= or @w=.
         data: where default sets are looked for, below `shards`.
+        allow_http: take sets from web servers.
+        cache: keeps shards that are not on this machine.
 
     Raises:
         UsageError: an entry that cannot be read, or no default set is there.
     """
     if not text:
         return _default_sources(data)
-    return [_parse_source(entry.strip()) for entry in text.split(",") if entry.strip()]
+    entries = [entry.strip() for entry in text.split(",") if entry.strip()]
+    return [_parse_source(entry, allow_http, cache) for entry in entries]
 
 
 def open_mixture(
@@ -158,7 +166,7 @@ def open_mixture(
     Raises:
         TrainError: a set is missing, incomplete, damaged, or does not fit.
     """
-    sets = [open_shards(source.path) for source in sources]
+    sets = [open_shards(source.store) for source in sources]
     for shard_set in sets:
         require_pictures_and_mel(shard_set)
     require_same_content(sets)
@@ -182,20 +190,22 @@ def _default_sources(data: Path) -> list[Source]:
             "DATASET=kinetics ROOT=...` or `make shards DATASET=avspeech ROOT=...`, or name "
             "another set with SHARDS="
         )
-    return [Source(path, DEFAULT_CLIPS if len(found) > 1 else None) for path in found]
+    return [Source(LocalStore(path), DEFAULT_CLIPS if len(found) > 1 else None) for path in found]
 
 
-def _parse_source(entry: str) -> Source:
-    match = re.fullmatch(r"([^@]+?)/?(?:@n=([1-9]\d*)|@w=(\d+(?:\.\d+)?|\.\d+))?", entry)
+def _parse_source(entry: str, allow_http: bool, cache: Cache | None) -> Source:
+    match = re.fullmatch(
+        r"(\w+://[^/]*@.+|[^@]+?)/?(?:@n=([1-9]\d*)|@w=(\d+(?:\.\d+)?|\.\d+))?", entry
+    )
     if not match or (match[3] and not float(match[3])):
         raise UsageError(
             f"cannot read {entry!r} in SHARDS; write path, path@n=120000 (clips an epoch) or "
             "path@w=0.5 (times an epoch)"
         )
-    if "://" in match[1] or match[1].startswith("pipe:"):
-        raise UsageError(f"{match[1]!r} is no local path; copy the shard set to a local disk")
-    clips = int(match[2]) if match[2] else None
-    return Source(Path(match[1]), clips, float(match[3] or 1))
+    store = open_store(match[1], allow_http=allow_http)
+    if cache is not None and not store.is_local:
+        store = CachedStore(store, cache)
+    return Source(store, int(match[2]) if match[2] else None, float(match[3] or 1))
 
 
 def _part(

@@ -59,13 +59,15 @@ def pretrain(config: PretrainConfig[Any]) -> int:
 def train(config: PretrainConfig[Any], ranks: Ranks, run: Run, stop: Stop) -> int:
     """The loop, read from top to bottom."""
     # --- data
-    sources = parse_shards(config.shards, config.data)
+    sources = parse_shards(
+        config.shards, config.data, allow_http=config.allow_http, cache=config.cache()
+    )
     mixture = open_mixture(
         sources, frames=config.model.frames, split=config.split, subset_seed=config.subset_seed
     )
     plan = Plan(mixture, config.seed, config.clips_per_batch, ranks.world, ranks.rank)
     workers = default_workers(ranks.local_world) if config.workers is None else config.workers
-    loader = ClipLoader(plan, workers, pin_memory=ranks.device.type == "cuda")
+    loader = ClipLoader(plan, workers, pin_memory=ranks.device.type == "cuda", guard=config.guard())
     augment = Augment(config.augment, config.model.crop, config.seed, ranks.world, ranks.rank)
     held_out = HeldOut.of(config, sources, ranks, workers)
 
@@ -85,7 +87,7 @@ def train(config: PretrainConfig[Any], ranks: Ranks, run: Run, stop: Stop) -> in
     last_step = min(steps, config.max_steps or steps)
     clips_per_step = plan.batch_size * ranks.world * config.accumulation
     meter = Meter(run, ranks.device, clips_per_step, last_step, config.log_every,
-                  flop_per_clip(config, ranks.device), ranks)  # fmt: skip
+                  flop_per_clip(config, ranks.device), ranks, loader.guard)  # fmt: skip
     announce(config, plan, workers, steps, last_step, progress, ranks)
     run.begin(config.as_dict(), progress.step)
     if ranks.is_first:

@@ -5,7 +5,6 @@ parsed by webdataset, with its dangerous parts off. Whatever does not fit the in
 """
 
 import io
-import os
 import tarfile
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -27,13 +26,13 @@ from pipeline.format import (
 )
 from train.errors import ShardError
 from train.index import ShardSet
+from train.store import ShardFile
 
 webdataset.utils.enforce_security = True  # also where webdataset was imported before us
 
 DAMAGE = (ValueError, KeyError, TypeError, OSError, tarfile.TarError)
 """What reading and decoding a damaged sample may raise; FormatError is a ValueError."""
 MAX_OPEN_FILES = 64
-READ_AHEAD_BYTES = 1 << 20
 MAX_ASPECT = 64
 FRAMES, MEL = "frames.mjpeg", "mel.npy"
 Bytes3 = npt.NDArray[np.uint8]
@@ -112,13 +111,14 @@ class ShardReader:
     def __init__(self, shard_set: ShardSet) -> None:
         """Nothing is opened yet."""
         self._set = shard_set
-        self._open: OrderedDict[int, int] = OrderedDict()
+        self._open: OrderedDict[int, ShardFile] = OrderedDict()
 
     def read(self, row: int, wanted: tuple[str, ...] = ("json", FRAMES, MEL)) -> StoredClip:
         """The wanted members of a clip.
 
         Raises:
             ShardError: the tar is not what the index says; the message names tar and clip.
+            StoreError: it cannot be reached.
         """
         try:
             members = self._members(row, set(wanted))
@@ -130,12 +130,19 @@ class ShardReader:
 
     def refusal(self, row: int, error: Exception) -> ShardError:
         """What to tell a person about a clip that cannot be read."""
-        url = self._set.root / self._set.shards[int(self._set.shard[row])]
+        store = self._set.store
+        url = store.url(self._set.shards[int(self._set.shard[row])])
         said = " ".join(str(error).split())[:300] or type(error).__name__
+        advice = (
+            f"Check the set with `python -m pipeline verify {store} --deep`; remove the sidecars "
+            "(.json) of the shards it names and run `make shards` again"
+            if store.is_local
+            else "Copy it there again from the set that was verified"
+        )
         return ShardError(
-            f"{url}, clip {self._set.keys[row].as_py()!r}: {said}. Check the set with `python -m "
-            f"pipeline verify {self._set.root} --deep`; remove the sidecars (.json) of the shards "
-            "it names and run `make shards` again"
+            f"{url}, clip {self._set.keys[row].as_py()!r}: {said}. {advice}, or go on without it: "
+            "--on-bad-shard skip",
+            url,
         )
 
     def _members(self, row: int, wanted: set[str]) -> dict[str, bytes]:
@@ -157,7 +164,8 @@ class ShardReader:
         raise FormatError(f"the sample {base!r} has no {missing} where the index says it is")
 
     def _files(self, row: int, wanted: set[str]) -> Iterator[tuple[str, bytes]]:
-        stream = io.BufferedReader(self._slice(row), READ_AHEAD_BYTES)
+        piece = self._slice(row)
+        stream = io.BufferedReader(piece, piece.read_ahead)
         if stream.peek(262)[257:262] != b"ustar":  # what tarfile would take for a compressed tar
             raise FormatError("there is no tar header where the index says the sample begins")
         for file in tar_file_iterator(stream):
@@ -166,20 +174,29 @@ class ShardReader:
     def _slice(self, row: int) -> "FileSlice":
         shard = int(self._set.shard[row])
         offset, size = int(self._set.offset[row]), int(self._set.size[row])
-        return FileSlice(self._descriptor(shard), offset, size)
+        return FileSlice(self._file(shard), offset, size)
 
-    def _descriptor(self, shard: int) -> int:
+    def _file(self, shard: int) -> ShardFile:
         if shard in self._open:
             self._open.move_to_end(shard)
             return self._open[shard]
         if len(self._open) >= MAX_OPEN_FILES:
-            os.close(self._open.popitem(last=False)[1])
-        descriptor = os.open(self._set.root / self._set.shards[shard], os.O_RDONLY)
-        self._open[shard] = descriptor
-        expected, found = int(self._set.shard_bytes[shard]), os.fstat(descriptor).st_size
-        if found != expected:
-            raise FormatError(f"the tar has {found} bytes, the index says {expected}")
-        return descriptor
+            self._open.popitem(last=False)[1].close()
+        file = self._set.store.open(self._set.shards[shard])
+        expected = int(self._set.shard_bytes[shard])
+        if file.size not in (expected, -1):
+            file.close()
+            raise FormatError(self._short(shard, file.size, expected))
+        self._open[shard] = file
+        return file
+
+    def _short(self, shard: int, found: int, expected: int) -> str:
+        rows = self._set.shard == shard
+        ends = self._set.offset[rows] + self._set.size[rows]
+        return (
+            f"the tar has {found} bytes, the index says {expected}; expected {len(ends)} samples, "
+            f"got at most {int((ends <= found).sum())}"
+        )
 
     def _check_meta(self, row: int, meta: dict[str, Any]) -> None:
         """The sample must be the one the index means."""
@@ -191,17 +208,19 @@ class ShardReader:
     def close(self) -> None:
         """Close all tars."""
         while self._open:
-            os.close(self._open.popitem()[1])
+            self._open.popitem()[1].close()
 
 
 class FileSlice(io.RawIOBase):
     """Bytes `offset` .. `offset + size` of an open file, as a file."""
 
-    def __init__(self, descriptor: int, offset: int, size: int) -> None:
-        """The descriptor stays the caller's."""
-        self._descriptor = descriptor
+    def __init__(self, file: ShardFile, offset: int, size: int) -> None:
+        """The file stays the caller's."""
+        self._file = file
         self._position = offset
         self._end = offset + size
+        self.read_ahead = min(file.read_ahead, size)
+        """Bytes that are worth reading at once."""
 
     def readable(self) -> bool:
         """It is."""
@@ -210,6 +229,6 @@ class FileSlice(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         """As io.RawIOBase."""
         room = memoryview(buffer)[: max(self._end - self._position, 0)]
-        count = os.preadv(self._descriptor, [room], self._position) if len(room) else 0
+        count = self._file.read_into(room, self._position) if len(room) else 0
         self._position += count
         return count

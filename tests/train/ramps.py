@@ -13,6 +13,7 @@ import numpy as np
 from pipeline import format as shard_format
 from pipeline.config import ShardConfig
 from tests.pipeline.fabricate import Members, edit_json, make_members, write_set
+from train.cache import Cache
 from train.mixture import Mixture, open_mixture, parse_shards
 
 SIDE, WIDTH = 32, 42
@@ -55,5 +56,6 @@ def ramp_set_of(out: Path, contents: list[list[Members]], name: str = "demo") ->
     return out
 
 
-def mixture_of(text: str, frames: int = 8, **options: int) -> Mixture:
-    return open_mixture(parse_shards(text, Path("data")), frames=frames, **options)  # type: ignore[arg-type]
+def mixture_of(text: str, frames: int = 8, cache: Cache | None = None, **options: int) -> Mixture:
+    sources = parse_shards(text, Path("data"), allow_http=True, cache=cache)
+    return open_mixture(sources, frames=frames, **options)  # type: ignore[arg-type]

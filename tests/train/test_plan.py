@@ -11,6 +11,7 @@ from train.errors import UsageError
 from train.loader import ClipLoader
 from train.mixture import Source, parse_shards
 from train.plan import Plan, Position, seed_of, shuffled
+from train.store import LocalStore
 
 # --- plan -------------------------------------------------------------------------------------
 
@@ -133,19 +134,16 @@ def test_entries_that_cannot_be_read_are_refused(entry: str) -> None:
         parse_shards(entry, Path("data"))
 
 
-@pytest.mark.parametrize("entry", ["pipe:cat x", "s3://bucket/set@n=4"])
-def test_addresses_that_are_no_paths_are_refused(entry: str) -> None:
-    with pytest.raises(UsageError, match="no local path"):
-        parse_shards(entry, Path("data"))
-
-
 def test_default_sets_are_what_is_there(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"make shards DATASET=kinetics .*SHARDS="):
         parse_shards("", tmp_path)
     kinetics, avspeech = (tmp_path / "shards" / f"{n}-glcm" for n in ("kinetics400", "avspeech"))
     avspeech.mkdir(parents=True)
     (avspeech / "plan.json").touch()
-    assert parse_shards("", tmp_path) == [Source(avspeech)]
+    assert parse_shards("", tmp_path) == [Source(LocalStore(avspeech))]
     kinetics.mkdir()
     (kinetics / "plan.json").touch()
-    assert parse_shards("", tmp_path) == [Source(kinetics, 120_000), Source(avspeech, 120_000)]
+    assert parse_shards("", tmp_path) == [
+        Source(LocalStore(kinetics), 120_000),
+        Source(LocalStore(avspeech), 120_000),
+    ]
