@@ -4,17 +4,21 @@ A run goes on at the very next clip, also on another number of ranks or with ano
 because its position is counted in clips of the epoch's one global order.
 """
 
+import hashlib
 import logging
 import os
+from dataclasses import asdict
 from typing import Any
 
 import torch
 from torch import nn
 
 from train import checkpoint
+from train.best import Best
 from train.config import PretrainConfig, differences
 from train.dist import Ranks
 from train.errors import UsageError
+from train.mixture import Part
 from train.plan import Plan, seed_of
 from train.session import Progress, Run
 
@@ -50,7 +54,8 @@ def resume(
     optimizer.load_state_dict(saved["optimizer"])
     if len(saved["random"]) == ranks.world:
         checkpoint.restore_random_state(saved["random"][ranks.rank], ranks.device)
-    progress = Progress(saved["step"], batches_used(saved, plan), saved["best"])
+    best = Best(**saved["best"]) if saved["best"] else None
+    progress = Progress(saved["step"], batches_used(saved, plan), best)
     log.info("going on at step %d of %s", progress.step, run.folder)
     return progress
 
@@ -109,16 +114,56 @@ def save(
                     "epoch": position.epoch,
                     "clips": position.batch * plan.batch_size * plan.world,
                 },
-                "best": progress.best,
+                "best": asdict(progress.best) if progress.best else None,
                 "config": config.as_dict(),
                 "fingerprint": plan.mixture.fingerprint(),
                 "first_instances": plan.mixture.first_instances(),
-                "git": checkpoint.git_state(),
-                "plugins": os.environ.get("GLAV_PLUGINS", ""),
-                "torch": str(torch.__version__),  # a class of its own otherwise
+                **code_state(),
             },
             config.keep,
             best=is_best,
         )
         log.info("saved %s", path)
     ranks.wait()
+
+
+def code_state() -> dict[str, Any]:
+    """Which code runs: commit, uncommitted changes, plugins, torch."""
+    return {
+        "git": checkpoint.git_state(),
+        "plugins": os.environ.get("GLAV_PLUGINS", ""),
+        "torch": str(torch.__version__),  # a class of its own otherwise
+    }
+
+
+def origin_of(plan: Plan, ranks: Ranks) -> dict[str, Any]:
+    """Where a run's numbers come from, for RUN/origin.json and `train diff`.
+
+    Returns:
+        git, plugins, torch; ranks, device; fingerprint of the clips; and of each set its path,
+        config_hash, index_hash (of what its index says about shards and samples) and counts.
+    """
+    return {
+        **code_state(),
+        "ranks": ranks.world,
+        "device": str(ranks.device),
+        "fingerprint": plan.mixture.fingerprint(),
+        "sets": {part.shard_set.name: _set_facts(part) for part in plan.mixture.parts},
+    }
+
+
+def _set_facts(part: Part) -> dict[str, Any]:
+    chosen = part.shard_set
+    digest = hashlib.sha256("\n".join(chosen.shards).encode())
+    for array in (chosen.shard_bytes, chosen.shard, chosen.offset, chosen.instance, chosen.frames):
+        digest.update(array.tobytes())
+    return {
+        "path": str(chosen.root),
+        "config_hash": chosen.config_hash,
+        "index_hash": digest.hexdigest(),
+        "complete": chosen.complete,
+        "shards": len(chosen.shards),
+        "clips": len(part.rows),
+        "clips_per_epoch": part.clips_per_epoch,
+        "too_short": part.too_short,
+    }
