@@ -122,8 +122,8 @@ def _default(arguments: list[str]) -> Any:
         asked = getattr(early, name)
         if asked not in (None, stored[name]):
             raise UsageError(
-                f"--{name} {asked}, but {early.config} is of the {name} {stored[name]!r}; leave one "
-                "of the two out"
+                f"--{name} {asked}, but {early.config} is of the {name} {stored[name]!r}; leave "
+                "one of the two out"
             )
     model = from_dict(method_named(stored["method"]).config, stored["model"])
     return from_dict(PretrainConfig, {**stored, "model": model})
