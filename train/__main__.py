@@ -31,40 +31,29 @@ from train.errors import TrainError, UsageError
 
 def pretrain(arguments: list[str]) -> int:
     """Learn from shards; goes on by itself where a run stands."""
+    config = pretrain_config(arguments)
+    from train.pretrain import pretrain as run_pretrain
+
+    return run_pretrain(config)
+
+
+def pretrain_config(arguments: list[str]) -> Any:
+    """The run that a command line describes.
+
+    Raises:
+        UsageError: a value that is out of range, or a config that cannot be read.
+    """
     from train.config import PretrainConfig
     from train.methods import method_named
-    from train.pretrain import pretrain as run_pretrain
 
     try:
         default = _default(arguments)
         kind: Any = PretrainConfig[method_named(default.method).config]  # type: ignore[misc]
         flags = _without_config(arguments)
         config = tyro.cli(kind, prog="python -m train pretrain", default=default, args=flags)
-        config = _with_objective(config, arguments)
+        return _with_objective(config, arguments)
     except ValueError as error:  # what a dataclass says about its fields
         raise UsageError(str(error)) from error
-    return run_pretrain(config)
-
-
-def diff(arguments: list[str]) -> int:
-    """What two runs do differently, and what came of it."""
-    from train.diff import diff as run_diff
-
-    parser = argparse.ArgumentParser(prog="python -m train diff", description=diff.__doc__)
-    for name in ("run", "other"):
-        parser.add_argument(name, metavar="RUN", help="name of a folder below runs/, or a path")
-    named = parser.parse_args(arguments)
-    print("\n".join(run_diff(named.run, named.other)))
-    return 0
-
-
-def describe(arguments: list[str]) -> int:
-    """Parameters, GFLOP per clip and shapes of a preset, as JSON."""
-    from train.describe import describe as run_describe
-
-    prog = "python -m train describe"
-    print(json.dumps(tyro.cli(run_describe, prog=prog, args=arguments), indent=1))
-    return 0
 
 
 def check(arguments: list[str]) -> int:
@@ -86,6 +75,27 @@ def check(arguments: list[str]) -> int:
     except ValueError as error:  # what a dataclass says about its fields
         raise UsageError(str(error)) from error
     return run_check(config)
+
+
+def diff(arguments: list[str]) -> int:
+    """What two runs do differently, and what came of it."""
+    from train.diff import diff as run_diff
+
+    parser = argparse.ArgumentParser(prog="python -m train diff", description=diff.__doc__)
+    for name in ("run", "other"):
+        parser.add_argument(name, metavar="RUN", help="name of a folder below runs/, or a path")
+    named = parser.parse_args(arguments)
+    print("\n".join(run_diff(named.run, named.other)))
+    return 0
+
+
+def describe(arguments: list[str]) -> int:
+    """Parameters, GFLOP per clip and shapes of a preset, as JSON."""
+    from train.describe import describe as run_describe
+
+    prog = "python -m train describe"
+    print(json.dumps(tyro.cli(run_describe, prog=prog, args=arguments), indent=1))
+    return 0
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {

@@ -69,17 +69,16 @@ def diff(run: str, other: str) -> list[str]:
     """
     left, right = read_run(run), read_run(other)
     sections = {
-        "runs": [["", str(left.folder), str(right.folder)], ["state", left.state, right.state]],
         "settings": settings(left, right),
         "code": code(left, right),
         "data": data(left, right),
         "results": results(left, right),
     }
-    lines: list[str] = []
+    lines = ["RUNS", f"  A  {left.folder}: {left.state}", f"  B  {right.folder}: {right.state}"]
     for title, rows in sections.items():
-        same = [["", "the same", "the same"]] if title != "results" else [["", "none", "none"]]
-        lines += ["", title.upper(), *columns(rows or same)]
-    return lines[1:] + changed_code(left, right)
+        nothing = "  none measured" if title == "results" else "  the same"
+        lines += ["", title.upper(), *(columns([["", "A", "B"], *rows]) if rows else [nothing])]
+    return lines + changed_code(left, right)
 
 
 def read_run(name: str) -> Left:
@@ -130,8 +129,7 @@ def code(left: Left, right: Left) -> list[list[str]]:
 def changed_code(left: Left, right: Left) -> list[str]:
     """How the uncommitted changes differ, as a diff of the two diffs."""
     ours, theirs = (run.origin.get("git", {}).get("diff", "").splitlines() for run in (left, right))
-    names = (str(left.folder), str(right.folder))
-    lines = list(difflib.unified_diff(ours, theirs, *names, lineterm="", n=1))
+    lines = list(difflib.unified_diff(ours, theirs, "A", "B", lineterm="", n=1))
     if not lines:
         return []
     more = len(lines) - MAX_DIFF_LINES
@@ -151,8 +149,8 @@ def data(left: Left, right: Left) -> list[list[str]]:
     if left.keys != right.keys:
         both = len(left.keys & right.keys)
         rows += [
-            ["clips in all", str(len(left.keys)), str(len(right.keys))],
-            ["only in this run", str(len(left.keys) - both), str(len(right.keys) - both)],
+            ["clips", str(len(left.keys)), str(len(right.keys))],
+            ["clips of this run only", str(len(left.keys) - both), str(len(right.keys) - both)],
         ]
     elif not rows and left.origin.get("fingerprint") != right.origin.get("fingerprint"):
         rows.append(

@@ -76,21 +76,23 @@ def knn_accuracy(known: Rows, asked: Rows) -> float:
     """Share of the asked clips whose neighbours' commonest label is one of theirs.
 
     Args:
-        known: training clips; one with several labels votes for each of them.
+        known: training clips; one with several labels has a vote for each of them.
         asked: held-out clips.
 
     Raises:
         UsageError: no clip of one of them has a label.
     """
-    from sklearn.neighbors import KNeighborsClassifier
+    from sklearn.neighbors import NearestNeighbors
 
     for rows, name in ((known, "training"), (asked, "held-out")):
         if not rows:
             raise UsageError(f"--knn: no {name} clip has a label in these shards; leave --knn out")
-    vectors = np.stack([vector for vector, labels in known for _ in labels])
-    votes = np.array([label for _, labels in known for label in labels])
-    neighbours = max(min(NEIGHBOURS, len(known) // 2), 1)
-    classifier: Any = KNeighborsClassifier(neighbours, metric="cosine")
-    guessed = classifier.fit(vectors, votes).predict(np.stack([vector for vector, _ in asked]))
-    right = [guess in labels for guess, (_, labels) in zip(guessed, asked, strict=True)]
+    classes = sorted({label for _, labels in known for label in labels})
+    votes = np.array([[name in labels for name in classes] for _, labels in known], np.uint8)
+    count = max(min(NEIGHBOURS, len(known) // 2), 1)
+    search: Any = NearestNeighbors(n_neighbors=count, metric="cosine")
+    search.fit(np.stack([vector for vector, _ in known]))
+    nearest = search.kneighbors(np.stack([vector for vector, _ in asked]), return_distance=False)
+    guessed = votes[nearest].sum(1).argmax(1)  # of equal votes the smallest class number
+    right = [classes[i] in labels for i, (_, labels) in zip(guessed, asked, strict=True)]
     return float(np.mean(right))

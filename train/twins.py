@@ -102,9 +102,13 @@ def descend(
 def _judge(alone: Twin, pair: Twin, start: dict[str, Tensor]) -> tuple[bool, str]:
     for step, (one, two) in enumerate(zip(alone["losses"], pair["losses"], strict=True), 1):
         if not abs(one - two) <= TOLERANCE * max(abs(one), 1):
+            why = (
+                "is it a mean over the rank's own clips, and are negatives gathered with `gather`?"
+                if step == 1
+                else "the steps before agreed, so gradients get lost or count twice between ranks"
+            )
             return False, (
-                f"step {step}: the loss of one rank is {one:.6f}, the mean of two {two:.6f}; is it "
-                "a mean over the rank's own clips, and are negatives gathered with `gather`?"
+                f"step {step}: the loss of one rank is {one:.6f}, the mean of two {two:.6f}; {why}"
             )
     names = [name for name, tensor in start.items() if tensor.is_floating_point()]
     apart = {n: (alone["weights"][n] - pair["weights"][n]).abs().max().item() for n in names}

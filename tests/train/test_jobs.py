@@ -1,4 +1,4 @@
-"""The batch scripts: bash reads them, our parser reads their commands, and Slurm's part is played."""
+"""Batch scripts: bash reads them, our parser their commands, and Slurm's part is played."""
 
 import os
 import re
@@ -12,9 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.train.runs import metrics, same, weights
-from train.__main__ import _default, _without_config
-from train.config import PretrainConfig
-from train.methods import method_named
+from train.__main__ import pretrain_config
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "jobs" / "pretrain.sbatch"
@@ -34,21 +32,13 @@ def command_of(text):
     return shlex.split(re.search(r"-m train (.*?)(?: &)?$", joined, re.MULTILINE)[1])  # type: ignore[index]
 
 
-def parsed(words):
-    import tyro
-
-    default = _default(words)
-    kind = PretrainConfig[method_named(default.method).config]  # type: ignore[misc]
-    return tyro.cli(kind, default=default, args=_without_config(words))
-
-
 def test_its_command_is_one_of_ours():
     """The script's own words, and the example of its head in place of "$@"."""
     text = SCRIPT.read_text()
     name, *words = command_of(text)
     assert (name, words[-1]) == ("pretrain", "$@")
     example = text.split("jobs/pretrain.sbatch ")[1].split("\n#\n")[0].replace("\\\n#", "")
-    config = parsed([*words[:-1], *shlex.split(example)])
+    config = pretrain_config([*words[:-1], *shlex.split(example)])
     assert config.run == "$folder"
     assert config.preset == "glcm_r18"
     assert "avspeech-glcm@n=120000" in config.shards
