@@ -59,6 +59,10 @@ class HeldOut:
             )
             for clips in (held_out, mixture)
         ]
+        size = loaders[0].plan.batch_size * ranks.world
+        log.info("held out: %d of %d clips of split %s every %d steps, %d at a time",
+                 len(loaders[0]) * size, held_out.clips, config.val_split, config.val_every,
+                 size)  # fmt: skip
         training = loaders[1] if config.knn else None
         return cls(loaders[0], config.val_every, config.model.crop, ranks, training, config.knn)
 

@@ -7,6 +7,7 @@ The same command goes on where the run stands: after Ctrl-C, a crash or preempti
 """
 
 import logging
+import warnings
 from contextlib import nullcontext
 from typing import Any
 
@@ -117,17 +118,17 @@ def train(config: PretrainConfig[Any], ranks: Ranks, run: Run, stop: Stop) -> in
         epoch = progress.batches / len(loader)
         meter.record(progress.step, epoch, facts, float(rates[progress.step - 1]), norm, batch)
 
-        profile.end_of_step(progress.step)
-
         told_to_stop = ranks.any(stop.wanted)  # the same answer on all ranks, at the same step
         measuring = held_out.due(progress.step, last_step)
         saving = progress.step % config.checkpoint_every == 0 or progress.step == last_step
         if measuring or saving or told_to_stop:
             meter.flush()  # first, so that nothing is saved that the guard would refuse
-            is_best = measuring and held_out.improves(model, progress, run)
-            if saving or told_to_stop or is_best:
-                save(config, run, plan, model, optimizer, ranks, progress, is_best)
+            with profile.phase("saving"):
+                is_best = measuring and held_out.improves(model, progress, run)
+                if saving or told_to_stop or is_best:
+                    save(config, run, plan, model, optimizer, ranks, progress, is_best)
             meter.watch.lap()  # steps are timed without this
+        profile.end_of_step(progress.step)
         if told_to_stop and progress.step < last_step:
             log.info("%s: saved at step %d; the same command goes on", stop.name, progress.step)
             run.end(session.PREEMPTED, {"step": progress.step, "signal": stop.name})
@@ -173,8 +174,11 @@ def parallel_model(model: nn.Module, config: PretrainConfig[Any], ranks: Ranks) 
     """Compiled if wished for, and averaging gradients over ranks where there are several."""
     wrapped: Any = torch.compile(model) if config.compile else model
     if ranks.world > 1:
-        # Buffers stay each rank's own: banks are large, and batch statistics are not used here.
-        wrapped = DistributedDataParallel(wrapped, broadcast_buffers=False)
+        with warnings.catch_warnings():
+            # Buffers stay each rank's own: banks are large, and batch statistics are not used here.
+            # Newer torch announces another flag, but says itself to keep this one for such buffers.
+            warnings.simplefilter("ignore", FutureWarning)
+            wrapped = DistributedDataParallel(wrapped, broadcast_buffers=False)
     return wrapped  # type: ignore[no-any-return]
 
 

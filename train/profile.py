@@ -1,6 +1,6 @@
 """`pretrain --profile N`: where the time of a step goes, and a trace to look at.
 
-After warm-up N steps are timed in four phases, waiting for the device at each phase's end, and the
+After warm-up N steps are timed phase by phase, waiting for the device at each phase's end, and the
 next N steps are traced by torch.profiler without such waits, so that the trace shows the overlap
 that is really there. They are steps of training like all others.
 """
@@ -17,7 +17,8 @@ from torch.profiler import ProfilerActivity, record_function
 
 log = logging.getLogger(__name__)
 
-PHASES = ("data", "forward", "backward", "optimizer")
+PHASES = ("data", "forward", "backward", "optimizer", "saving")
+"""`saving` is what happens once in a while: measuring held-out clips, and checkpoints."""
 WARMUP_STEPS = 5
 """Steps before: allocators, autotuning and workers settle."""
 TOP_OPERATORS = 15
@@ -117,7 +118,7 @@ class StepProfile:
                  step - self._steps + 1, step, path)  # fmt: skip
 
     def table(self) -> list[str]:
-        """Milliseconds and share of each phase; the rest is logging, checks and checkpoints."""
+        """Milliseconds and share of each phase; the rest is metrics and agreeing between ranks."""
         rest = max(self._whole - sum(self._seconds.values()), 0.0)
         return [
             f"  {name:<10} {seconds / self._steps * 1000:9.1f} ms {seconds / self._whole:6.1%}"

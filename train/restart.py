@@ -52,8 +52,7 @@ def resume(
         )
     model.load_state_dict(saved["model"])
     optimizer.load_state_dict(saved["optimizer"])
-    if len(saved["random"]) == ranks.world:
-        checkpoint.restore_random_state(saved["random"][ranks.rank], ranks.device)
+    _restore_random(config, saved, ranks)
     best = Best(**saved["best"]) if saved["best"] else None
     progress = Progress(saved["step"], batches_used(saved, plan), best)
     log.info("going on at step %d of %s", progress.step, run.folder)
@@ -79,11 +78,35 @@ def batches_used(saved: dict[str, Any], plan: Plan) -> int:
     return epoch * plan.batches_per_epoch + min(batch, plan.batches_per_epoch)
 
 
+def _restore_random(config: PretrainConfig[Any], saved: dict[str, Any], ranks: Ranks) -> None:
+    """Each rank's own state; new ones, which differ between ranks, where their number differs."""
+    before = len(saved["random"])
+    if before == ranks.world:
+        checkpoint.restore_random_state(saved["random"][ranks.rank], ranks.device)
+        return
+    torch.manual_seed(seed_of(config.seed, "rank", ranks.rank, "from step", saved["step"]) >> 1)
+    log.warning(
+        "the checkpoint is of %d ranks, there are %d now: going on at the same clip, but dropout "
+        "and other random numbers of the model are drawn anew", before, ranks.world,
+    )  # fmt: skip
+
+
 def start_from(config: PretrainConfig[Any], model: nn.Module) -> None:
-    """`--init`: weights by name and shape; what does not match is listed."""
+    """`--init`: weights by name and shape; what does not match is listed.
+
+    Raises:
+        UsageError: nothing does.
+    """
     assert config.init is not None
     saved = checkpoint.load(config.init)
     unmatched = checkpoint.copy_weights(model, saved["model"])
+    named = {line.split(": ")[0] for line in unmatched}
+    if named >= set(model.state_dict()):
+        raise UsageError(
+            f"--init {config.init}: none of its weights fits; it is of the method "
+            f"{saved['config']['method']!r}, preset {saved['config']['preset']!r}, this run of "
+            f"{config.method!r}, {config.preset!r}. Name a run of the same method"
+        )
     log.info("weights from %s, step %d, fresh optimiser", config.init, saved["step"])
     for line in unmatched:
         log.warning("--init: %s", line)

@@ -38,7 +38,7 @@ def test_a_profiled_run_is_the_same_run_and_leaves_a_trace(
     events = json.loads(gzip.decompress(traces[0].read_bytes()))["traceEvents"]
     for phase in PHASES:
         named = [e for e in events if e.get("name") == phase and e.get("cat") == "user_annotation"]
-        assert len(named) == 3
+        assert len(named) == (0 if phase == "saving" else 3)  # steps 9 to 11; checkpoints at 8, 12
     assert any(e.get("name") == "aten::cdist" or "linear" in str(e.get("name")) for e in events)
     found = shares(caplog.text)
     assert list(found) == [*PHASES, "rest"]
