@@ -18,8 +18,8 @@ The files are the stations of the road, in this order:
     trackers    TensorBoard and W&B; profile: --profile; memory: which batch would have fitted
     dist        ranks, gathering with gradient, a stop flag all ranks agree on
 
-Beside the road: `describe` (sizes and cost), `check` with `generated`, `twins` and `checkpage` (is a
-method ready?), `diff` (what two runs do differently).
+Beside the road: `describe` (sizes and cost), `check` with `generated`, `twins` and `checkpage` (is
+a method ready?), `diff` (what two runs do differently).
 
 Importing this package loads nothing heavy, and nothing of it ever loads ray, av or dlib. Of the
 offline half only the shard format (`pipeline.format`) is known here.

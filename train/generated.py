@@ -81,7 +81,8 @@ def bouncing_ball(
     Returns:
         uint8 (T, side, side, 3) pictures and float16 (80, 3 T) log-mel power.
     """
-    ground, ball = rng.integers(0, 256, (2, 3))
+    ground = rng.integers(0, 256, 3)
+    ball = (ground + rng.integers(96, 160, 3)) % 256  # never the ground's colour
     period, phase, across = rng.uniform(5, 9), rng.uniform(), rng.uniform(0.2, 0.8)
     pitch = rng.integers(5, N_MELS - 5)
     along = (np.arange(frames) + 0.5) / period + phase  # in bounces; whole numbers are the floor
