@@ -28,6 +28,17 @@ import tyro
 
 from train.errors import TrainError, UsageError
 
+PRETRAIN_HELP = """Learn from shards; the same command goes on where the run stands.
+
+    python -m train pretrain --shards data/shards/demo-glcm --preset tiny --max-steps 200
+    python -m train pretrain --shards a@n=120000,b@w=0.5 --run first   # a mixture of two sets
+    python -m train pretrain --config runs/first/config.json --run second   # the same once more
+    python -m train pretrain --init runs/first --run tuned --lr 1e-4   # from its weights
+    torchrun --standalone --nproc_per_node 8 -m train pretrain --run-dir first
+
+Held-out clips choose `best` with --val-every 500 (and --knn 2). A run is a folder: metrics.jsonl,
+tensorboard/, checkpoints/, config.json. `python -m train diff A B` compares two."""
+
 
 def pretrain(arguments: list[str]) -> int:
     """Learn from shards; goes on by itself where a run stands."""
@@ -50,7 +61,10 @@ def pretrain_config(arguments: list[str]) -> Any:
         default = _default(arguments)
         kind: Any = PretrainConfig[method_named(default.method).config]  # type: ignore[misc]
         flags = _without_config(arguments)
-        config = tyro.cli(kind, prog="python -m train pretrain", default=default, args=flags)
+        config = tyro.cli(
+            kind, prog="python -m train pretrain", description=PRETRAIN_HELP, default=default,
+            args=flags,
+        )  # fmt: skip
         return _with_objective(config, arguments)
     except ValueError as error:  # what a dataclass says about its fields
         raise UsageError(str(error)) from error
@@ -58,7 +72,7 @@ def pretrain_config(arguments: list[str]) -> Any:
 
 def check(arguments: list[str]) -> int:
     """For whoever writes a method: is it ready to be trained?"""
-    from train.check import CheckConfig, check as run_check, default_of
+    from train.check import CheckConfig, __doc__ as about, check as run_check, default_of
     from train.methods import METHODS, method_named
 
     asks_help = {"-h", "--help"} & set(arguments)
@@ -70,8 +84,10 @@ def check(arguments: list[str]) -> int:
     try:
         default = default_of(named, _early(arguments)[0].preset)
         kind: Any = CheckConfig[method_named(named).config]  # type: ignore[misc]
-        prog = "python -m train check"
-        config = tyro.cli(kind, prog=prog, default=default, args=_without_config(arguments))
+        config = tyro.cli(
+            kind, prog="python -m train check", description=about, default=default,
+            args=_without_config(arguments),
+        )  # fmt: skip
     except ValueError as error:  # what a dataclass says about its fields
         raise UsageError(str(error)) from error
     return run_check(config)

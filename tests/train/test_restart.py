@@ -17,7 +17,7 @@ from tests.train.ramps import mixture_of, ramp_set
 from tests.train.runs import assert_like, metrics, same, toy, weights
 from tests.train.test_pretrain_processes import command, environment, start, wait_for_lines
 from train import checkpoint, trackers
-from train.__main__ import pretrain_config
+from train.__main__ import COMMANDS, pretrain_config
 from train.errors import UsageError
 from train.loader import ClipLoader
 from train.methods import preset_named
@@ -241,3 +241,24 @@ def test_log_lines_say_time_host_and_rank(ten: Path, tmp_path: Path) -> None:
     told = [line for line in text.splitlines() if "batch: 3 clips" in line or "step 1/" in line]
     assert len(told) == 2, text
     assert all(re.match(stamped, line) for line in told)
+
+
+# --- help -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("pretrain", ["--config runs/first/config.json", "torchrun", "--val-every", "--profile"]),
+        ("check", ["GLAV_PLUGINS=my_package", "--fall", "--shards"]),
+        ("diff", ["name of a folder below runs/, or a path"]),
+    ],
+)
+def test_help_teaches_with_examples(
+    capsys: pytest.CaptureFixture[str], name: str, words: list[str]
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        COMMANDS[name](["--help"])
+    assert left.value.code == 0
+    told = capsys.readouterr().out
+    assert all(word in told for word in words), told
