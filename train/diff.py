@@ -9,6 +9,7 @@ differs, except results, which stand side by side.
 import difflib
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,9 @@ MAX_DIFF_LINES = 60
 NOT_RESULTS = {"step", "epoch", "lr", "time", "mfu", "clips_per_second", "step_seconds",
                "data_wait_share", "memory_bytes"}  # fmt: skip
 LAST_STEPS = 20
-"""A final value is the mean over so many steps: a single batch's loss jumps."""
+"""The value at the end is the mean over so many steps: a single batch's loss jumps."""
+BETTER: dict[str, Callable[[list[float]], float]] = {"loss": min, "_r1": max, "accuracy": max}
+"""Which direction is better, where there is one."""
 
 
 @dataclass(frozen=True)
@@ -69,15 +72,15 @@ def diff(run: str, other: str) -> list[str]:
     """
     left, right = read_run(run), read_run(other)
     sections = {
-        "settings": settings(left, right),
-        "code": code(left, right),
-        "data": data(left, right),
-        "results": results(left, right),
+        "SETTINGS": settings(left, right),
+        "CODE": code(left, right),
+        "DATA": data(left, right),
+        f"RESULTS (end: mean of the last {LAST_STEPS} steps)": results(left, right),
     }
     lines = ["RUNS", f"  A  {left.folder}: {left.state}", f"  B  {right.folder}: {right.state}"]
     for title, rows in sections.items():
-        nothing = "  none measured" if title == "results" else "  the same"
-        lines += ["", title.upper(), *(columns([["", "A", "B"], *rows]) if rows else [nothing])]
+        lines += ["", title]
+        lines += columns([["", "A", "B"], *rows]) if rows else ["  the same"]
     return lines + changed_code(left, right)
 
 
@@ -183,18 +186,18 @@ def columns(rows: list[list[str]]) -> list[str]:
 
 
 def _results(metrics: list[dict[str, Any]]) -> dict[str, float]:
-    """Means of the last training steps; of held-out clips the last and the best value."""
+    """Means of the last training steps; of held-out clips the last value and the best one."""
     found: dict[str, float] = {}
     for name in dict.fromkeys(name for line in metrics for name in line if name not in NOT_RESULTS):
         values = [line[name] for line in metrics if isinstance(line.get(name), int | float)]
-        if not values:
-            continue
-        if name.startswith("val_"):
-            best = min(values) if "loss" in name else max(values)
-            found |= {f"{name}, last": values[-1], f"{name}, best": best}
-        else:
+        if values and name.startswith("val_"):
+            found[f"{name}, last"] = values[-1]
+            if any(word in name for word in BETTER):
+                better = next(BETTER[word] for word in BETTER if word in name)
+                found[f"{name}, best"] = better(values)
+        elif values:
             last = values[-LAST_STEPS:]
-            found[f"{name}, last {len(last)} steps"] = sum(last) / len(last)
+            found[f"{name}, end"] = sum(last) / len(last)
     return found
 
 

@@ -59,15 +59,17 @@ def test_settings_code_and_results_stand_side_by_side(
     assert code == {"commit": ["a" * 40, "b" * 40], "uncommitted": ["nothing", "1 files"]}
     assert "++new line" in lines
     assert section(lines, "DATA") == {}
-    results = section(lines, "RESULTS")
+    results = section(lines, "RESULTS (end: mean of the last 20 steps)")
     for folder, column in ((other, 0), (run, 1)):
         losses = [line["loss"] for line in metrics(folder) if "loss" in line]
         mean = sum(losses) / len(losses)
-        assert float(results["loss, last 15 steps"][column]) == pytest.approx(mean, rel=1e-4)
+        assert float(results["loss, end"][column]) == pytest.approx(mean, rel=1e-4)
     held_out = [line["val_loss"] for line in metrics(run) if "val_loss" in line]
     assert float(results["val_loss, best"][1]) == pytest.approx(min(held_out), rel=1e-4)
     assert float(results["val_loss, last"][1]) == pytest.approx(held_out[-1], rel=1e-4)
     assert results["val_loss, best"][0] == "-"
+    assert "val_video_norm, last" in results
+    assert "val_video_norm, best" not in results  # neither direction is better
     for name, folder in (("A", other), ("B", run)):
         assert f"  {name}  {folder}: finished, 15 steps, 5.0 epochs" in lines
 
