@@ -35,6 +35,7 @@ from train.batch import Batch
 from train.config import PretrainConfig
 from train.describe import describe_config
 from train.dist import Ranks
+from train.errors import TooLargeError
 from train.meter import peak_flops
 from train.methods import METHODS
 from train.pretrain import build_model, forward_backward, parallel_model
@@ -235,9 +236,7 @@ def fits(config: PretrainConfig[Any], device: torch.device, clips: int) -> bool:
         way = trainer_step(config, random_batch(config, clips, device), device)
         way(), way()
         torch.cuda.synchronize(device)
-    except Exception as error:  # the trainer wraps it in a sentence
-        if not any(isinstance(e, torch.OutOfMemoryError) for e in (error, error.__cause__)):
-            raise
+    except (TooLargeError, torch.OutOfMemoryError):
         return False
     return True
 

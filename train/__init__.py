@@ -13,11 +13,16 @@ The files are the stations of the road, in this order:
     batch       the Batch: uint8 pictures, mel, instance ids, keys
     augment     on the device: crop, flip, grayscale, normalisation, SpecAugment
     methods     what is learned: a config and a module whose forward(batch) returns its losses
-    schedule    learning rate by step; heldout: what chooses `best`
+    schedule    learning rate by step
+    heldout     held-out clips every so many steps; knn: neighbours; best: which signal chooses
     pretrain    THE loop
     checkpoint  one atomic file a checkpoint; restart: from a run to it and back
     session     what surrounds the loop: run folder, lock, signals; meter: metrics, progress line
+    trackers    TensorBoard and W&B; profile: --profile; memory: which batch would have fitted
     dist        ranks, gathering with gradient, a stop flag all ranks agree on
+
+Beside the road: `describe` (sizes and cost), `check` with `generated`, `twins` and `checkpage` (is
+a method ready?), `diff` (what two runs do differently).
 
 Importing this package loads nothing heavy, and nothing of it ever loads ray, av or dlib. Of the
 offline half only the shard format (`pipeline.format`) is known here.

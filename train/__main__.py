@@ -1,10 +1,15 @@
 """`python -m train COMMAND`: shards to a trained model.
 
-    python -m train pretrain --shards data/shards/demo-glcm --preset tiny
-    python -m train describe --preset glcm_r18
+    python -m train pretrain --shards data/shards/demo-glcm --preset tiny   # learn; again: go on
+    python -m train pretrain --config runs/first/config.json --run second  # the same once more
+    python -m train check glcm                 # is a method ready to be trained?
+    python -m train diff first second          # what two runs do differently, what came of it
+    python -m train describe --preset glcm_r18 # parameters, GFLOP a clip, shapes
 
-Exit codes: 0 complete, 1 training failed, 2 usage or configuration, 3 shards incomplete, 4 the run
-is locked by another process, 5 corrupt shards, 85 preempted and saved.
+`python -m train COMMAND --help` teaches each. Methods of your own: GLAV_PLUGINS=my_package.
+
+Exit codes: 0 complete, 1 training or a check failed, 2 usage or configuration, 3 shards incomplete,
+4 the run is locked by another process, 5 corrupt shards, 85 preempted and saved.
 """
 
 import argparse
@@ -23,22 +28,81 @@ import tyro
 
 from train.errors import TrainError, UsageError
 
+PRETRAIN_HELP = """Learn from shards; the same command goes on where the run stands.
+
+    python -m train pretrain --shards data/shards/demo-glcm --preset tiny --max-steps 200
+    python -m train pretrain --shards a@n=120000,b@w=0.5 --run first   # a mixture of two sets
+    python -m train pretrain --config runs/first/config.json --run second   # the same once more
+    python -m train pretrain --init runs/first --run tuned --lr 1e-4   # from its weights
+    torchrun --standalone --nproc_per_node 8 -m train pretrain --run-dir first
+
+Held-out clips choose `best` with --val-every 500 (and --knn 2). A run is a folder: metrics.jsonl,
+tensorboard/, checkpoints/, config.json. `python -m train diff A B` compares two."""
+
 
 def pretrain(arguments: list[str]) -> int:
     """Learn from shards; goes on by itself where a run stands."""
+    config = pretrain_config(arguments)
+    from train.pretrain import pretrain as run_pretrain
+
+    return run_pretrain(config)
+
+
+def pretrain_config(arguments: list[str]) -> Any:
+    """The run that a command line describes.
+
+    Raises:
+        UsageError: a value that is out of range, or a config that cannot be read.
+    """
     from train.config import PretrainConfig
     from train.methods import method_named
-    from train.pretrain import pretrain as run_pretrain
 
     try:
         default = _default(arguments)
         kind: Any = PretrainConfig[method_named(default.method).config]  # type: ignore[misc]
         flags = _without_config(arguments)
-        config = tyro.cli(kind, prog="python -m train pretrain", default=default, args=flags)
-        config = _with_objective(config, arguments)
+        config = tyro.cli(
+            kind, prog="python -m train pretrain", description=PRETRAIN_HELP, default=default,
+            args=flags,
+        )  # fmt: skip
+        return _with_objective(config, arguments)
     except ValueError as error:  # what a dataclass says about its fields
         raise UsageError(str(error)) from error
-    return run_pretrain(config)
+
+
+def check(arguments: list[str]) -> int:
+    """For whoever writes a method: is it ready to be trained?"""
+    from train.check import CheckConfig, __doc__ as about, check as run_check, default_of
+    from train.methods import METHODS, method_named
+
+    asks_help = {"-h", "--help"} & set(arguments)
+    if not asks_help and (not arguments or arguments[0].startswith("-")):
+        raise UsageError(
+            f"name the method first: python -m train check METHOD; known: {', '.join(METHODS)}"
+        )
+    named = "glcm" if not arguments or arguments[0].startswith("-") else arguments[0]
+    try:
+        default = default_of(named, _early(arguments)[0].preset)
+        kind: Any = CheckConfig[method_named(named).config]  # type: ignore[misc]
+        config = tyro.cli(
+            kind, prog="python -m train check", description=about, default=default,
+            args=_without_config(arguments),
+        )  # fmt: skip
+    except ValueError as error:  # what a dataclass says about its fields
+        raise UsageError(str(error)) from error
+    return run_check(config)
+
+
+def diff(arguments: list[str]) -> int:
+    """What two runs do differently, and what came of it."""
+    from train.diff import diff as run_diff
+
+    parser = argparse.ArgumentParser(prog="python -m train diff", description=diff.__doc__)
+    for name in ("run", "other"):
+        parser.add_argument(name, metavar="RUN", help="name of a folder below runs/, or a path")
+    named = parser.parse_args(arguments)
+    print("\n".join(run_diff(named.run, named.other)))
+    return 0
 
 
 def describe(arguments: list[str]) -> int:
@@ -50,7 +114,12 @@ def describe(arguments: list[str]) -> int:
     return 0
 
 
-COMMANDS: dict[str, Callable[[list[str]], int]] = {"pretrain": pretrain, "describe": describe}
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "pretrain": pretrain,
+    "check": check,
+    "diff": diff,
+    "describe": describe,
+}
 
 
 def _early(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -74,12 +143,31 @@ def _default(arguments: list[str]) -> Any:
         preset = early.preset or method_named(method).default_preset
         model = preset_named(method, preset)
         return PretrainConfig(model=model, method=method, preset=preset)
-    try:
-        stored = json.loads(early.config.read_bytes())
-    except (OSError, ValueError) as error:
-        raise UsageError(f"--config {early.config}: {error}") from error
-    model = from_dict(method_named(stored["method"]).config, stored.pop("model"))
+    stored = _stored(early.config)
+    for name in ("method", "preset"):
+        asked = getattr(early, name)
+        if asked not in (None, stored[name]):
+            raise UsageError(
+                f"--{name} {asked}, but {early.config} is of the {name} {stored[name]!r}; leave "
+                "one of the two out"
+            )
+    model = from_dict(method_named(stored["method"]).config, stored["model"])
     return from_dict(PretrainConfig, {**stored, "model": model})
+
+
+def _stored(path: Path) -> dict[str, Any]:
+    """A config.json of a run.
+
+    Raises:
+        UsageError: it cannot be read, or is none.
+    """
+    try:
+        stored = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--config {path}: {error}; expected runs/NAME/config.json") from error
+    if not isinstance(stored, dict) or not {"method", "preset", "model"} <= stored.keys():
+        raise UsageError(f"--config {path} is no config of a run; expected runs/NAME/config.json")
+    return stored
 
 
 def _without_config(arguments: list[str]) -> list[str]:

@@ -78,6 +78,11 @@ class Batch:
         """On another device; does not wait where memory is pinned."""
         return self._mapped(lambda tensor: tensor.to(device, non_blocking=True))
 
+    def first(self, clips: int) -> "Batch":
+        """The first so many clips."""
+        kept: dict[str, Any] = {name: tensor[:clips] for name, tensor in self._tensors().items()}
+        return replace(self, **kept, keys=self.keys[:clips], labels=self.labels[:clips])
+
     def pin_memory(self) -> "Batch":
         """In page-locked memory; the DataLoader's pinning thread calls this."""
         return self._mapped(lambda tensor: tensor.pin_memory())

@@ -113,15 +113,24 @@ class PretrainConfig(Generic[M]):
     """Steps between measurements on the held-out split, which choose `best`; 0 is off."""
     val_split: str = "val"
     """The held-out split."""
+    knn: int = 0
+    """Every so many of those measurements classify the held-out clips by their neighbours among
+    the training clips (frozen features, labels of the shards); it then chooses `best` together
+    with retrieval. 0 is off."""
     log_every: int = 10
     """Steps between progress lines; metrics.jsonl has every step."""
+    wandb: str = ""
+    """Name of a W&B project that gets the numbers, too; WANDB_MODE=offline keeps them in RUN."""
+    profile: int = 0
+    """After a few steps of warm-up print where the time of so many steps goes, and trace as many
+    to RUN/trace-*.json.gz (for ui.perfetto.dev or chrome://tracing). 0 is off."""
 
     def __post_init__(self) -> None:
         """Ranges."""
         object.__setattr__(self, "betas", tuple(self.betas))
         least = {"epochs": 1, "accumulation": 1, "checkpoint_every": 1, "keep": 1, "log_every": 1,
                  "warmup_steps": 0, "clip_norm": 0, "weight_decay": 0, "val_every": 0,
-                 "cache_gb": 0, "max_bad_shards": 0}  # fmt: skip
+                 "cache_gb": 0, "max_bad_shards": 0, "knn": 0, "profile": 0}  # fmt: skip
         for name, low in least.items():
             _at_least(name, getattr(self, name), low)
         for name, low in {"schedule_steps": 1, "batch_size": 1, "workers": 0}.items():
@@ -129,6 +138,10 @@ class PretrainConfig(Generic[M]):
                 _at_least(name, getattr(self, name), low)
         if not self.lr > 0:
             raise UsageError(f"lr is {self.lr}; expected more than 0")
+        if self.knn and not self.val_every:
+            raise UsageError(
+                "--knn counts measurements on held-out clips, and there are none; give --val-every"
+            )
 
     @property
     def clips_per_batch(self) -> int:
@@ -165,7 +178,7 @@ FREE_FIELDS = {
     "run", "data", "max_steps", "batch_size", "accumulation", "compile", "device", "threads",
     "workers", "checkpoint_every", "keep", "log_every", "init", "precision", "val_every",
     "val_split", "epochs", "schedule_steps", "shards", "allow_http", "cache_gb", "cache_dir",
-    "on_bad_shard", "max_bad_shards",
+    "on_bad_shard", "max_bad_shards", "knn", "wandb", "profile",
 }  # fmt: skip
 """What may differ between a run and its resumption: how it is carried out and how long. Paths of
 shards may move; that they hold the same clips is checked by their fingerprint."""
@@ -173,7 +186,7 @@ shards may move; that they hold the same clips is checked by their fingerprint."
 
 def differences(stored: dict[str, Any], config: PretrainConfig[Any]) -> list[str]:
     """Fields in which a resumed run's config may not, but does, differ from the stored one."""
-    ours, theirs = _flat(config.as_dict()), _flat(stored)
+    ours, theirs = flat(config.as_dict()), flat(stored)
     return [
         f"{name} was {theirs.get(name)!r}, is {ours.get(name)!r}"
         for name in sorted(ours.keys() | theirs.keys())
@@ -209,14 +222,15 @@ def _typed(hint: Any, value: Any) -> Any:
     return Path(value) if hint is Path else value
 
 
-def _flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"model": {"tau": 1}} -> {"model.tau": 1}."""
+    found: dict[str, Any] = {}
     for name, value in nested.items():
         if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{name}.")
+            found |= flat(value, f"{prefix}{name}.")
         else:
-            flat[prefix + name] = value
-    return flat
+            found[prefix + name] = value
+    return found
 
 
 def _at_least(name: str, value: float, low: float) -> None:

@@ -1,7 +1,7 @@
 """Errors a person is meant to read, each with the exit code it leads to (architecture §2).
 
     TrainError (1) ⊃ UsageError (2), IncompleteError (3), LockedError (4), ShardError (5),
-                     StoreError (1)
+                     StoreError, TooLargeError (1)
 
 A message says what is wrong, which value was found, what was expected and what to do next.
 """
@@ -40,6 +40,10 @@ class ShardError(TrainError):
         """The message, and the address of the shard if it is about one."""
         super().__init__(message)
         self.shard = shard
+
+
+class TooLargeError(TrainError):
+    """The batch does not fit into the memory of the device."""
 
 
 class StoreError(TrainError):

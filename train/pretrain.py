@@ -7,8 +7,8 @@ The same command goes on where the run stands: after Ctrl-C, a crash or preempti
 """
 
 import logging
+import warnings
 from contextlib import nullcontext
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,14 +20,16 @@ from train.augment import Augment
 from train.batch import Batch
 from train.config import PretrainConfig
 from train.dist import Ranks, gather_with_grad, joined
-from train.errors import TrainError, UsageError
+from train.errors import TooLargeError, UsageError
 from train.heldout import HeldOut
 from train.loader import ClipLoader, default_workers, on_device
+from train.memory import is_out_of_memory, largest_that_fits, memory_limit_bytes
 from train.meter import Meter
 from train.methods import method_named
 from train.mixture import open_mixture, parse_shards
 from train.plan import Plan, seed_of
-from train.restart import resume, save
+from train.profile import StepProfile
+from train.restart import origin_of, resume, save
 from train.schedule import learning_rates
 from train.session import Progress, Run, Stop
 
@@ -53,7 +55,12 @@ def pretrain(config: PretrainConfig[Any]) -> int:
         if run.finished:
             log.info("%s", finished_line(config, run.finished))
             return COMPLETE
-        return train(config, ranks, run, stop)
+        try:
+            return train(config, ranks, run, stop)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):  # of the optimiser, or of the augmentation
+                raise
+            raise TooLargeError(out_of_memory_line(config, ranks.device, None)) from error
 
 
 def train(config: PretrainConfig[Any], ranks: Ranks, run: Run, stop: Stop) -> int:
@@ -69,7 +76,7 @@ def train(config: PretrainConfig[Any], ranks: Ranks, run: Run, stop: Stop) -> in
     workers = default_workers(ranks.local_world) if config.workers is None else config.workers
     loader = ClipLoader(plan, workers, pin_memory=ranks.device.type == "cuda", guard=config.guard())
     augment = Augment(config.augment, config.model.crop, config.seed, ranks.world, ranks.rank)
-    held_out = HeldOut.of(config, sources, ranks, workers)
+    held_out = HeldOut.of(config, sources, mixture, ranks, workers)
 
     # --- model
     model = build_model(config, ranks.device)
@@ -89,23 +96,26 @@ def train(config: PretrainConfig[Any], ranks: Ranks, run: Run, stop: Stop) -> in
     meter = Meter(run, ranks.device, clips_per_step, last_step, config.log_every,
                   flop_per_clip(config, ranks.device), ranks, loader.guard)  # fmt: skip
     announce(config, plan, workers, steps, last_step, progress, ranks)
-    run.begin(config.as_dict(), progress.step)
+    run.begin(config.as_dict(), origin_of(plan, ranks), progress.step)
     if ranks.is_first:
-        session.write_table(run.folder / "clips.parquet", mixture.table())
+        session.write_table(run.folder / session.CLIPS, mixture.table())
 
     # --- steps
+    profile = StepProfile(config.profile, run.folder, ranks.device, ranks.rank)
     batches = on_device(loader.batches(plan.position(progress.batches)), ranks.device)
     while progress.step < last_step:
         for group in optimizer.param_groups:
             group["lr"] = float(rates[progress.step])
         for micro in range(config.accumulation):
-            batch = augment(meter.next_of(batches), progress.batches)
+            with profile.phase("data"):
+                batch = augment(meter.next_of(batches), progress.batches)
             is_last = micro == config.accumulation - 1
-            facts = forward_backward(parallel, batch, config, ranks.device, is_last)
+            facts = forward_backward(parallel, batch, config, ranks.device, is_last, profile)
             progress.batches += 1
-        norm = nn.utils.clip_grad_norm_(trainable, config.clip_norm or float("inf"))
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        with profile.phase("optimizer"):
+            norm = nn.utils.clip_grad_norm_(trainable, config.clip_norm or float("inf"))
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         progress.step += 1
         epoch = progress.batches / len(loader)
         meter.record(progress.step, epoch, facts, float(rates[progress.step - 1]), norm, batch)
@@ -115,16 +125,19 @@ def train(config: PretrainConfig[Any], ranks: Ranks, run: Run, stop: Stop) -> in
         saving = progress.step % config.checkpoint_every == 0 or progress.step == last_step
         if measuring or saving or told_to_stop:
             meter.flush()  # first, so that nothing is saved that the guard would refuse
-            is_best = measuring and held_out.improves(model, progress, run)
-            if saving or told_to_stop or is_best:
-                save(config, run, plan, model, optimizer, ranks, progress, is_best)
+            with profile.phase("saving"):
+                is_best = measuring and held_out.improves(model, progress, run)
+                if saving or told_to_stop or is_best:
+                    save(config, run, plan, model, optimizer, ranks, progress, is_best)
             meter.watch.lap()  # steps are timed without this
+        profile.end_of_step(progress.step)
         if told_to_stop and progress.step < last_step:
             log.info("%s: saved at step %d; the same command goes on", stop.name, progress.step)
             run.end(session.PREEMPTED, {"step": progress.step, "signal": stop.name})
             return PREEMPTED
 
     # --- end
+    profile.abandon()
     if progress.step >= steps:
         facts_of_end = {"step": progress.step, "epochs": progress.batches / len(loader)}
         run.end(session.FINISHED, facts_of_end)
@@ -163,29 +176,48 @@ def parallel_model(model: nn.Module, config: PretrainConfig[Any], ranks: Ranks) 
     """Compiled if wished for, and averaging gradients over ranks where there are several."""
     wrapped: Any = torch.compile(model) if config.compile else model
     if ranks.world > 1:
-        # Buffers stay each rank's own: banks are large, and batch statistics are not used here.
-        wrapped = DistributedDataParallel(wrapped, broadcast_buffers=False)
+        with warnings.catch_warnings():
+            # Buffers stay each rank's own: banks are large, and batch statistics are not used here.
+            # Newer torch announces another flag, but says itself to keep this one for such buffers.
+            warnings.simplefilter("ignore", FutureWarning)
+            wrapped = DistributedDataParallel(wrapped, broadcast_buffers=False)
     return wrapped  # type: ignore[no-any-return]
 
 
 def forward_backward(
-    model: nn.Module, batch: Batch, config: PretrainConfig[Any], device: torch.device, sync: bool
+    model: nn.Module,
+    batch: Batch,
+    config: PretrainConfig[Any],
+    device: torch.device,
+    sync: bool,
+    profile: StepProfile | None = None,
 ) -> dict[str, Tensor]:
     """One batch: its losses and facts; gradients are added up, and sent at the last batch.
 
     Raises:
-        TrainError: the GPU's memory is too small; the message proposes a batch that may fit.
+        TooLargeError: memory is too small; the message names a batch that fits.
     """
+    profile = profile or StepProfile(0, config.folder, device)
     half = config.precision == "bf16" or (config.precision == "auto" and device.type == "cuda")
     waiting = isinstance(model, DistributedDataParallel) and not sync
-    try:
+
+    def step(clips: Batch) -> dict[str, Tensor]:
         with model.no_sync() if waiting else nullcontext():  # type: ignore[operator]
-            with torch.autocast(device.type, torch.bfloat16, enabled=half):
-                facts: dict[str, Tensor] = model(batch)
-            (facts["loss"] / config.accumulation).backward()  # type: ignore[no-untyped-call]
-    except torch.cuda.OutOfMemoryError as error:
-        raise TrainError(out_of_memory_line(config, device)) from error
-    return facts
+            with profile.phase("forward"), torch.autocast(device.type, torch.bfloat16, half):
+                facts: dict[str, Tensor] = model(clips)
+            with profile.phase("backward"):
+                (facts["loss"] / config.accumulation).backward()  # type: ignore[no-untyped-call]
+        return facts
+
+    try:
+        return step(batch)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+    # Out of the except block, because the error holds on to the tensors of the failed step.
+    alone = not isinstance(model, DistributedDataParallel)  # other ranks would not join a trial
+    fits = largest_that_fits(step, model, batch) if alone else None
+    raise TooLargeError(out_of_memory_line(config, device, fits))
 
 
 # --- what is said -------------------------------------------------------------------------------
@@ -226,15 +258,27 @@ def finished_line(config: PretrainConfig[Any], facts: dict[str, Any]) -> str:
     )
 
 
-def out_of_memory_line(config: PretrainConfig[Any], device: torch.device) -> str:
-    """What to try instead of this batch size."""
+def out_of_memory_line(config: PretrainConfig[Any], device: torch.device, fits: int | None) -> str:
+    """What to do instead.
+
+    Args:
+        config: of the run.
+        device: whose memory is too small.
+        fits: clips that were tried and fit, 0 if not even one does; None if nothing was tried.
+    """
     size = config.clips_per_batch
-    total = torch.cuda.get_device_properties(device).total_memory / 2**30
-    smaller = replace(config, batch_size=max(size // 2, 1), accumulation=2 * config.accumulation)
+    said = (
+        f"{size} clips do not fit into the {memory_limit_bytes(device) / 2**30:.0f} GiB of {device}"
+    )
+    other_ways = "--precision bf16, or a smaller preset"
+    if fits == 0:
+        return f"{said}, nor does a single one; try {other_ways}"
+    smaller = fits or max(size // 2, 1)
+    more = config.accumulation * -(-size // smaller)
+    how = f"{fits} do (tried)" if fits else "half as many may"
     return (
-        f"{size} clips do not fit into the {total:.0f} GiB of {device}; try --batch-size "
-        f"{smaller.batch_size} --accumulation {smaller.accumulation} (fewer negatives a clip), or "
-        "--precision bf16"
+        f"{said}; {how}: --batch-size {smaller} --accumulation {more} takes as many clips a step, "
+        f"with fewer negatives each. Or try {other_ways}"
     )
 
 

@@ -4,17 +4,21 @@ A run goes on at the very next clip, also on another number of ranks or with ano
 because its position is counted in clips of the epoch's one global order.
 """
 
+import hashlib
 import logging
 import os
+from dataclasses import asdict
 from typing import Any
 
 import torch
 from torch import nn
 
 from train import checkpoint
+from train.best import Best
 from train.config import PretrainConfig, differences
 from train.dist import Ranks
 from train.errors import UsageError
+from train.mixture import Part
 from train.plan import Plan, seed_of
 from train.session import Progress, Run
 
@@ -48,9 +52,9 @@ def resume(
         )
     model.load_state_dict(saved["model"])
     optimizer.load_state_dict(saved["optimizer"])
-    if len(saved["random"]) == ranks.world:
-        checkpoint.restore_random_state(saved["random"][ranks.rank], ranks.device)
-    progress = Progress(saved["step"], batches_used(saved, plan), saved["best"])
+    _restore_random(config, saved, ranks)
+    best = Best(**saved["best"]) if isinstance(saved["best"], dict) else None  # a float, once
+    progress = Progress(saved["step"], batches_used(saved, plan), best)
     log.info("going on at step %d of %s", progress.step, run.folder)
     return progress
 
@@ -74,11 +78,35 @@ def batches_used(saved: dict[str, Any], plan: Plan) -> int:
     return epoch * plan.batches_per_epoch + min(batch, plan.batches_per_epoch)
 
 
+def _restore_random(config: PretrainConfig[Any], saved: dict[str, Any], ranks: Ranks) -> None:
+    """Each rank's own state; new ones, which differ between ranks, where their number differs."""
+    before = len(saved["random"])
+    if before == ranks.world:
+        checkpoint.restore_random_state(saved["random"][ranks.rank], ranks.device)
+        return
+    torch.manual_seed(seed_of(config.seed, "rank", ranks.rank, "from step", saved["step"]) >> 1)
+    log.warning(
+        "the checkpoint is of %d ranks, there are %d now: going on at the same clip, but dropout "
+        "and other random numbers of the model are drawn anew", before, ranks.world,
+    )  # fmt: skip
+
+
 def start_from(config: PretrainConfig[Any], model: nn.Module) -> None:
-    """`--init`: weights by name and shape; what does not match is listed."""
+    """`--init`: weights by name and shape; what does not match is listed.
+
+    Raises:
+        UsageError: nothing does.
+    """
     assert config.init is not None
     saved = checkpoint.load(config.init)
     unmatched = checkpoint.copy_weights(model, saved["model"])
+    named = {line.split(": ")[0] for line in unmatched}
+    if named >= set(model.state_dict()):
+        raise UsageError(
+            f"--init {config.init}: none of its weights fits; it is of the method "
+            f"{saved['config']['method']!r}, preset {saved['config']['preset']!r}, this run of "
+            f"{config.method!r}, {config.preset!r}. Name a run of the same method"
+        )
     log.info("weights from %s, step %d, fresh optimiser", config.init, saved["step"])
     for line in unmatched:
         log.warning("--init: %s", line)
@@ -109,16 +137,56 @@ def save(
                     "epoch": position.epoch,
                     "clips": position.batch * plan.batch_size * plan.world,
                 },
-                "best": progress.best,
+                "best": asdict(progress.best) if progress.best else None,
                 "config": config.as_dict(),
                 "fingerprint": plan.mixture.fingerprint(),
                 "first_instances": plan.mixture.first_instances(),
-                "git": checkpoint.git_state(),
-                "plugins": os.environ.get("GLAV_PLUGINS", ""),
-                "torch": str(torch.__version__),  # a class of its own otherwise
+                **code_state(),
             },
             config.keep,
             best=is_best,
         )
         log.info("saved %s", path)
     ranks.wait()
+
+
+def code_state() -> dict[str, Any]:
+    """Which code runs: commit, uncommitted changes, plugins, torch."""
+    return {
+        "git": checkpoint.git_state(),
+        "plugins": os.environ.get("GLAV_PLUGINS", ""),
+        "torch": str(torch.__version__),  # a class of its own otherwise
+    }
+
+
+def origin_of(plan: Plan, ranks: Ranks) -> dict[str, Any]:
+    """Where a run's numbers come from, for RUN/origin.json and `train diff`.
+
+    Returns:
+        git, plugins, torch; ranks, device; fingerprint of the clips; and of each set its path,
+        config_hash, index_hash (of what its index says about shards and samples) and counts.
+    """
+    return {
+        **code_state(),
+        "ranks": ranks.world,
+        "device": str(ranks.device),
+        "fingerprint": plan.mixture.fingerprint(),
+        "sets": {part.shard_set.name: _set_facts(part) for part in plan.mixture.parts},
+    }
+
+
+def _set_facts(part: Part) -> dict[str, Any]:
+    chosen = part.shard_set
+    digest = hashlib.sha256("\n".join(chosen.shards).encode())
+    for array in (chosen.shard_bytes, chosen.shard, chosen.offset, chosen.instance, chosen.frames):
+        digest.update(array.tobytes())
+    return {
+        "path": str(chosen.store),
+        "config_hash": chosen.config_hash,
+        "index_hash": digest.hexdigest(),
+        "complete": chosen.complete,
+        "shards": len(chosen.shards),
+        "clips": len(part.rows),
+        "clips_per_epoch": part.clips_per_epoch,
+        "too_short": part.too_short,
+    }

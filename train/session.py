@@ -1,7 +1,8 @@
 """What surrounds the loop: the run's folder, its lock, metrics, and signals.
 
 RUN/config.json      the resolved configuration          RUN/checkpoints/   see checkpoint.py
-RUN/clips.parquet    the clips that are trained on       RUN/metrics.jsonl  one line a step
+RUN/origin.json      code and sets of the last call      RUN/metrics.jsonl  one line a step
+RUN/clips.parquet    the clips that are trained on       RUN/tensorboard/   the same, as curves
 RUN/preempted        the last call was told to stop      RUN/finished.json  the schedule's end
 """
 
@@ -13,7 +14,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
@@ -21,12 +21,15 @@ from typing import Any, TextIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from train.best import Best
 from train.checkpoint import write_atomically
 from train.errors import LockedError
+from train.trackers import Tracker, open_trackers
 
 log = logging.getLogger(__name__)
 
 PREEMPTED, FINISHED, METRICS, CONFIG = "preempted", "finished.json", "metrics.jsonl", "config.json"
+ORIGIN, CLIPS = "origin.json", "clips.parquet"
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
@@ -62,8 +65,8 @@ class Progress:
     """Finished optimiser steps."""
     batches: int = 0
     """Used batches of each rank since the first epoch; with accumulation several a step."""
-    best: float = float("inf")
-    """Smallest held-out loss so far."""
+    best: Best | None = None
+    """The held-out measurement that `best` points to."""
 
 
 @dataclass
@@ -73,8 +76,7 @@ class Run:
     folder: Path
     writes: bool = True
     _metrics: TextIO | None = None
-    _board: Any = None
-    _fields: dict[str, Any] = field(default_factory=dict)
+    _trackers: list[Tracker] = field(default_factory=list)
 
     @property
     def checkpoints(self) -> Path:
@@ -87,30 +89,34 @@ class Run:
         path = self.folder / FINISHED
         return json.loads(path.read_bytes()) if path.is_file() else None
 
-    def begin(self, config: dict[str, Any], step: int) -> None:
-        """Note the config, forget that it was preempted, and what was measured after `step`."""
+    def begin(self, config: dict[str, Any], origin: dict[str, Any], step: int) -> None:
+        """Note config and origin, forget what was measured after `step`, and the last call's end.
+
+        Args:
+            config: the resolved configuration.
+            origin: which code and which sets, see `restart.origin_of`.
+            step: finished steps.
+        """
         if not self.writes:
             return
+        self._trackers = open_trackers(self.folder, config, step)
         write_atomically(self.folder / CONFIG, json.dumps(config, indent=1) + "\n")
+        write_atomically(self.folder / ORIGIN, json.dumps(origin, indent=1) + "\n")
         (self.folder / PREEMPTED).unlink(missing_ok=True)
         (self.folder / FINISHED).unlink(missing_ok=True)
         self._forget_after(step)
         self._metrics = (self.folder / METRICS).open("a")
-        if find_spec("tensorboard"):
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=step + 1)
 
     def record(self, facts: dict[str, Any]) -> None:
-        """Append a line to metrics.jsonl, and to TensorBoard where that is installed."""
+        """Append a line to metrics.jsonl, and its numbers to the trackers."""
         if self._metrics is None:
             return
         self._metrics.write(json.dumps(facts, allow_nan=False) + "\n")
         self._metrics.flush()
-        if self._board is not None:
-            for name, value in facts.items():
-                if isinstance(value, int | float):
-                    self._board.add_scalar(name, value, facts["step"])
+        numbers = {name: x for name, x in facts.items() if isinstance(x, int | float)}
+        step = int(numbers.pop("step"))
+        for tracker in self._trackers:
+            tracker.record(step, numbers)
 
     def end(self, name: str, facts: dict[str, Any]) -> None:
         """Leave a note: `preempted` or `finished.json`."""
@@ -119,9 +125,10 @@ class Run:
 
     def close(self) -> None:
         """Close what is open."""
-        for file in (self._metrics, self._board):
-            if file is not None:
-                file.close()
+        if self._metrics is not None:
+            self._metrics.close()
+        for tracker in self._trackers:
+            tracker.close()
 
     def _forget_after(self, step: int) -> None:
         """Steps that will be done again are measured again; a torn last line goes, too."""

@@ -16,7 +16,7 @@ import torch
 from tests.train.ramps import ramp_set
 from tests.train.runs import assert_like, metrics, same, toy, weights
 from tests.train.toy import ToyConfig
-from train import checkpoint, session
+from train import checkpoint, trackers
 from train.config import PretrainConfig, differences, from_dict
 from train.errors import LockedError, UsageError
 from train.meter import NotFiniteError
@@ -30,7 +30,7 @@ SAME = ("loss", "video_norm", "grad_norm", "lr", "epoch")
 @pytest.fixture(autouse=True)
 def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(1)
-    monkeypatch.setattr(session, "find_spec", lambda name: None)
+    monkeypatch.setattr(trackers, "find_spec", lambda name: None)
 
 
 # --- a run and what it leaves -----------------------------------------------------------------
@@ -46,7 +46,7 @@ def test_a_run_leaves_metrics_config_clips_and_checkpoints(undisturbed: Path) ->
     assert lines[0]["memory_bytes"] > 1e6
     names = sorted(path.name for path in undisturbed.iterdir() if path.name != "tensorboard")
     assert names == ["checkpoints", "clips.parquet", "config.json", "finished.json", "lock",
-                     "metrics.jsonl"]  # fmt: skip
+                     "metrics.jsonl", "origin.json"]  # fmt: skip
     steps = [path.stem[-2:] for path in checkpoint.checkpoints(undisturbed / "checkpoints")]
     assert steps == ["08", "12", "15"]
 
