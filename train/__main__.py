@@ -2,6 +2,7 @@
 
     python -m train pretrain --shards data/shards/demo-glcm --preset tiny
     python -m train describe --preset glcm_r18
+    python -m train attention --checkpoint runs/glcm-tiny --shards data/shards/demo-glcm
 
 Exit codes: 0 complete, 1 training failed, 2 usage or configuration, 3 shards incomplete, 4 the run
 is locked by another process, 5 corrupt shards, 85 preempted and saved.
@@ -50,7 +51,22 @@ def describe(arguments: list[str]) -> int:
     return 0
 
 
-COMMANDS: dict[str, Callable[[list[str]], int]] = {"pretrain": pretrain, "describe": describe}
+def attention(arguments: list[str]) -> int:
+    """How much of the attention maps lies on boxes that are known, and a picture of it."""
+    from train.attention_mass import AttentionOptions, measure, told, write
+
+    options = tyro.cli(AttentionOptions, prog="python -m train attention", args=arguments)
+    result = measure(options)
+    write(result)
+    print(told(result))
+    return 0
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "pretrain": pretrain,
+    "describe": describe,
+    "attention": attention,
+}
 
 
 def _early(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:

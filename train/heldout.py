@@ -1,7 +1,9 @@
-"""Held-out clips, measured every so many steps: what chooses `best`.
+"""Held-out clips, measured every so many steps: what chooses `best`, and what was learnt.
 
 Middle windows and centre crops of another split, the model in evaluation mode; the method's own
-losses and facts, averaged over batches and ranks.
+losses and facts, averaged over batches and ranks. A method with `with_controls` is asked for its
+control signals too: the same numbers for clips with another clip's sound (`_swapped`), and at
+chance (`_chance`). A loss that stays low with foreign sound was not learnt from the sound.
 """
 
 import logging
@@ -22,6 +24,9 @@ from train.plan import Plan
 from train.session import Progress, Run
 
 log = logging.getLogger(__name__)
+
+CONTROLS = ("_swapped", "_gap", "_chance")
+"""Endings of a fact's control signals, see `train.methods`."""
 
 
 @dataclass
@@ -57,8 +62,7 @@ class HeldOut:
         run.record({"step": progress.step, **{f"val_{name}": x for name, x in facts.items()}})
         is_best = facts["loss"] < progress.best
         progress.best = min(progress.best, facts["loss"])
-        log.info("held out: %s%s", " ".join(f"{name} {x:.3f}" for name, x in facts.items()),
-                 " (best)" if is_best else "")  # fmt: skip
+        log.info("held out: %s%s", told(facts), " (best)" if is_best else "")
         return is_best
 
     def measure(self, model: nn.Module) -> dict[str, float]:
@@ -67,7 +71,8 @@ class HeldOut:
         training = model.training
         model.eval()
         with torch.no_grad():
-            forward: Callable[[Batch], dict[str, torch.Tensor]] = model
+            forward: Callable[[Batch], dict[str, torch.Tensor]]
+            forward = getattr(model, "with_controls", model)
             found = [
                 {name: float(value) for name, value in forward(self._prepared(batch)).items()}
                 for batch in self.loader.one_epoch()
@@ -78,3 +83,18 @@ class HeldOut:
 
     def _prepared(self, batch: Batch) -> Batch:
         return centre(batch.to(self.ranks.device), self.crop)
+
+
+def told(facts: dict[str, float]) -> str:
+    """Facts for people, each with its controls behind it.
+
+    Such as `loss_l 2.104 (swapped 3.391, gap 1.287, chance 3.434)`.
+    """
+    words = []
+    for name, value in facts.items():
+        if name.endswith(CONTROLS):
+            continue
+        controls = [(end, facts[name + end]) for end in CONTROLS if name + end in facts]
+        beside = ", ".join(f"{end.removeprefix('_')} {number:.3f}" for end, number in controls)
+        words.append(f"{name} {value:.3f}" + (f" ({beside})" if beside else ""))
+    return " ".join(words)

@@ -10,6 +10,7 @@ from typing import Literal, get_args
 from train.losses import SLICES_PER_FRAME, Directions, MultiPair
 from train.models.attention import Similarity
 from train.models.audio import AUDIO_STRIDES, N_MELS
+from train.models.padding import TemporalPadding
 from train.models.video import STAGE_BLOCKS, Block
 
 Objective = Literal["both", "g", "l"]
@@ -49,6 +50,8 @@ class GlcmConfig:
     """The fast path has width / beta channels."""
     strides: tuple[int, int, int, int] = (1, 2, 1, 1)
     """Spatial strides of res2 to res5, each 1 or 2; the grid is crop / (4 x their product)."""
+    temporal_padding: TemporalPadding = "replicate"
+    """What convolutions find before the first and after the last frame and slice."""
     grid_out: int | None = None
     """Side of the grid that cells and fast features are resized to before the losses; None keeps
     it as it is."""
@@ -98,6 +101,7 @@ class GlcmConfig:
             "block": get_args(Block),
             "depth": tuple(STAGE_BLOCKS),
             "audio_stride": AUDIO_STRIDES,
+            "temporal_padding": get_args(TemporalPadding),
             "directions": get_args(Directions),
             "multi_pair": get_args(MultiPair),
             "sim": get_args(Similarity),
@@ -183,6 +187,7 @@ PRESETS: dict[str, GlcmConfig] = {
     "glcm_code": GlcmConfig(
         n_slow=4,
         block="code",
+        temporal_padding="zeros",
         strides=(1, 2, 2, 1),
         directions="code",
         pos_twice=True,
