@@ -19,6 +19,7 @@ from tests.train.toy import ToyConfig
 from train import checkpoint, session
 from train.config import PretrainConfig, differences, from_dict
 from train.errors import LockedError, UsageError
+from train.heldout import told
 from train.meter import NotFiniteError
 from train.methods import METHODS, preset_named
 from train.pretrain import COMPLETE, PREEMPTED, pretrain
@@ -283,6 +284,16 @@ def test_runs_have_names_and_tiny_has_small_batches() -> None:
 
 def test_glcm_trains_on_the_same_loop(ten: Path, tmp_path: Path) -> None:
     model = replace(preset_named("glcm", "tiny"), frames=8, n_slow=2, crop=32, width=8)
-    config = replace(toy(ten, tmp_path / "run", max_steps=2), method="glcm", model=model)
-    assert pretrain(config) == COMPLETE
-    assert {"loss_g", "loss_l", "a2v_r1"} <= set(metrics(tmp_path / "run")[0])
+    config = toy(ten, tmp_path / "run", max_steps=2, val_every=2, val_split="train")
+    assert pretrain(replace(config, method="glcm", model=model)) == COMPLETE
+    steps = metrics(tmp_path / "run")
+    assert {"loss_g", "loss_l", "a2v_r1"} <= set(steps[0])
+    measured = steps[-1]
+    gap = measured["val_loss_l_swapped"] - measured["val_loss_l"]
+    assert measured["val_loss_l_gap"] == pytest.approx(gap, abs=1e-5)
+    assert measured["val_v2a_r1_l_chance"] == pytest.approx(1 / 8)
+
+
+def test_controls_stand_behind_their_fact() -> None:
+    facts = {"loss": 3.0, "loss_l": 2.1, "loss_l_chance": 3.434, "loss_l_swapped": 3.39}
+    assert told(facts) == "loss 3.000 loss_l 2.100 (swapped 3.390, chance 3.434)"
