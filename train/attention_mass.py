@@ -10,35 +10,26 @@ that is as good with foreign sound looks at what is conspicuous, not at what sou
 """
 
 import json
-import logging
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor
 
-from pipeline.format import MEL_SLICES_PER_FRAME
 from train import checkpoint
-from train.augment import PLAIN_SIDE, centre
+from train.augment import centre
 from train.batch import Batch
+from train.boxes import Boxes, Floats, boxes_in_crop, centre_map, covered, mass_ratio
 from train.config import from_dict
 from train.errors import UsageError
 from train.methods import method_named
 from train.mixture import Mixture, open_mixture, parse_shards
-from train.read import FRAMES, MEL, ShardReader, Window
+from train.read import FRAMES, MEL, ShardReader, StoredClip, Window
 
-log = logging.getLogger(__name__)
-
-Floats = npt.NDArray[np.float64]
-Boxes = Literal["truth", "face"]
-
-GAUSSIAN_SIGMA = 0.25
-"""Of the centre baseline, over the picture's side."""
 RESAMPLES = 10_000
+CLIPS_AT_ONCE = 8
 LEVEL = 0.95
 """Of the interval: bootstrap over clips, percentiles."""
 MAPS = ("learned", "foreign_sound", "centre")
@@ -59,7 +50,7 @@ class AttentionOptions:
     windows: int = 4
     """Windows of each clip, evenly spread over it, >= 1; a clip counts once, with their mean."""
     limit: int | None = None
-    """At most so many clips; None takes all."""
+    """At most so many clips of each set; None takes all."""
     picture: Path | None = None
     """Where the overlay is written; None is attention-SPLIT.png beside the checkpoints."""
     shown: int = 12
@@ -79,15 +70,17 @@ class AttentionOptions:
 
 @dataclass(frozen=True)
 class Seen:
-    """One window of a clip, ready for the model."""
+    """One window of a clip as measured."""
 
     key: str
     kind: str
     """Its first label, or the data set's name."""
-    batch: Batch
-    """Of this window alone, centre crop."""
     boxes: Floats
     """(T, 4): x0, y0, x1, y1 over the crop's side, 0 .. 1 inside it; NaN where there is none."""
+    maps: dict[str, Floats]
+    """(H, W) by `MAPS`, each sums to 1; NaN where there is no other clip's sound."""
+    frame: Floats | None = None
+    """The middle frame (H, W, 3) in 0 .. 1, of windows that are shown."""
 
 
 @dataclass(frozen=True)
@@ -98,92 +91,6 @@ class Ratio:
     low: float
     high: float
     clips: int
-
-
-# --- geometry -----------------------------------------------------------------------------------
-
-
-def covered(boxes: Floats, side: int) -> Floats:
-    """How much of each cell of a side x side grid the boxes cover, averaged over them.
-
-    Args:
-        boxes: (T, 4) x0, y0, x1, y1 over the picture's side; rows with NaN do not count.
-        side: cells in a row of the grid.
-
-    Returns:
-        (side, side), row by row from the top, 0 .. 1; zeros where there is no box at all.
-    """
-    known = boxes[np.isfinite(boxes).all(axis=1)]
-    if not len(known):
-        return np.zeros((side, side))
-    edges = np.arange(side)
-    spans = []
-    for first, last in ((1, 3), (0, 2)):  # down, across
-        low, high = known[:, first, None] * side, known[:, last, None] * side
-        spans.append((np.minimum(high, edges + 1) - np.maximum(low, edges)).clip(0, 1))
-    cover: Floats = np.einsum("ty,tx->yx", *spans) / len(known)
-    return cover
-
-
-def mass_ratio(att: Floats, cover: Floats) -> float:
-    """Share of a map's mass inside the box over that of a uniform map.
-
-    Args:
-        att: (H, W), sums to 1.
-        cover: (H, W) from `covered`.
-
-    Returns:
-        1 for a uniform map, 0 for one that misses the box; NaN where no box is in the picture.
-    """
-    share = float(cover.mean())
-    return float((att * cover).sum()) / share if share > 0 else float("nan")
-
-
-def centre_map(side: int) -> Floats:
-    """(side, side): a Gaussian about the middle, summing to 1."""
-    place = (np.arange(side) + 0.5) / side - 0.5
-    line = np.exp(-0.5 * (place / GAUSSIAN_SIGMA) ** 2)
-    plane: Floats = np.outer(line, line) / line.sum() ** 2
-    return plane
-
-
-def boxes_in_crop(meta: dict[str, Any], window: Window, which: Boxes) -> Floats:
-    """The boxes of a window's frames, in the coordinates of the evaluation's crop.
-
-    A sample's boxes are in displayed pixels of its source; the loader cuts the middle square out
-    of the stored frame, and `train.augment.centre` the middle 7/8 of that.
-
-    Returns:
-        (T, 4) as in `Seen.boxes`.
-    """
-    source = _truth_boxes(meta, window) if which == "truth" else _face_boxes(meta, window)
-    width, height = float(meta["source"]["width"]), float(meta["source"]["height"])
-    crop = PLAIN_SIDE * min(width, height)
-    corner = np.array([width - crop, height - crop]) / 2
-    return (source - np.tile(corner, 2)) / crop
-
-
-def _truth_boxes(meta: dict[str, Any], window: Window) -> Floats:
-    """Nearest in time to the middle of each frame's interval."""
-    rows = np.array(meta["truth"]["boxes"], np.float64).reshape(-1, 5)
-    if not len(rows):
-        return np.full((window.frames, 4), np.nan)
-    numerator, denominator = map(int, meta["fps"].split("/"))
-    middle = (window.start + np.arange(window.frames) + 0.5) * denominator / numerator
-    # Times of the truth count from the window's start, the frames' from t0.
-    times = rows[:, 0] + (meta["window_start"] - meta["t0"])
-    nearest = np.abs(times[None] - middle[:, None]).argmin(axis=1)
-    return rows[nearest, 1:]
-
-
-def _face_boxes(meta: dict[str, Any], window: Window) -> Floats:
-    boxes = np.full((window.frames, 4), np.nan)
-    for track in meta["faces"][:1]:
-        part = track["box"][window.start : window.start + window.frames]
-        for index, box in enumerate(part):
-            if box is not None:
-                boxes[index] = box
-    return boxes
 
 
 # --- measuring ----------------------------------------------------------------------------------
@@ -207,132 +114,147 @@ def measure(options: AttentionOptions) -> dict[str, Any]:
     Raises:
         UsageError: no clip has a box, or the method has no attention map.
     """
-    model, config = load_model(options.checkpoint)
-    mixture = open_mixture(
-        parse_shards(options.shards, options.data),
-        frames=config["model"].frames,
-        split=options.split,
-    )
-    seen = list(windows_of(mixture, options, config["model"].crop))
-    maps = attention_of(model, [one.batch for one in seen])
-    ratios = clip_ratios(seen, maps)
+    model, config, step = load_model(options.checkpoint)
+    sources = parse_shards(options.shards, options.data)
+    mixture = open_mixture(sources, frames=config.frames, split=options.split)
+    seen = list(look(model, config.crop, mixture, options))
+    ratios = clip_ratios(seen)
     if not ratios:
         raise UsageError(
             f"no clip of split {options.split} has a box ({options.boxes}) inside the crop; shards "
             "of the demo corpus know `truth`, shards made with FACES=on know `face`"
         )
     picture = options.picture or _folder_of(options.checkpoint) / f"attention-{options.split}.png"
-    draw(picture, seen, maps["learned"], options)
+    draw(picture, [one for one in seen if one.frame is not None])
+    kinds = sorted({one["kind"] for one in ratios.values()})
     return {
         "checkpoint": str(options.checkpoint),
-        "step": config["step"],
+        "step": step,
         "split": options.split,
         "boxes": options.boxes,
         **_summary(list(ratios.values())),
         "kinds": {
             kind: _summary([one for one in ratios.values() if one["kind"] == kind])
-            for kind in sorted({one["kind"] for one in ratios.values()})
+            for kind in kinds
         },
         "without_box": len({one.key for one in seen}) - len(ratios),
         "picture": str(picture),
     }
 
 
-def load_model(path: Path) -> tuple[torch.nn.Module, dict[str, Any]]:
-    """The model of a checkpoint, in evaluation mode, and its `model` config and `step`.
+def load_model(path: Path) -> tuple[Any, Any, int]:
+    """The model of a checkpoint in evaluation mode, its config, and the checkpoint's step.
 
     Raises:
         UsageError: there is no such checkpoint, or its method makes no attention map.
     """
     saved = checkpoint.load(path)
-    method = method_named(saved["config"]["method"])
+    name = saved["config"]["method"]
+    method = method_named(name)
     config = from_dict(method.config, saved["config"]["model"])
-    model = method.module(config)
-    if not hasattr(model, "features"):
-        raise UsageError(f"{path}: the method {saved['config']['method']} has no attention map")
+    model: Any = method.module(config)
+    if not hasattr(model, "attention"):
+        raise UsageError(f"{path}: the method {name} has no attention map; glcm has one")
     model.load_state_dict(saved["model"])
-    return model.eval(), {"model": config, "step": saved["step"]}
+    return model.eval(), config, int(saved["step"])
 
 
-def windows_of(mixture: Mixture, options: AttentionOptions, crop: int) -> Iterator[Seen]:
-    """Evenly spread windows of each clip, clip after clip."""
-    count = 0
+def look(model: Any, crop: int, mixture: Mixture, options: AttentionOptions) -> Iterator[Seen]:
+    """Every window of every clip; some clips at a time, so that memory does not grow with them."""
+    shown = 0
     for part in mixture.parts:
+        rows = part.rows[: options.limit]
         reader = ShardReader(part.shard_set)
-        for row in part.rows.tolist():
-            if options.limit is not None and count >= options.limit:
-                break
-            count += 1
-            clip = reader.read(row, ("json", FRAMES, MEL))
-            room = clip.meta["frames"] - mixture.frames
-            for start in sorted(
-                {round(x) for x in np.linspace(0, room, options.windows + 2)[1:-1]}
-            ):
-                window = Window(start, mixture.frames, 0.5)
-                video = np.empty((1, mixture.frames, *[mixture.short_side] * 2, 3), np.uint8)
-                clip.pictures(window, mixture.short_side, video[0])
-                yield Seen(
-                    clip.meta["key"],
-                    (clip.meta["label_names"] or [clip.meta["dataset"]])[0],
-                    centre(_batch(clip.meta["key"], video, clip.mel(window), start), crop),
-                    boxes_in_crop(clip.meta, window, options.boxes),
-                )
+        for chunk in np.array_split(rows, max(1, len(rows) // CLIPS_AT_ONCE)):
+            clips = [reader.read(row, ("json", FRAMES, MEL)) for row in chunk.tolist()]
+            for number in range(options.windows):
+                seen = _look_at(model, crop, mixture, options, clips, number)
+                if number == 0:
+                    seen = [_shown(one, shown + i < options.shown) for i, one in enumerate(seen)]
+                    shown += len(seen)
+                yield from (one if number == 0 else replace(one, frame=None) for one in seen)
         reader.close()
 
 
+def _look_at(
+    model: Any,
+    crop: int,
+    mixture: Mixture,
+    options: AttentionOptions,
+    clips: list[StoredClip],
+    number: int,
+) -> list[Seen]:
+    """The same window of several clips."""
+    windows = [
+        Window(spread(clip.meta["frames"] - mixture.frames, options.windows)[number],
+               mixture.frames, 0.5)
+        for clip in clips
+    ]  # fmt: skip
+    batch = centre(_batch(clips, windows, mixture.short_side), crop)
+    own, foreign = attention_of(model, batch)
+    return [
+        Seen(
+            clip.meta["key"],
+            (clip.meta["label_names"] or [clip.meta["dataset"]])[0],
+            boxes_in_crop(clip.meta, window, options.boxes),
+            {"learned": own[i], "foreign_sound": foreign[i], "centre": centre_map(len(own[i]))},
+            _middle_frame(batch, i),
+        )
+        for i, (clip, window) in enumerate(zip(clips, windows, strict=True))
+    ]
+
+
+def _shown(one: Seen, wanted: bool) -> Seen:
+    return one if wanted else replace(one, frame=None)
+
+
 def spread(room: int, count: int) -> list[int]:
-    """`count` starts inside 0 .. room at equal distances, the middle for one; none twice."""
-    return sorted({round(start) for start in np.linspace(0, room, count + 2)[1:-1].tolist()})
+    """`count` starts inside 0 .. room at equal distances; the middle for one."""
+    return [round(start) for start in np.linspace(0, room, count + 2)[1:-1].tolist()]
 
 
-def _batch(key: str, video: Any, mel: Any, start: int) -> Batch:
-    if mel.shape[1] != MEL_SLICES_PER_FRAME * video.shape[1]:
-        raise UsageError(f"{key}: {mel.shape[1]} mel slices for {video.shape[1]} frames")
+def _batch(clips: list[StoredClip], windows: list[Window], side: int) -> Batch:
+    frames = windows[0].frames
+    video = np.empty((len(clips), frames, side, side, 3), np.uint8)
+    for clip, window, out in zip(clips, windows, video, strict=True):
+        clip.pictures(window, side, out)
+    mels = [clip.mel(window) for clip, window in zip(clips, windows, strict=True)]
     return Batch(
         video=torch.from_numpy(video),
-        mel=torch.from_numpy(mel[None].copy()),
-        instance=torch.zeros(1, dtype=torch.int64),
-        start=torch.tensor([start]),
-        keys=(key,),
+        mel=torch.from_numpy(np.stack(mels)),
+        instance=torch.arange(len(clips)),
+        start=torch.tensor([window.start for window in windows]),
+        keys=tuple(clip.meta["key"] for clip in clips),
     )
 
 
-def attention_of(model: Any, batches: list[Batch]) -> dict[str, list[Floats]]:
-    """Maps (H, W) of every window: with its own sound, with another clip's, and the baseline."""
-    maps: dict[str, list[Floats]] = {name: [] for name in MAPS}
-    for index, batch in enumerate(batches):
-        stranger = _stranger(batches, index)
-        sounds = [batch.mel] + ([stranger.mel] if stranger is not None else [])
-        with torch.no_grad():
-            found = [_map(model, batch, mel) for mel in sounds]
-        maps["learned"].append(found[0])
-        maps["foreign_sound"].append(found[1] if stranger is not None else found[0] * np.nan)
-        maps["centre"].append(centre_map(len(found[0])))
-    return maps
+def attention_of(model: Any, batch: Batch) -> tuple[Floats, Floats]:
+    """Maps of a prepared batch.
+
+    Returns:
+        (B, H, W) with each clip's own sound, and with that of the clip before it in the batch
+        (NaN for a clip alone).
+    """
+    with torch.no_grad():
+        found = model.features(batch)
+        grid = found.get("fg", found["fl"])
+        query, cells = model.embed_global(grid, found["fa"].roll(1, dims=0))
+        foreign = model.attention(query, cells).view_as(found["att"])
+    if len(batch) == 1:
+        foreign = foreign * torch.nan
+    return found["att"].double().numpy(), foreign.double().numpy()
 
 
-def _stranger(batches: list[Batch], index: int) -> Batch | None:
-    """A window of another clip, half the list away if that is another one."""
-    order = np.roll(np.arange(len(batches)), -(index + len(batches) // 2))
-    others = (batches[i] for i in order if batches[i].keys != batches[index].keys)
-    return next(others, None)
-
-
-def _map(model: Any, batch: Batch, mel: Tensor) -> Floats:
-    found: Floats = model.features(replace(batch, mel=mel))["att"][0].double().numpy()
-    return found
-
-
-def clip_ratios(seen: list[Seen], maps: dict[str, list[Floats]]) -> dict[str, dict[str, Any]]:
+def clip_ratios(seen: list[Seen]) -> dict[str, dict[str, Any]]:
     """By key: `kind`, and for each sort of map the mean ratio over the clip's windows."""
     found: dict[str, dict[str, Any]] = {}
-    for index, one in enumerate(seen):
-        cover = covered(one.boxes, len(maps["learned"][index]))
+    for one in seen:
+        cover = covered(one.boxes, len(one.maps["centre"]))
         if not cover.any():
             continue
         entry = found.setdefault(one.key, {"kind": one.kind, **{name: [] for name in MAPS}})
         for name in MAPS:
-            entry[name].append(mass_ratio(maps[name][index], cover))
+            entry[name].append(mass_ratio(one.maps[name], cover))
     return {
         key: {"kind": entry["kind"], **{name: float(np.mean(entry[name])) for name in MAPS}}
         for key, entry in found.items()
@@ -341,11 +263,8 @@ def clip_ratios(seen: list[Seen], maps: dict[str, list[Floats]]) -> dict[str, di
 
 def _summary(clips: list[dict[str, Any]]) -> dict[str, Any]:
     ratios = {name: np.array([clip[name] for clip in clips]) for name in MAPS}
-    return {
-        name: asdict(interval(values))
-        for name, values in ratios.items()
-        if np.isfinite(values).all()
-    }
+    known = {name: values for name, values in ratios.items() if np.isfinite(values).all()}
+    return {name: asdict(interval(values)) for name, values in known.items()}
 
 
 def _folder_of(path: Path) -> Path:
@@ -356,36 +275,34 @@ def _folder_of(path: Path) -> Path:
 # --- showing ------------------------------------------------------------------------------------
 
 
-def draw(path: Path, seen: list[Seen], maps: list[Floats], options: AttentionOptions) -> None:
+def draw(path: Path, seen: list[Seen]) -> None:
     """Middle frames with the map laid over them and the box drawn in, a picture a clip."""
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
-    first = {one.key: index for index, one in reversed(list(enumerate(seen)))}
-    chosen = sorted(first.values())[: options.shown]
-    columns = min(4, len(chosen))
-    rows = -(-len(chosen) // columns)
+    columns = min(4, len(seen))
+    rows = -(-len(seen) // columns)
     figure = Figure(figsize=(2.6 * columns, 2.9 * rows), layout="constrained")
-    for place, index in enumerate(chosen):
-        one = seen[index]
+    for place, one in enumerate(seen):
+        assert one.frame is not None
+        att = one.maps["learned"]
         axes = figure.add_subplot(rows, columns, place + 1)
-        axes.imshow(_picture(one.batch), extent=(0, 1, 1, 0))
-        axes.imshow(maps[index], extent=(0, 1, 1, 0), cmap="inferno", alpha=0.55,
-                    interpolation="bilinear", vmin=0)  # fmt: skip
+        axes.imshow(one.frame, extent=(0, 1, 1, 0))
+        axes.imshow(att, extent=(0, 1, 1, 0), cmap="inferno", alpha=0.55, vmin=0)
         x0, y0, x1, y1 = one.boxes[len(one.boxes) // 2]
         if np.isfinite(x0):
             axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor="lime"))
-        ratio = mass_ratio(maps[index], covered(one.boxes, len(maps[index])))
+        ratio = mass_ratio(att, covered(one.boxes, len(att)))
         axes.set_title(f"{one.key}\n{ratio:.2f} x uniform", fontsize=8)
+        axes.set(xlim=(0, 1), ylim=(1, 0))
         axes.set_axis_off()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
-    log.info("overlay: %s", path)
 
 
-def _picture(batch: Batch) -> Floats:
-    """The middle frame (H, W, 3) in 0 .. 1, contrast stretched: normalisation is not undone."""
-    frame: Floats = batch.video[0, :, batch.frames // 2].permute(1, 2, 0).double().numpy()
+def _middle_frame(batch: Batch, clip: int) -> Floats:
+    """(H, W, 3) with the contrast stretched to 0 .. 1: normalisation is not undone."""
+    frame: Floats = batch.video[clip, :, batch.frames // 2].permute(1, 2, 0).double().numpy()
     frame -= frame.min()
     frame /= max(float(frame.max()), 1e-9)
     return frame

@@ -16,12 +16,9 @@ from train.attention_mass import (
     MAPS,
     AttentionOptions,
     Seen,
-    boxes_in_crop,
-    centre_map,
+    attention_of,
     clip_ratios,
-    covered,
     interval,
-    mass_ratio,
     measure,
     spread,
     told,
@@ -29,8 +26,10 @@ from train.attention_mass import (
 )
 from train.augment import centre
 from train.batch import Batch
+from train.boxes import boxes_in_crop, centre_map, covered, mass_ratio
 from train.errors import UsageError
 from train.methods import preset_named
+from train.methods.glcm import Glcm
 from train.pretrain import pretrain
 from train.read import Window, _square
 
@@ -148,8 +147,7 @@ def test_faces_are_taken_frame_by_frame():
 def test_windows_are_spread_evenly():
     assert spread(94, 1) == [47]
     assert spread(90, 2) == [30, 60]
-    assert spread(1, 4) == [0, 1]
-    assert spread(0, 3) == [0]
+    assert spread(0, 3) == [0, 0, 0]
 
 
 def test_interval_holds_the_mean_and_shrinks_with_clips():
@@ -163,15 +161,33 @@ def test_interval_holds_the_mean_and_shrinks_with_clips():
 
 
 def test_a_clip_counts_once_however_many_windows_it_has():
-    batch: Any = None
     left = np.array([[0.0, 0.0, 0.5, 1.0]])
-    seen = [Seen("a", "x", batch, left), Seen("a", "x", batch, left), Seen("b", "y", batch, left)]
-    seen.append(Seen("c", "y", batch, left * np.nan))
     inside, outside = np.array([[1.0, 0], [0, 0]]), np.array([[0, 1.0], [0, 0]])
-    maps = [inside, outside, inside, inside]
-    found = clip_ratios(seen, dict.fromkeys(MAPS, maps))
+    seen = [
+        Seen(key, "x", boxes, dict.fromkeys(MAPS, att))
+        for key, boxes, att in [
+            ("a", left, inside),
+            ("a", left, outside),
+            ("b", left, inside),
+            ("c", left * np.nan, inside),
+        ]
+    ]
+    found = clip_ratios(seen)
     assert {key: one["learned"] for key, one in found.items()} == {"a": 1, "b": 2}
-    assert found["b"]["kind"] == "y"
+
+
+def test_foreign_sound_is_that_of_the_clip_before():
+    torch.manual_seed(0)
+    config = replace(preset_named("glcm", "tiny"), frames=8, n_slow=2, crop=32, width=8)
+    model = Glcm(config).eval()
+    video, mel = torch.randn(3, 3, 8, 32, 32), torch.randn(3, 80, 24)
+    numbers = torch.arange(3)
+    own, foreign = attention_of(model, Batch(video, mel, numbers, numbers, ("a", "b", "c")))
+    for clip in range(3):
+        for sound, found in ((clip, own), (clip - 1, foreign)):
+            alone = Batch(video[[clip]], mel[[sound]], numbers[:1], numbers[:1], ("x",))
+            assert attention_of(model, alone)[0][0] == pytest.approx(found[clip], abs=1e-5)
+    assert np.isnan(attention_of(model, alone)[1]).all()
 
 
 # --- the whole command --------------------------------------------------------------------------
