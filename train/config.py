@@ -97,10 +97,13 @@ class PretrainConfig(Generic[M]):
     """Steps between checkpoints."""
     keep: int = 3
     """Checkpoints that stay."""
-    val_every: int = 0
-    """Steps between measurements on the held-out split, which choose `best`; 0 is off."""
+    val_every: int | None = None
+    """Steps between measurements on the held-out split, which choose `best` and show what was
+    learnt; None is every 500 where the shards have that split, 0 is off."""
     val_split: str = "val"
     """The held-out split."""
+    val_clips: int = 512
+    """At most so many held-out clips, rounded up to whole batches; the same ones each time."""
     log_every: int = 10
     """Steps between progress lines; metrics.jsonl has every step."""
 
@@ -108,10 +111,15 @@ class PretrainConfig(Generic[M]):
         """Ranges."""
         object.__setattr__(self, "betas", tuple(self.betas))
         least = {"epochs": 1, "accumulation": 1, "checkpoint_every": 1, "keep": 1, "log_every": 1,
-                 "warmup_steps": 0, "clip_norm": 0, "weight_decay": 0, "val_every": 0}  # fmt: skip
+                 "val_clips": 1, "warmup_steps": 0, "clip_norm": 0, "weight_decay": 0}  # fmt: skip
         for name, low in least.items():
             _at_least(name, getattr(self, name), low)
-        for name, low in {"schedule_steps": 1, "batch_size": 1, "workers": 0}.items():
+        for name, low in {
+            "schedule_steps": 1,
+            "batch_size": 1,
+            "workers": 0,
+            "val_every": 0,
+        }.items():
             if getattr(self, name) is not None:
                 _at_least(name, getattr(self, name), low)
         if not self.lr > 0:
@@ -138,7 +146,7 @@ class PretrainConfig(Generic[M]):
 FREE_FIELDS = {
     "run", "data", "max_steps", "batch_size", "accumulation", "compile", "device", "threads",
     "workers", "checkpoint_every", "keep", "log_every", "init", "precision", "val_every",
-    "val_split", "epochs", "schedule_steps", "shards",
+    "val_split", "val_clips", "epochs", "schedule_steps", "shards",
 }  # fmt: skip
 """What may differ between a run and its resumption: how it is carried out and how long. Paths of
 shards may move; that they hold the same clips is checked by their fingerprint."""

@@ -9,6 +9,7 @@ chance (`_chance`). A loss that stays low with foreign sound was not learnt from
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from train.augment import centre
 from train.batch import Batch
 from train.config import PretrainConfig
 from train.dist import Ranks
+from train.errors import UsageError
 from train.loader import ClipLoader
 from train.mixture import Source, open_mixture
 from train.plan import Plan
@@ -25,6 +27,11 @@ from train.session import Progress, Run
 
 log = logging.getLogger(__name__)
 
+EVERY = 500
+"""Steps between measurements where --val-every does not say."""
+SUSPICIOUS_SHARE, SUSPICIOUS_FALL = 0.5, 0.1
+"""A loss is suspected when it is lower than chance by this much (nats) and, with another clip's
+sound, still by this share of it."""
 CONTROLS = ("_swapped", "_gap", "_chance")
 """Endings of a fact's control signals, see `train.methods`."""
 
@@ -37,20 +44,37 @@ class HeldOut:
     every: int
     crop: int
     ranks: Ranks
+    batches: int = 0
+    """How many are measured."""
 
     @classmethod
     def of(
         cls, config: PretrainConfig[Any], sources: list[Source], ranks: Ranks, workers: int
     ) -> "HeldOut":
-        """Open the split, with batches as large as in training where there are enough clips."""
-        if not config.val_every:
-            return cls(None, 0, config.model.crop, ranks)
+        """Open the split, with batches as large as in training where there are enough clips.
+
+        Raises:
+            UsageError: the split is asked for by --val-every, and the shards do not have it.
+        """
+        off = cls(None, 0, config.model.crop, ranks)
+        if config.val_every == 0:
+            return off
         whole = [replace(source, clips=None, weight=1.0) for source in sources]
-        mixture = open_mixture(whole, frames=config.model.frames, split=config.val_split)
+        try:
+            mixture = open_mixture(whole, frames=config.model.frames, split=config.val_split)
+        except UsageError as error:
+            if config.val_every is not None:
+                raise
+            log.info("no held-out measurement, so `best` is never chosen: %s", error)
+            return off
         size = max(min(config.clips_per_batch, mixture.clips // ranks.world), 1)
         plan = Plan(mixture, 0, size, ranks.world, ranks.rank)
         loader = ClipLoader(plan, min(workers, 2), random_windows=False)
-        return cls(loader, config.val_every, config.model.crop, ranks)
+        batches = min(len(loader), -(-config.val_clips // (size * ranks.world)))
+        every = config.val_every or EVERY
+        log.info("held out: %d of %d clips of split %s every %d steps",
+                 batches * size * ranks.world, mixture.clips, config.val_split, every)  # fmt: skip
+        return cls(loader, every, config.model.crop, ranks, batches)
 
     def due(self, step: int, last_step: int) -> bool:
         """Whether to measure after this step; after the last one in any case."""
@@ -63,6 +87,8 @@ class HeldOut:
         is_best = facts["loss"] < progress.best
         progress.best = min(progress.best, facts["loss"])
         log.info("held out: %s%s", told(facts), " (best)" if is_best else "")
+        for sentence in suspicions(facts):
+            log.warning("held out: %s", sentence)
         return is_best
 
     def measure(self, model: nn.Module) -> dict[str, float]:
@@ -75,7 +101,7 @@ class HeldOut:
             forward = getattr(model, "with_controls", model)
             found = [
                 {name: float(value) for name, value in forward(self._prepared(batch)).items()}
-                for batch in self.loader.one_epoch()
+                for batch in islice(self.loader.one_epoch(), self.batches)
             ]
         model.train(training)
         everyone = [facts for rank in self.ranks.all_objects(found) for facts in rank]
@@ -98,3 +124,20 @@ def told(facts: dict[str, float]) -> str:
         beside = ", ".join(f"{end.removeprefix('_')} {number:.3f}" for end, number in controls)
         words.append(f"{name} {value:.3f}" + (f" ({beside})" if beside else ""))
     return " ".join(words)
+
+
+def suspicions(facts: dict[str, float]) -> list[str]:
+    """A sentence for each loss that falls without the right sound."""
+    found = []
+    for name in (name.removesuffix("_chance") for name in facts if name.endswith("_chance")):
+        if not name.startswith("loss") or f"{name}_swapped" not in facts:
+            continue
+        right, swapped, chance = (facts[name + end] for end in ("", "_swapped", "_chance"))
+        fall, fall_swapped = chance - right, chance - swapped
+        if fall > SUSPICIOUS_FALL and fall_swapped > SUSPICIOUS_SHARE * fall:
+            found.append(
+                f"{name} is {fall:.2f} below chance, and {fall_swapped:.2f} below it with another "
+                "clip's sound too: most of it is solved without listening, as by the place in the "
+                "window (see --model.temporal-padding)"
+            )
+    return found
