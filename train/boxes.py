@@ -80,16 +80,13 @@ def boxes_in_crop(meta: dict[str, Any], window: Window, which: Boxes) -> Floats:
 
 
 def _truth_boxes(meta: dict[str, Any], window: Window) -> Floats:
-    """Nearest in time to the middle of each frame's interval."""
+    """Where the box was in the pictures that are shown, between the times it was written down."""
     rows = np.array(meta["truth"]["boxes"], np.float64).reshape(-1, 5)
     if not len(rows):
         return np.full((window.frames, 4), np.nan)
-    numerator, denominator = map(int, meta["fps"].split("/"))
-    middle = (window.start + np.arange(window.frames) + 0.5) * denominator / numerator
-    # Times of the truth count from the window's start, the frames' from t0.
-    times = rows[:, 0] + (meta["window_start"] - meta["t0"])
-    nearest = np.abs(times[None] - middle[:, None]).argmin(axis=1)
-    return rows[nearest, 1:]
+    pts = np.array(meta["pts"][window.start : window.start + window.frames], np.float64)
+    shown = pts - meta["window_start"]  # the truth counts from the window's start
+    return np.stack([np.interp(shown, rows[:, 0], edge) for edge in rows[:, 1:].T], axis=1)
 
 
 def _face_boxes(meta: dict[str, Any], window: Window) -> Floats:

@@ -105,8 +105,7 @@ def test_a_box_falls_on_what_it_marks(width: int, height: int):
     meta = {
         "source": {"width": width, "height": height},
         "truth": {"boxes": [[0.0, *box]]},
-        "fps": "10/1",
-        "t0": 0.0,
+        "pts": [0.04],
         "window_start": 0.0,
     }
     (found,) = boxes_in_crop(meta, Window(0, 1, 0.5), "truth")
@@ -120,19 +119,18 @@ def test_a_box_falls_on_what_it_marks(width: int, height: int):
     assert found == pytest.approx(expected, abs=1.01 / 70)
 
 
-def test_truth_is_taken_nearest_in_time():
-    """The truth counts from the window's start, 0.1 s before t0; frames last 0.1 s."""
+def test_truth_is_taken_when_the_picture_was_shown():
+    """Written down every 0.1 s from the window's start, which is 1.44 s on the file's clock."""
     boxes = [[0.1 * k, k, k, k + 1, k + 1] for k in range(20)]
     meta = {
         "source": {"width": 8, "height": 8},
         "truth": {"boxes": boxes},
-        "fps": "10/1",
+        "pts": [1.5, 1.6, 1.7, 1.815, 1.94],
         "t0": 1.5,
         "window_start": 1.44,
     }
     found = boxes_in_crop(meta, Window(3, 2, 0.5), "truth")
-    # Frame 3's middle: 0.35 s after t0 = 0.41 s after the window's start, nearest is box 4.
-    assert (found[:, 0] * 7 + 0.5).tolist() == pytest.approx([4, 5])
+    assert (found[:, 0] * 7 + 0.5).tolist() == pytest.approx([3.75, 5])
 
 
 def test_faces_are_taken_frame_by_frame():

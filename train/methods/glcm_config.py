@@ -51,7 +51,12 @@ class GlcmConfig:
     strides: tuple[int, int, int, int] = (1, 2, 1, 1)
     """Spatial strides of res2 to res5, each 1 or 2; the grid is crop / (4 x their product)."""
     temporal_padding: TemporalPadding = "replicate"
-    """What convolutions find before the first and after the last frame and slice."""
+    """What the convolutions of E_v^l and E_a find before the first and after the last frame and
+    slice: the end itself again, or `zeros` as in the released code (the paper does not say).
+    With zeros L_l needs no sound: `tiny` trained on demo clips of which each had *another* clip's
+    sound reached 0.71 in 200 steps (chance ln 31 = 3.43), although every window was cut at a
+    random time; with `replicate` it stayed at 3.43. With the right sound `replicate` reached
+    1.73 on held-out talking heads in 300 steps, and 6.5 when their sounds were swapped."""
     grid_out: int | None = None
     """Side of the grid that cells and fast features are resized to before the losses; None keeps
     it as it is."""
@@ -178,7 +183,7 @@ class GlcmConfig:
 
 
 _R18 = GlcmConfig()
-_TINY = GlcmConfig(frames=16, crop=64, n_slow=4, width=16, D_g=128, D_l=32)
+_TINY = GlcmConfig(frames=16, crop=64, n_slow=4, width=16, D_g=128, D_l=32, sim="cosine")
 
 PRESETS: dict[str, GlcmConfig] = {
     "glcm_r18": _R18,
