@@ -10,10 +10,11 @@ The files are the stations of the road, in this order:
     batch       the Batch: uint8 pictures, mel, instance ids, keys
     augment     on the device: crop, flip, grayscale, normalisation, SpecAugment
     methods     what is learned: a config and a module whose forward(batch) returns its losses
-    schedule    learning rate by step; heldout: what chooses `best`
+    schedule    learning rate by step; heldout: what chooses `best`, with swapped sounds as control
     pretrain    THE loop
     checkpoint  one atomic file a checkpoint; restart: from a run to it and back
     session     what surrounds the loop: run folder, lock, signals; meter: metrics, progress line
+    attention_mass  does the attention map lie on what sounds; boxes: where that is known
     dist        ranks, gathering with gradient, a stop flag all ranks agree on
 
 Importing this package loads nothing heavy, and nothing of it ever loads ray, av or dlib. Of the

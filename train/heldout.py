@@ -3,7 +3,8 @@
 Middle windows and centre crops of another split, the model in evaluation mode; the method's own
 losses and facts, averaged over batches and ranks. A method with `with_controls` is asked for its
 control signals too: the same numbers for clips with another clip's sound (`_swapped`), and at
-chance (`_chance`). A loss that stays low with foreign sound was not learnt from the sound.
+chance (`_chance`). What a loss loses with foreign sound, the gap, is what was learnt from this
+clip's sound; a model that has learnt synchrony is worse than chance where sounds are swapped.
 """
 
 import logging
@@ -137,7 +138,8 @@ def suspicions(facts: dict[str, float]) -> list[str]:
         if fall > SUSPICIOUS_FALL and fall_swapped > SUSPICIOUS_SHARE * fall:
             found.append(
                 f"{name} is {fall:.2f} below chance, and {fall_swapped:.2f} below it with another "
-                "clip's sound too: most of it is solved without listening, as by the place in the "
-                "window (see --model.temporal-padding)"
+                "clip's sound too: most of it needs no sound of this clip. Either the networks "
+                "tell the place in the window (see --model.temporal-padding), or all clips share a "
+                "rhythm, as GRID's sentences do; only the gap counts as learnt synchrony"
             )
     return found

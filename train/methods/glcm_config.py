@@ -206,4 +206,7 @@ PRESETS: dict[str, GlcmConfig] = {
 }
 """`glcm_r18` is the paper's method (default column of methods §1.1), `glcm_code` the released
 code's shapes and losses, `exact16` reaches the paper's 16 x 16 grid. `tiny` fits two CPU cores and
-every clip of 1.6 s, GRID's 3 s too; the `_grid` ones use nearly all of GRID's 30 frames."""
+every clip of 1.6 s, GRID's 3 s too; the `_grid` ones use nearly all of GRID's 30 frames. `tiny`
+compares by cosine: on demo clips, 8 a batch, with raw dots L_l was still at chance (3.42) after 200
+steps (the gradient was 3 to 24 times the clipping norm, most of it from L_g); with cosines it was
+2.5 after 320."""
