@@ -14,11 +14,13 @@ The files are the stations of the road, in this order:
     augment     on the device: crop, flip, grayscale, normalisation, SpecAugment
     methods     what is learned: a config and a module whose forward(batch) returns its losses
     schedule    learning rate by step
-    heldout     held-out clips every so many steps; knn: neighbours; best: which signal chooses
+    heldout     held-out clips every so many steps, with swapped sounds as control; knn: neighbours;
+                best: which signal chooses
     pretrain    THE loop
     checkpoint  one atomic file a checkpoint; restart: from a run to it and back
     session     what surrounds the loop: run folder, lock, signals; meter: metrics, progress line
     trackers    TensorBoard and W&B; profile: --profile; memory: which batch would have fitted
+    attention_mass  does the attention map lie on what sounds; boxes: where that is known
     dist        ranks, gathering with gradient, a stop flag all ranks agree on
 
 Beside the road: `describe` (sizes and cost), `check` with `generated`, `twins` and `checkpage` (is

@@ -5,6 +5,7 @@
     python -m train check glcm                 # is a method ready to be trained?
     python -m train diff first second          # what two runs do differently, what came of it
     python -m train describe --preset glcm_r18 # parameters, GFLOP a clip, shapes
+    python -m train attention --checkpoint runs/glcm-tiny --shards data/shards/demo-glcm
 
 `python -m train COMMAND --help` teaches each. Methods of your own: GLAV_PLUGINS=my_package.
 
@@ -114,10 +115,22 @@ def describe(arguments: list[str]) -> int:
     return 0
 
 
+def attention(arguments: list[str]) -> int:
+    """How much of the attention maps lies on boxes that are known, and a picture of it."""
+    from train.attention_mass import AttentionOptions, measure, told, write
+
+    options = tyro.cli(AttentionOptions, prog="python -m train attention", args=arguments)
+    result = measure(options)
+    write(result)
+    print(told(result))
+    return 0
+
+
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "pretrain": pretrain,
     "check": check,
     "diff": diff,
+    "attention": attention,
     "describe": describe,
 }
 

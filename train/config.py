@@ -109,10 +109,13 @@ class PretrainConfig(Generic[M]):
     """Steps between checkpoints."""
     keep: int = 3
     """Checkpoints that stay."""
-    val_every: int = 0
-    """Steps between measurements on the held-out split, which choose `best`; 0 is off."""
+    val_every: int | None = None
+    """Steps between measurements on the held-out split, which choose `best` and show what was
+    learnt; None is 500 where the shards have that split, 0 is off."""
     val_split: str = "val"
     """The held-out split."""
+    val_clips: int = 512
+    """At most so many held-out clips, rounded up to whole batches; the same ones each time."""
     knn: int = 0
     """Every so many of those measurements classify the held-out clips by their neighbours among
     the training clips (frozen features, labels of the shards); it then chooses `best` together
@@ -129,16 +132,21 @@ class PretrainConfig(Generic[M]):
         """Ranges."""
         object.__setattr__(self, "betas", tuple(self.betas))
         least = {"epochs": 1, "accumulation": 1, "checkpoint_every": 1, "keep": 1, "log_every": 1,
-                 "warmup_steps": 0, "clip_norm": 0, "weight_decay": 0, "val_every": 0,
+                 "val_clips": 1, "warmup_steps": 0, "clip_norm": 0, "weight_decay": 0,
                  "cache_gb": 0, "max_bad_shards": 0, "knn": 0, "profile": 0}  # fmt: skip
         for name, low in least.items():
             _at_least(name, getattr(self, name), low)
-        for name, low in {"schedule_steps": 1, "batch_size": 1, "workers": 0}.items():
+        for name, low in {
+            "schedule_steps": 1,
+            "batch_size": 1,
+            "workers": 0,
+            "val_every": 0,
+        }.items():
             if getattr(self, name) is not None:
                 _at_least(name, getattr(self, name), low)
         if not self.lr > 0:
             raise UsageError(f"lr is {self.lr}; expected more than 0")
-        if self.knn and not self.val_every:
+        if self.knn and self.val_every == 0:
             raise UsageError(
                 "--knn counts measurements on held-out clips, and there are none; give --val-every"
             )
@@ -177,8 +185,8 @@ class PretrainConfig(Generic[M]):
 FREE_FIELDS = {
     "run", "data", "max_steps", "batch_size", "accumulation", "compile", "device", "threads",
     "workers", "checkpoint_every", "keep", "log_every", "init", "precision", "val_every",
-    "val_split", "epochs", "schedule_steps", "shards", "allow_http", "cache_gb", "cache_dir",
-    "on_bad_shard", "max_bad_shards", "knn", "wandb", "profile",
+    "val_split", "val_clips", "epochs", "schedule_steps", "shards", "allow_http", "cache_gb",
+    "cache_dir", "on_bad_shard", "max_bad_shards", "knn", "wandb", "profile",
 }  # fmt: skip
 """What may differ between a run and its resumption: how it is carried out and how long. Paths of
 shards may move; that they hold the same clips is checked by their fingerprint."""

@@ -1,8 +1,11 @@
-"""Held-out clips, measured every so many steps: what chooses `best`.
+"""Held-out clips, measured every so many steps: what chooses `best`, and what was learnt.
 
 Middle windows and centre crops of another split, the model in evaluation mode; the method's own
-losses and facts, averaged over batches and ranks, and every --knn measurements what neighbours
-among the training clips say.
+losses and facts, averaged over batches and ranks. A method with `with_controls` is asked for its
+control signals too: the same numbers for clips with another clip's sound (`_swapped`), and at
+chance (`_chance`). What a loss loses with foreign sound, the gap, is what was learnt from this
+clip's sound; a model that has learnt synchrony is worse than chance where sounds are swapped.
+Every --knn measurements, training clips that look alike are asked for the label as well.
 """
 
 import logging
@@ -19,6 +22,7 @@ from train.batch import Batch
 from train.best import KNN, best_of
 from train.config import PretrainConfig
 from train.dist import Ranks
+from train.errors import UsageError
 from train.knn import MAX_TRAINING_CLIPS, knn_accuracy, labelled_rows
 from train.loader import ClipLoader
 from train.mixture import Mixture, Source, open_mixture
@@ -26,6 +30,14 @@ from train.plan import Plan
 from train.session import Progress, Run
 
 log = logging.getLogger(__name__)
+
+EVERY = 500
+"""Steps between measurements where --val-every does not say."""
+SUSPICIOUS_SHARE, SUSPICIOUS_FALL = 0.5, 0.1
+"""A loss is suspected when it is lower than chance by this much (nats) and, with another clip's
+sound, still by this share of it."""
+CONTROLS = ("_swapped", "_gap", "_chance")
+"""Endings of a fact's control signals, see `train.methods`."""
 
 
 @dataclass
@@ -36,6 +48,8 @@ class HeldOut:
     every: int
     crop: int
     ranks: Ranks
+    batches: int = 0
+    """How many are measured."""
     training: ClipLoader | None = None
     """The clips among which neighbours are looked for; None without --knn."""
     knn_every: int = 0
@@ -46,26 +60,24 @@ class HeldOut:
         cls, config: PretrainConfig[Any], sources: list[Source], mixture: Mixture, ranks: Ranks,
         workers: int,
     ) -> "HeldOut":  # fmt: skip
-        """Open the split, with batches as large as in training where there are enough clips."""
-        if not config.val_every:
+        """Open the split, with batches as large as in training where there are enough clips.
+
+        Raises:
+            UsageError: the split is asked for, by --val-every or --knn, and the shards lack it.
+        """
+        held_out = _held_out_clips(config, sources)
+        if held_out is None:
             return cls(None, 0, config.model.crop, ranks)
-        whole = [replace(source, clips=None, weight=1.0) for source in sources]
-        held_out = open_mixture(whole, frames=config.model.frames, split=config.val_split)
-        loaders = [
-            ClipLoader(
-                Plan(clips, 0, _batch_size(config, clips, ranks), ranks.world, ranks.rank),
-                min(workers, 2),
-                random_windows=False,
-                guard=config.guard(),
-            )
-            for clips in (held_out, mixture)
-        ]
-        size = loaders[0].plan.batch_size * ranks.world
+        loader, training = (
+            _middle_windows(config, clips, ranks, min(workers, 2)) for clips in (held_out, mixture)
+        )
+        at_once = loader.plan.batch_size * ranks.world
+        batches = min(len(loader), -(-config.val_clips // at_once))
+        every = config.val_every or EVERY
         log.info("held out: %d of %d clips of split %s every %d steps, %d at a time",
-                 len(loaders[0]) * size, held_out.clips, config.val_split, config.val_every,
-                 size)  # fmt: skip
-        training = loaders[1] if config.knn else None
-        return cls(loaders[0], config.val_every, config.model.crop, ranks, training, config.knn)
+                 batches * at_once, held_out.clips, config.val_split, every, at_once)  # fmt: skip
+        return cls(loader, every, config.model.crop, ranks, batches,
+                   training if config.knn else None, config.knn)  # fmt: skip
 
     def due(self, step: int, last_step: int) -> bool:
         """Whether to measure after this step; after the last one in any case."""
@@ -78,7 +90,9 @@ class HeldOut:
         if asks_neighbours := self._asks_neighbours(progress.step):
             facts[KNN] = self.neighbours(model)
         run.record({"step": progress.step, **{f"val_{name}": x for name, x in facts.items()}})
-        log.info("held out: %s", " ".join(f"{name} {x:.3f}" for name, x in facts.items()))
+        log.info("held out: %s", told(facts))
+        for sentence in suspicions(facts):
+            log.warning("held out: %s", sentence)
         if self.knn_every and not asks_neighbours:
             return False  # comparable are only measurements with the same signals
         found = best_of(facts)
@@ -97,8 +111,8 @@ class HeldOut:
         enough = -(-MAX_TRAINING_CLIPS // (plan.batch_size * plan.world))
         model.eval()
         rows = [
-            labelled_rows(model, map(self._prepared, islice(loader.one_epoch(), enough)), first)
-            for loader in (self.training, self.loader)
+            labelled_rows(model, map(self._prepared, islice(loader.one_epoch(), batches)), first)
+            for loader, batches in ((self.training, enough), (self.loader, self.batches))
         ]
         model.train(training)
         everyone = self.ranks.all_objects(rows)
@@ -117,10 +131,11 @@ class HeldOut:
         training = model.training
         model.eval()
         with torch.no_grad():
-            forward: Callable[[Batch], dict[str, torch.Tensor]] = model
+            forward: Callable[[Batch], dict[str, torch.Tensor]]
+            forward = getattr(model, "with_controls", model)
             found = [
                 {name: float(value) for name, value in forward(self._prepared(batch)).items()}
-                for batch in self.loader.one_epoch()
+                for batch in islice(self.loader.one_epoch(), self.batches)
             ]
         model.train(training)
         self.loader.guard.agree(self.ranks)
@@ -131,6 +146,57 @@ class HeldOut:
         return centre(batch.to(self.ranks.device), self.crop)
 
 
-def _batch_size(config: PretrainConfig[Any], mixture: Mixture, ranks: Ranks) -> int:
-    """As in training, where there are enough clips."""
-    return max(min(config.clips_per_batch, mixture.clips // ranks.world), 1)
+def _held_out_clips(config: PretrainConfig[Any], sources: list[Source]) -> Mixture | None:
+    """All clips of the split; None where nobody asked for it and there is none, or for 0 steps."""
+    if config.val_every == 0:
+        return None
+    whole = [replace(source, clips=None, weight=1.0) for source in sources]
+    try:
+        return open_mixture(whole, frames=config.model.frames, split=config.val_split)
+    except UsageError as error:
+        if config.val_every is not None or config.knn:
+            raise
+        log.info("no held-out measurement, so `best` is never chosen: %s", error)
+        return None
+
+
+def _middle_windows(
+    config: PretrainConfig[Any], clips: Mixture, ranks: Ranks, workers: int
+) -> ClipLoader:
+    """The same windows each time, in batches as in training where there are enough clips."""
+    size = max(min(config.clips_per_batch, clips.clips // ranks.world), 1)
+    plan = Plan(clips, 0, size, ranks.world, ranks.rank)
+    return ClipLoader(plan, workers, random_windows=False, guard=config.guard())
+
+
+def told(facts: dict[str, float]) -> str:
+    """Facts for people, each with its controls behind it.
+
+    Such as `loss_l 2.104 (swapped 3.391, gap 1.287, chance 3.434)`.
+    """
+    words = []
+    for name, value in facts.items():
+        if name.endswith(CONTROLS):
+            continue
+        controls = [(end, facts[name + end]) for end in CONTROLS if name + end in facts]
+        beside = ", ".join(f"{end.removeprefix('_')} {number:.3f}" for end, number in controls)
+        words.append(f"{name} {value:.3f}" + (f" ({beside})" if beside else ""))
+    return " ".join(words)
+
+
+def suspicions(facts: dict[str, float]) -> list[str]:
+    """A sentence for each loss that falls without the right sound."""
+    found = []
+    for name in (name.removesuffix("_chance") for name in facts if name.endswith("_chance")):
+        if not name.startswith("loss") or f"{name}_swapped" not in facts:
+            continue
+        right, swapped, chance = (facts[name + end] for end in ("", "_swapped", "_chance"))
+        fall, fall_swapped = chance - right, chance - swapped
+        if fall > SUSPICIOUS_FALL and fall_swapped > SUSPICIOUS_SHARE * fall:
+            found.append(
+                f"{name} is {fall:.2f} below chance, and {fall_swapped:.2f} below it with another "
+                "clip's sound too: most of it needs no sound of this clip. Either the networks "
+                "tell the place in the window (see --model.temporal-padding), or all clips share a "
+                "rhythm, as GRID's sentences do; only the gap counts as learnt synchrony"
+            )
+    return found

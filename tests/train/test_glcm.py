@@ -72,6 +72,7 @@ def test_loss_comes_first_and_facts_follow():
         {"grid_out": 6},
         {"grid_out": 3},
         {"audio_stride": 4},
+        {"temporal_padding": "zeros"},
         {"att_pool": "avg"},
         {"att_tau": 3.0, "detach_att": True},
         {"directions": "a2v"},
@@ -187,6 +188,60 @@ def test_a_batch_can_be_learnt_by_heart():
     assert result["loss_l"] < 0.5 * math.log(7) and result["v2a_r1_l"] > 0.75
 
 
+# --- controls ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"cross_video": True}, {"encoders": "l_only"}, {"sim": "cosine"}, {"window_M": 5}],
+)
+def test_controls_equal_a_batch_with_its_sounds_swapped(changes: dict[str, Any]):
+    model = Glcm(replace(MINI, **changes)).eval()
+    batch = batch_for(MINI)
+    found = model.with_controls(batch)
+    right = model(batch)
+    foreign = [batch.mel[(clip - 1) % CLIPS] for clip in range(CLIPS)]
+    swapped = model(SimpleNamespace(video=batch.video, mel=torch.stack(foreign)))
+    for name, value in right.items():
+        assert found[name].item() == pytest.approx(value.item(), rel=1e-5, abs=1e-6)
+    for name in ("loss_g", "loss_l", "a2v_r1", "v2a_r1_l"):
+        assert found[f"{name}_swapped"].item() == pytest.approx(swapped[name].item(), rel=1e-5)
+    gap = swapped["loss_l"] - right["loss_l"]
+    assert found["loss_l_gap"].item() == pytest.approx(gap.item(), abs=1e-5)
+
+
+def test_chances_are_those_of_the_closed_forms():
+    found = Glcm(MINI).eval().with_controls(batch_for(MINI))
+    assert found["loss_g_chance"].item() == pytest.approx(math.log(2 * CLIPS - 1))
+    assert found["loss_l_chance"].item() == pytest.approx(math.log(2 * MINI.frames - 1))
+    assert found["a2v_r1_chance"].item() == pytest.approx(1 / CLIPS)
+    assert found["v2a_r1_l_chance"].item() == pytest.approx(1 / MINI.frames)
+    across = Glcm(replace(MINI, cross_video=True)).eval().with_controls(batch_for(MINI))
+    assert across["v2a_r1_l_chance"].item() == pytest.approx(1 / MINI.frames / CLIPS)
+
+
+def test_a_clip_alone_has_no_other_sound():
+    found = Glcm(MINI).eval().with_controls(batch_for(MINI, clips=1))
+    assert not [name for name in found if name.endswith(("_swapped", "_gap"))]
+    only_g = Glcm(replace(MINI, objective="g")).eval().with_controls(batch_for(MINI))
+    assert "loss_g_swapped" in only_g
+    assert not [name for name in only_g if name.startswith(("loss_l", "v2a_r1_l"))]
+
+
+def test_controls_tell_position_from_synchrony():
+    """Slice k of every clip sounds "k"; frame t of every clip looks "t": no sound is needed."""
+    model = Glcm(MINI).eval()
+    place = 9 * torch.eye(MINI.frames)[:, : MINI.D_l]
+    frames, slices = (
+        place.expand(CLIPS, -1, -1),
+        place.repeat_interleave(3, 0).expand(CLIPS, -1, -1),
+    )
+    model.embed_local = lambda *_: (frames, slices)  # type: ignore[method-assign]
+    found = model.with_controls(batch_for(MINI))
+    assert found["loss_l"] < 0.1 and abs(found["loss_l_gap"]) < 1e-5
+    assert found["v2a_r1_l_swapped"] == 1
+
+
 # --- two processes ----------------------------------------------------------------------------
 
 
@@ -275,6 +330,7 @@ def test_features_of_the_fast_encoder_alone():
         ({"width": 60}, "width 60 cannot be divided by beta 8"),
         ({"strides": (1, 2, 1)}, "four numbers"),
         ({"audio_stride": 2}, "audio_stride is 2"),
+        ({"temporal_padding": "same"}, "temporal_padding is 'same'; expected one of"),
         ({"tau": 0.0}, "tau is 0.0"),
         ({"w_g": 0.0, "objective": "g"}, "w_g is 0.0"),
         ({"w_l": -1.0}, "w_l -1.0"),
@@ -314,5 +370,7 @@ def test_presets_of_the_contract():
         assert (PRESETS[name].frames, PRESETS[name].n_slow) == (28, 7)
     assert PRESETS["exact16"].crop == 128
     assert not PRESETS["glcm_code"].gather
+    assert PRESETS["glcm_code"].temporal_padding == "zeros"
+    assert {PRESETS[name].temporal_padding for name in ("glcm_r18", "tiny")} == {"replicate"}
     assert preset_named("glcm") is PRESETS["glcm_r18"]
     assert method_named("glcm") is METHODS["glcm"]

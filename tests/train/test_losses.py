@@ -127,6 +127,29 @@ def test_local_equals_loops(window_M: int, multi_pair: Any, cross_video: bool):
         )
 
 
+@pytest.mark.parametrize("cross_video", [False, True])
+def test_hits_equal_loops(cross_video: bool):
+    """R@1 of both directions: an anchor's own score must be above every other one."""
+    audio, grid = torch.randn(CLIPS, WIDTH), torch.randn(CLIPS, CELLS, WIDTH)
+    a, v = vectors(audio, "dot"), vectors(grid, "dot")
+    scores = [
+        [lse([a[i] @ v[j, p] for p in range(CELLS)]) for j in range(CLIPS)] for i in range(CLIPS)
+    ]
+    hits = [row[i] > max(row[:i] + row[i + 1 :]) for i, row in enumerate(scores)]
+    assert GlobalLoss()(audio, grid)[1]["a2v_r1"].item() == pytest.approx(np.mean(hits))
+
+    frames, slices = torch.randn(8, FRAMES, WIDTH), torch.randn(8, 3 * FRAMES, WIDTH)
+    slices += 0.7 * frames.repeat_interleave(3, dim=1)
+    v, a = vectors(frames, "dot"), vectors(slices, "dot")
+    hits = []
+    for b, t in product(range(8), range(FRAMES)):
+        places = product(range(8) if cross_video else [b], range(FRAMES))
+        found = {at: lse([v[b, t] @ a[at[0], 3 * at[1] + m] for m in range(3)]) for at in places}
+        hits.append(max(found, key=lambda at: found[at]) == (b, t))
+    facts = LocalLoss(cross_video=cross_video)(frames, slices)[1]
+    assert facts["v2a_r1_l"].item() == pytest.approx(np.mean(hits)) and 0 < np.mean(hits) < 1
+
+
 # --- closed forms -----------------------------------------------------------------------------
 
 

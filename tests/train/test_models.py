@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -15,8 +16,9 @@ from train.models.attention import (
     resize_grid,
     uniform_attention,
 )
-from train.models.audio import AudioResNet
-from train.models.video import VideoResNet, block_kernels
+from train.models.audio import AudioResNet, SameConv1d
+from train.models.padding import repeat_ends
+from train.models.video import SameConv3d, VideoResNet, block_kernels
 
 CODE_STRIDES = (1, 2, 2, 1)
 
@@ -75,6 +77,64 @@ def test_early_slow_stages_of_sf_see_one_frame_at_a_time():
     features = [encoder.res3(encoder.res2(encoder.pool(encoder.stem(x)))) for x in (video, changed)]
     assert torch.equal(features[0][:, :, 1], features[1][:, :, 1])
     assert not torch.equal(encoder(video)[:, :, 1], encoder(changed)[:, :, 1])
+
+
+# --- time's ends ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_ends_are_repeated(count: int):
+    x = torch.randn(2, 3, 4, 5, 6)
+    expected = np.pad(x.numpy(), ((0, 0), (0, 0), (count, count), (0, 0), (0, 0)), mode="edge")
+    assert np.array_equal(repeat_ends(x, count).numpy(), expected)
+    assert repeat_ends(x[..., 0, 0], count).shape == (2, 3, 4 + 2 * count)
+
+
+def test_repeated_ends_keep_channels_last():
+    x = torch.randn(2, 3, 4, 5, 6).to(memory_format=torch.channels_last_3d)
+    assert repeat_ends(x, 1).is_contiguous(memory_format=torch.channels_last_3d)
+
+
+@pytest.mark.parametrize("padding", ["replicate", "zeros"])
+def test_convolutions_see_the_padding(padding: Any):
+    """Against a valid convolution over an input that is padded by hand."""
+    mode: Any = {"replicate": "edge", "zeros": "constant"}[padding]
+    conv = SameConv3d(2, 3, (5, 3, 3), 2, padding)
+    x = torch.randn(1, 2, 4, 6, 6)
+    long = np.pad(x.numpy(), ((0, 0), (0, 0), (2, 2), (0, 0), (0, 0)), mode=mode)
+    wide = nn.functional.pad(torch.from_numpy(long), (1, 1, 1, 1))
+    expected = nn.functional.conv3d(wide, conv.weight, stride=(1, 2, 2))
+    assert torch.allclose(conv(x), expected, atol=1e-5)
+    line = SameConv1d(2, 3, 7, padding)
+    mel = torch.randn(1, 2, 5)
+    long = np.pad(mel.numpy(), ((0, 0), (0, 0), (3, 3)), mode=mode)
+    expected = nn.functional.conv1d(torch.from_numpy(long), line.weight, line.bias)
+    assert torch.allclose(line(mel), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("depth", [18, 50])
+@pytest.mark.parametrize("block", ["hara", "sf"])
+def test_what_stands_still_looks_the_same_at_every_time(depth: int, block: Any):
+    """With zeros around it, a still clip's frames would know their place in the window."""
+    spread = {}
+    for padding in ("replicate", "zeros"):
+        options: dict[str, Any] = {"width": 8, "temporal_padding": padding}
+        video = VideoResNet("fast", depth=depth, block=block, **options).eval()
+        features = video(torch.randn(1, 3, 1, 32, 32).expand(-1, -1, 9, -1, -1))
+        sounds = AudioResNet(**options).eval()(torch.randn(1, 80, 1).expand(-1, -1, 27))
+        found = [x.detach() for x in (features, sounds)]
+        spread[padding] = [float(x.std(dim=2).max() / x.abs().max()) for x in found]
+    assert max(spread["replicate"]) < 1e-4 < 1e-2 < min(spread["zeros"])
+
+
+def test_padding_changes_no_parameter():
+    for network in (lambda p: VideoResNet("fast", temporal_padding=p),
+                    lambda p: AudioResNet(temporal_padding=p)):  # fmt: skip
+        shapes = [
+            {name: tuple(x.shape) for name, x in network(padding).state_dict().items()}
+            for padding in ("replicate", "zeros")
+        ]
+        assert shapes[0] == shapes[1]
 
 
 # --- audio ------------------------------------------------------------------------------------

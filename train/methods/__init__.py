@@ -7,7 +7,10 @@ GLAV_PLUGINS adds its own entry to the dict.
 A config has `frames` (the window, in frames of the shards' clock), `crop` (pixels) and
 `input_shapes` (what one clip gives the module). A module is built as ``module(config, gather)`` and
 called as ``module(batch)``, which returns a dict of scalars: `loss` first, then its terms and facts
-to log. ``module.features(batch)`` gives what downstream tasks use.
+to log. ``module.features(batch)`` gives what downstream tasks use. ``module.with_controls(batch)``,
+where there is one, gives what held-out evaluation records instead of ``module(batch)``: the same,
+and for a fact NAME its controls NAME_swapped (each clip with another clip's sound), NAME_gap
+(swapped less right) and NAME_chance (what no knowledge gives).
 """
 
 from collections.abc import Mapping

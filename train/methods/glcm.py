@@ -76,7 +76,11 @@ class Glcm(nn.Module):
         self.fast = _encoder("fast", config, config.width // config.beta)
         both = config.encoders == "both"
         self.slow = _encoder("slow", config, config.width) if both else None
-        self.audio = AudioResNet(width=config.width, audio_stride=config.audio_stride)
+        self.audio = AudioResNet(
+            width=config.width,
+            audio_stride=config.audio_stride,
+            temporal_padding=config.temporal_padding,
+        )
         grid_channels = (self.slow or self.fast).out_channels
         self.project_vg = nn.Linear(grid_channels, config.D_g)
         self.project_ag = nn.Linear(self.audio.out_channels, config.D_g)
@@ -140,8 +144,53 @@ class Glcm(nn.Module):
             ValueError: pictures and mel do not belong together.
         """
         self._check(batch.video, batch.mel)
-        fa = self.audio(batch.mel)
-        fg, fl = self._look(batch.video)
+        return self._objectives(*self._look(batch.video), self.audio(batch.mel))
+
+    def with_controls(self, batch: Clips) -> dict[str, Tensor]:
+        """What held-out evaluation measures: also the losses with another clip's sound.
+
+        Sound and picture are swapped by one place, which leaves no clip its own sound. A network
+        that tells frames apart by their place in the window finds "its" slice in any sound; one
+        that has learnt synchrony cannot do better with a foreign sound than equal logits do.
+
+        Returns:
+            what `forward` returns, and
+            loss_g_swapped, loss_l_swapped, a2v_r1_swapped, v2a_r1_l_swapped: with foreign sound;
+                left out for a batch of one clip, which has no other.
+            loss_g_gap, loss_l_gap: swapped less right, > 0 where sound and picture of a clip agree.
+            loss_g_chance, loss_l_chance, a2v_r1_chance, v2a_r1_l_chance: with equal logits, and
+                drawn at random.
+        """
+        self._check(batch.video, batch.mel)
+        (fg, fl), fa = self._look(batch.video), self.audio(batch.mel)
+        facts = self._objectives(fg, fl, fa)
+        facts |= self._chances(fg, fl, fa)
+        if len(fa) > 1:
+            swapped = self._objectives(fg, fl, fa.roll(1, dims=0))
+            for name in {"loss_g", "loss_l", "a2v_r1", "v2a_r1_l"} & swapped.keys():
+                facts[f"{name}_swapped"] = swapped[name]
+            for name in {"loss_g", "loss_l"} & swapped.keys():
+                facts[f"{name}_gap"] = swapped[name] - facts[name]
+        return facts
+
+    def _chances(self, fg: Tensor, fl: Tensor | None, fa: Tensor) -> dict[str, Tensor]:
+        """Losses with all logits equal, and the share of hits when drawing at random."""
+        audio, grid = self.embed_global(fg, fa)
+        clips = len(self.loss_g.gather(audio))
+        chances = {
+            "loss_g": self.loss_g(torch.zeros_like(audio), torch.zeros_like(grid))[0],
+            "a2v_r1": torch.tensor(1 / clips),
+        }
+        if fl is not None:
+            frames = fl.new_zeros(len(fa), fl.shape[2], self.config.D_l)
+            slices = fa.new_zeros(len(fa), fa.shape[2], self.config.D_l)
+            candidates = fl.shape[2] * (len(fa) if self.config.cross_video else 1)
+            chances["loss_l"] = self.loss_l(frames, slices)[0]
+            chances["v2a_r1_l"] = torch.tensor(1 / candidates)
+        return {f"{name}_chance": value.detach() for name, value in chances.items()}
+
+    def _objectives(self, fg: Tensor, fl: Tensor | None, fa: Tensor) -> dict[str, Tensor]:
+        """Loss, terms and facts from the features of pictures and sound."""
         audio, grid = self.embed_global(fg, fa)
         att = self.attention(audio, grid)
         if self.config.weight_g == 0:
@@ -238,5 +287,11 @@ class Glcm(nn.Module):
 
 def _encoder(path: PathName, config: GlcmConfig, width: int) -> VideoResNet:
     return VideoResNet(
-        path, depth=config.depth, width=width, block=config.block, strides=config.strides
+        path,
+        depth=config.depth,
+        width=width,
+        block=config.block,
+        strides=config.strides,
+        # Time is averaged over the slow path's frames, so what they know of it tells L_l nothing.
+        temporal_padding=config.temporal_padding if path == "fast" else "zeros",
     )

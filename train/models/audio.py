@@ -8,15 +8,41 @@ slices a second, so three outputs belong to each video frame, as the local objec
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from train.models.padding import TemporalPadding, repeat_ends
+
 N_MELS = 80
 AUDIO_STRIDES = (1, 4)
 NEGATIVE_SLOPE = 0.01
 
 
+class SameConv1d(nn.Conv1d):
+    """A "same" convolution of an odd kernel; parameters and names are those of `nn.Conv1d`."""
+
+    def __init__(
+        self, c_in: int, c_out: int, kernel: int, padding: TemporalPadding, stride: int = 1
+    ) -> None:
+        """Zeros are left to the convolution itself, which then needs no copy of its input."""
+        self.repeated_slices = kernel // 2 if padding == "replicate" else 0
+        zeros = kernel // 2 - self.repeated_slices
+        super().__init__(c_in, c_out, kernel, stride=stride, padding=zeros)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C_in, K) -> (B, C_out, K / stride)."""
+        return super().forward(repeat_ends(x, self.repeated_slices))
+
+
 class AudioBlock(nn.Module):
     """Two convolutions of three slices with BatchNorm, plus the shortcut; LeakyReLU."""
 
-    def __init__(self, c_in: int, c_out: int, stride: int = 1, *, project: bool = False) -> None:
+    def __init__(
+        self,
+        c_in: int,
+        c_out: int,
+        stride: int = 1,
+        *,
+        project: bool = False,
+        padding: TemporalPadding = "zeros",
+    ) -> None:
         """Build one block.
 
         Args:
@@ -24,13 +50,14 @@ class AudioBlock(nn.Module):
             c_out: width after.
             stride: of the first convolution.
             project: whether the shortcut is a 1x1 convolution rather than the input itself.
+            padding: what stands before the first and after the last slice.
         """
         super().__init__()
         self.residual = nn.Sequential(
-            nn.Conv1d(c_in, c_out, 3, stride=stride, padding=1),
+            SameConv1d(c_in, c_out, 3, padding, stride),
             nn.BatchNorm1d(c_out),
             nn.LeakyReLU(NEGATIVE_SLOPE, inplace=True),
-            nn.Conv1d(c_out, c_out, 3, padding=1),
+            SameConv1d(c_out, c_out, 3, padding),
             nn.BatchNorm1d(c_out),
         )
         self.shortcut: nn.Module = nn.Identity()
@@ -51,26 +78,29 @@ class AudioResNet(nn.Module):
         out_channels: 8 x width.
     """
 
-    def __init__(self, *, width: int = 64, audio_stride: int = 1) -> None:
+    def __init__(
+        self, *, width: int = 64, audio_stride: int = 1, temporal_padding: TemporalPadding = "zeros"
+    ) -> None:
         """Build the network and initialise it (Xavier).
 
         Args:
             width: channels of the stem and of res2.
             audio_stride: 1, or 4 for a mel of 120 slices a second.
+            temporal_padding: what the convolutions find before the first and after the last slice.
         """
         super().__init__()
         strided = audio_stride == 4
         stem: list[nn.Module] = [
-            nn.Conv1d(N_MELS, width, 7, padding=3),
+            SameConv1d(N_MELS, width, 7, temporal_padding),
             nn.BatchNorm1d(width),
             nn.LeakyReLU(NEGATIVE_SLOPE, inplace=True),
         ]
         stem += [nn.MaxPool1d(3, stride=2, padding=1)] if strided else []
         self.stem = nn.Sequential(*stem)
-        self.res2 = _stage(width, width, stride=2 if strided else 1)
-        self.res3 = _stage(width, 2 * width)
-        self.res4 = _stage(2 * width, 4 * width)
-        self.res5 = _stage(4 * width, 8 * width)
+        self.res2 = _stage(width, width, temporal_padding, stride=2 if strided else 1)
+        self.res3 = _stage(width, 2 * width, temporal_padding)
+        self.res4 = _stage(2 * width, 4 * width, temporal_padding)
+        self.res5 = _stage(4 * width, 8 * width, temporal_padding)
         self.out_channels = 8 * width
         self.apply(_initialise)
 
@@ -80,10 +110,13 @@ class AudioResNet(nn.Module):
         return features
 
 
-def _stage(c_in: int, c_out: int, stride: int = 1) -> nn.Sequential:
+def _stage(c_in: int, c_out: int, padding: TemporalPadding, stride: int = 1) -> nn.Sequential:
     # The first block of every stage projects its shortcut, also in res2 where width and length
     # stay: the released code does, and its parameter count is ours to match.
-    return nn.Sequential(AudioBlock(c_in, c_out, stride, project=True), AudioBlock(c_out, c_out))
+    return nn.Sequential(
+        AudioBlock(c_in, c_out, stride, project=True, padding=padding),
+        AudioBlock(c_out, c_out, padding=padding),
+    )
 
 
 def _initialise(module: nn.Module) -> None:

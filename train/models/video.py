@@ -17,6 +17,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from train.models.padding import TemporalPadding, repeat_ends
+
 Block = Literal["hara", "sf", "code"]
 PathName = Literal["slow", "fast"]
 Kernel = tuple[int, int, int]
@@ -59,7 +61,12 @@ class ResidualBlock(nn.Module):
     """Convolutions with BatchNorm and ReLU between them, plus the shortcut, then ReLU."""
 
     def __init__(
-        self, channels: Sequence[int], kernels: Sequence[Kernel], stride: int, strided: int
+        self,
+        channels: Sequence[int],
+        kernels: Sequence[Kernel],
+        stride: int,
+        strided: int,
+        padding: TemporalPadding,
     ) -> None:
         """Build one block.
 
@@ -68,6 +75,7 @@ class ResidualBlock(nn.Module):
             kernels: one kernel a convolution.
             stride: spatial stride of the block.
             strided: which convolution carries it.
+            padding: what stands before the first and after the last frame.
         """
         super().__init__()
         layers: list[nn.Module] = []
@@ -75,28 +83,49 @@ class ResidualBlock(nn.Module):
             zip(pairwise(channels), kernels, strict=True)
         ):
             layers += [nn.ReLU(inplace=True)] if index else []
-            layers += conv_bn(c_in, c_out, kernel, stride if index == strided else 1)
+            layers += conv_bn(c_in, c_out, kernel, stride if index == strided else 1, padding)
         self.residual = nn.Sequential(*layers)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or channels[0] != channels[-1]:
-            self.shortcut = nn.Sequential(*conv_bn(channels[0], channels[-1], (1, 1, 1), stride))
+            ends = channels[0], channels[-1]
+            self.shortcut = nn.Sequential(*conv_bn(*ends, (1, 1, 1), stride, padding))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, T, H, W) -> (B, C_out, T, H/stride, W/stride)."""
         return torch.relu(self.residual(x) + self.shortcut(x))
 
 
-def conv_bn(c_in: int, c_out: int, kernel: Kernel, stride: int) -> list[nn.Module]:
-    """A "same" convolution strided in space only, without bias, and its BatchNorm."""
-    conv = nn.Conv3d(
-        c_in,
-        c_out,
-        kernel,
-        stride=(1, stride, stride),
-        padding=(kernel[0] // 2, kernel[1] // 2, kernel[2] // 2),
-        bias=False,
-    )
-    return [conv, nn.BatchNorm3d(c_out)]
+class SameConv3d(nn.Conv3d):
+    """A "same" convolution strided in space only, without bias.
+
+    Space is padded with zeros; time as told. Parameters and their names are those of `nn.Conv3d`.
+    """
+
+    def __init__(
+        self, c_in: int, c_out: int, kernel: Kernel, stride: int, padding: TemporalPadding
+    ) -> None:
+        """Zeros are left to the convolution itself, which then needs no copy of its input."""
+        frames, height, width = (side // 2 for side in kernel)
+        self.repeated_frames = frames if padding == "replicate" else 0
+        super().__init__(
+            c_in,
+            c_out,
+            kernel,
+            stride=(1, stride, stride),
+            padding=(frames - self.repeated_frames, height, width),
+            bias=False,
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C_in, T, H, W) -> (B, C_out, T, H/stride, W/stride)."""
+        return super().forward(repeat_ends(x, self.repeated_frames))
+
+
+def conv_bn(
+    c_in: int, c_out: int, kernel: Kernel, stride: int, padding: TemporalPadding
+) -> list[nn.Module]:
+    """A "same" convolution and its BatchNorm."""
+    return [SameConv3d(c_in, c_out, kernel, stride, padding), nn.BatchNorm3d(c_out)]
 
 
 class VideoResNet(nn.Module):
@@ -114,6 +143,7 @@ class VideoResNet(nn.Module):
         width: int = 64,
         block: Block = "hara",
         strides: Sequence[int] = (1, 2, 1, 1),
+        temporal_padding: TemporalPadding = "zeros",
     ) -> None:
         """Build the network and initialise it (Kaiming normal, fan out).
 
@@ -123,17 +153,19 @@ class VideoResNet(nn.Module):
             width: channels of the stem and of res2's inner convolutions.
             block: which kind of residual block.
             strides: spatial strides of res2 to res5; stem and max-pool add 2 x 2.
+            temporal_padding: what the convolutions find before the first and after the last frame.
         """
         super().__init__()
-        frames = STEM_KERNEL_FRAMES[path]
-        self.stem = nn.Sequential(*conv_bn(3, width, (frames, 7, 7), 2), nn.ReLU(inplace=True))
+        kernel = (STEM_KERNEL_FRAMES[path], 7, 7)
+        stem = conv_bn(3, width, kernel, 2, temporal_padding)
+        self.stem = nn.Sequential(*stem, nn.ReLU(inplace=True))
         self.pool = nn.MaxPool3d((1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1))
         c_in = width
         stages = []
         for index, (count, stride) in enumerate(zip(STAGE_BLOCKS[depth], strides, strict=True)):
             kernels = block_kernels(block, depth, STAGE_KERNEL_FRAMES[path][index])
             inner = width << index
-            stages.append(_stage(c_in, inner, kernels, count, stride))
+            stages.append(_stage(c_in, inner, kernels, count, stride, temporal_padding))
             c_in = inner * (BOTTLENECK_EXPANSION if depth == 50 else 1)
         self.res2, self.res3, self.res4, self.res5 = stages
         self.out_channels = c_in
@@ -147,7 +179,12 @@ class VideoResNet(nn.Module):
 
 
 def _stage(
-    c_in: int, inner: int, kernels: Sequence[Kernel], count: int, stride: int
+    c_in: int,
+    inner: int,
+    kernels: Sequence[Kernel],
+    count: int,
+    stride: int,
+    padding: TemporalPadding,
 ) -> nn.Sequential:
     """`count` blocks; the first one changes width and size."""
     bottleneck = len(kernels) == 3
@@ -159,7 +196,7 @@ def _stage(
     for index in range(count):
         first = index == 0
         channels = [c_in if first else widths[-1], *widths]
-        blocks.append(ResidualBlock(channels, kernels, stride if first else 1, strided))
+        blocks.append(ResidualBlock(channels, kernels, stride if first else 1, strided, padding))
     return nn.Sequential(*blocks)
 
 
