@@ -53,7 +53,7 @@ def test_settings_code_and_results_stand_side_by_side(
     changed_git(run, "b" * 40, "diff --git a/x b/x\n+new line")
     lines = diff(str(other), str(run))
     assert section(lines, "SETTINGS") == {
-        "lr": ["0.001", "0.01"], "val_every": ["0", "5"], "val_split": ["val", "train"],
+        "lr": ["0.001", "0.01"], "val_every": ["null", "5"], "val_split": ["val", "train"],
     }  # fmt: skip
     code = section(lines, "CODE")
     assert code == {"commit": ["a" * 40, "b" * 40], "uncommitted": ["nothing", "1 files"]}

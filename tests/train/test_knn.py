@@ -156,4 +156,11 @@ def test_the_best_of_before_is_known_after_going_on(ten: Path, tmp_path: Path) -
 
 def test_knn_without_held_out_clips_is_a_sentence(ten: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="give --val-every"):
-        toy(ten, tmp_path / "run", knn=2)
+        toy(ten, tmp_path / "run", knn=2, val_every=0)
+
+
+def test_knn_where_the_shards_have_no_held_out_split_is_a_sentence(
+    ten: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match="'?val'?"):
+        pretrain(toy(ten, tmp_path / "run", knn=2))

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.train.runs import metrics, toy
 from tests.train.toy import Toy
-from train import meter as meters, session
+from train import meter as meters, trackers
 from train.augment import Augment, AugmentConfig
 from train.batch import Batch
 from train.config import PretrainConfig
@@ -123,7 +123,7 @@ def test_waiting_share_of_a_whole_run(
         clock.now += COMPUTING
         return compute(self, batch)
 
-    monkeypatch.setattr(session, "find_spec", lambda name: None)
+    monkeypatch.setattr(trackers, "find_spec", lambda name: None)
     monkeypatch.setattr(ClipLoader, "batches", batches)
     monkeypatch.setattr(Toy, "forward", forward)
     assert pretrain(toy(ten, tmp_path / "run", epochs=2, accumulation=2)) == COMPLETE
