@@ -28,7 +28,7 @@ from train.loader import ClipLoader
 from train.mixture import open_mixture, parse_shards
 from train.plan import Plan
 from train.read import FRAMES, MEL, ShardReader
-from train.store import LocalStore
+from train.stores.local import LocalStore
 
 CLIPS = 16
 """Copies of the file, and clips a batch."""

@@ -18,9 +18,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.format import SCHEMA_VERSION
-from train.cache import CachedStore
 from train.errors import IncompleteError, ShardError, UsageError
-from train.store import Store
+from train.stores.base import Store
+from train.stores.cache import CachedStore
 
 INDEX_NAME = "shardindex.json"
 CLIP_COLUMNS = ("key", "base", "shard", "offset", "size", "instance", "frames", "labels", "splits")

@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from train.cache import Cache, CachedStore
 from train.errors import UsageError
 from train.index import (
     Ints,
@@ -25,7 +24,10 @@ from train.index import (
     require_pictures_and_mel,
     require_same_content,
 )
-from train.store import LocalStore, Store, open_store
+from train.stores import open_store
+from train.stores.base import Store
+from train.stores.cache import Cache, CachedStore
+from train.stores.local import LocalStore
 
 log = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ from pipeline.format import (
 )
 from train.errors import ShardError
 from train.index import ShardSet
-from train.store import ShardFile
+from train.stores.base import ShardFile
 
 webdataset.utils.enforce_security = True  # also where webdataset was imported before us
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from train.store import _file_system
+from train.stores.objects import file_system
 
 
 @dataclass
@@ -138,8 +138,8 @@ def s3(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
         monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-north-1")
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", facts.url)
         monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-        _file_system.cache_clear()
+        file_system.cache_clear()
         try:
             yield facts
         finally:
-            _file_system.cache_clear()
+            file_system.cache_clear()

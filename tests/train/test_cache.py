@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 
 from tests.train.servers import Web, web
-from train import store as stores
-from train.cache import Cache, Shard
 from train.errors import ShardError, StoreError, UsageError
-from train.store import HttpFile, LocalFile, ShardFile
+from train.stores import retry
+from train.stores.base import ShardFile
+from train.stores.cache import Cache, Shard
+from train.stores.local import LocalFile
+from train.stores.web import HttpFile
 
 SIZE = 100_000
 MB = 1_000_000
@@ -22,7 +24,7 @@ MB = 1_000_000
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stores, "FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(retry, "FIRST_PAUSE_SECONDS", 0.001)
 
 
 @pytest.fixture

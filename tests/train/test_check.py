@@ -20,7 +20,7 @@ from train.errors import UsageError
 from train.generated import LOUD, SILENCE, bouncing_ball, write_generated_set
 from train.index import open_shards
 from train.mixture import open_mixture, parse_shards
-from train.store import LocalStore
+from train.stores.local import LocalStore
 
 REPOSITORY = Path(__file__).parents[2]
 

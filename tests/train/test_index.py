@@ -14,7 +14,7 @@ from tests.pipeline.fabricate import edit_json, fabricate
 from tests.train.ramps import CONFIG, ramp_set
 from train.errors import IncompleteError, ShardError, TrainError, UsageError
 from train.index import open_shards, require_pictures_and_mel, require_same_content
-from train.store import LocalStore
+from train.stores.local import LocalStore
 
 
 def test_a_set_is_what_its_index_says(tmp_path: Path) -> None:

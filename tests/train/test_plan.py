@@ -11,7 +11,7 @@ from train.errors import UsageError
 from train.loader import ClipLoader
 from train.mixture import Source, parse_shards
 from train.plan import Plan, Position, seed_of, shuffled
-from train.store import LocalStore
+from train.stores.local import LocalStore
 
 # --- plan -------------------------------------------------------------------------------------
 

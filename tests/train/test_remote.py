@@ -17,9 +17,7 @@ from tests.pipeline.fabricate import edit_json
 from tests.train.ramps import mixture_of, ramp_set
 from tests.train.runs import metrics, toy
 from tests.train.servers import Web, s3, web
-from train import store as stores
 from train.batch import Batch
-from train.cache import Cache
 from train.dist import Ranks
 from train.errors import ShardError, StoreError, UsageError
 from train.guard import BadClip, Guard
@@ -28,7 +26,9 @@ from train.loader import ClipLoader
 from train.mixture import Mixture
 from train.plan import Plan
 from train.pretrain import COMPLETE, pretrain
-from train.store import HttpStore
+from train.stores import retry
+from train.stores.cache import Cache
+from train.stores.web import HttpStore
 
 REPOSITORY = Path(__file__).parents[2]
 MB = 1_000_000
@@ -36,7 +36,7 @@ MB = 1_000_000
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stores, "FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(retry, "FIRST_PAUSE_SECONDS", 0.001)
 
 
 @pytest.fixture

@@ -15,17 +15,19 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import pytest
 
 from tests.train.servers import Web, s3, web
-from train import store as stores
 from train.errors import StoreError, UsageError
 from train.mixture import parse_shards
-from train.store import HttpStore, LocalStore, ObjectStore, open_store
+from train.stores import objects, open_store, retry
+from train.stores.local import LocalStore
+from train.stores.objects import ObjectStore
+from train.stores.web import HttpStore
 
 REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stores, "FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(retry, "FIRST_PAUSE_SECONDS", 0.001)
 
 
 @pytest.fixture
@@ -219,9 +221,9 @@ def recorder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[type[R
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_address[1]}")
-    stores._file_system.cache_clear()
+    objects.file_system.cache_clear()
     yield kind
-    stores._file_system.cache_clear()
+    objects.file_system.cache_clear()
     server.shutdown()
     server.server_close()
 
@@ -245,7 +247,7 @@ def test_keys_profile_region_and_endpoint_are_the_environments(
 ) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    code = "from train.store import open_store; print(open_store('s3://shelf/x').open('a').size)"
+    code = "from train.stores import open_store; print(open_store('s3://shelf/x').open('a').size)"
     command = [sys.executable, "-c", code]  # a process of its own: the client keeps what it read
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=REPOSITORY)
     assert done.stdout == "5\n"
@@ -312,14 +314,14 @@ def test_ranges_of_google_cloud_storage(monkeypatch: pytest.MonkeyPatch) -> None
     process.start()
     address = f"http://127.0.0.1:{server.server_address[1]}"
     monkeypatch.setenv("CLOUD_STORAGE_EMULATOR_ENDPOINT", address)
-    stores._file_system.cache_clear()
+    objects.file_system.cache_clear()
     try:
         assert read("gs://shelf/x", 1000, 5000) == Drawer.data[1000:6000]
         assert open_store("gs://shelf/x").open("a.tar").size == len(Drawer.data)
         with pytest.raises(FileNotFoundError):
             open_store("gs://shelf/x").open("b.tar")
     finally:
-        stores._file_system.cache_clear()
+        objects.file_system.cache_clear()
         process.kill()
         process.join()
         server.server_close()

@@ -28,7 +28,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from train.errors import ShardError, StoreError, UsageError
-from train.store import LocalFile, ShardFile, Store, retried
+from train.stores.base import ShardFile, Store
+from train.stores.local import LocalFile
+from train.stores.retry import retried
 
 log = logging.getLogger(__name__)
 
