@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
-KNN, RETRIEVAL = "knn_accuracy", "a2v_r1"
+KNN = "knn_accuracy"
+SIGNALS = (KNN, "a2v_r1", "a2v_r1_sync")
+"""Shares of clips that are found, by neighbours, by what sounds, and by when it sounds."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ def best_of(facts: dict[str, float]) -> Best:
     Args:
         facts: averages over the held-out clips; `loss` is always there.
     """
-    names = [name for name in (KNN, RETRIEVAL) if name in facts]
+    names = [name for name in SIGNALS if name in facts]
     if not names:
         return Best("loss", -facts["loss"], facts["loss"])
     return Best(" + ".join(names), sum(facts[name] for name in names) / len(names), facts["loss"])

@@ -113,13 +113,19 @@ def global_facts(scores: Tensor) -> dict[str, Tensor]:
     """
     own = torch.eye(len(scores), dtype=torch.bool, device=scores.device)
     positives = scores.diagonal()
-    best_other = scores.masked_fill(own, -torch.inf).amax(dim=1)
     others = scores.masked_fill(own, 0).sum() / max(1, len(scores) * (len(scores) - 1))
     return {
-        "a2v_r1": (positives > best_other).float().mean(),
+        "a2v_r1": own_first(scores),
         "pos_g": positives.mean(),
         "neg_g": others,
     }
+
+
+def own_first(scores: Tensor) -> Tensor:
+    """Recall at 1: the share of rows whose diagonal entry is the largest; a tie is a miss."""
+    own = torch.eye(len(scores), dtype=torch.bool, device=scores.device)
+    best_other = scores.masked_fill(own, -torch.inf).amax(dim=1)
+    return (scores.diagonal() > best_other).float().mean()
 
 
 class LocalLoss(nn.Module):
@@ -192,6 +198,27 @@ class LocalLoss(nn.Module):
                 valid, negative = _across_clips(valid, negative, n_clips)
             logits = torch.einsum("gtd,gumd->gtum", frames, windows) / self.tau
             return self._contrast(logits, valid, negative)
+
+    def clip_scores(self, frames: Tensor, slices: Tensor) -> Tensor:
+        """How well each sound goes with each clip's pictures, frame by frame.
+
+        The score is what the positives of L_l would be if picture and sound were one clip's:
+        the mean over frames t of LSE_m <frame t, slice m of W(t)> / tau.
+
+        Args:
+            frames: (A, B, T, D) frames of clip b, pooled for sound a.
+            slices: (A, 3T, D) of the sounds.
+
+        Returns:
+            (A, B) float32.
+        """
+        with full_precision(frames):
+            index, valid, _ = self._windows(frames.shape[2], frames.device)
+            windows = self._window_vectors(slices.float(), index, valid)  # (A, T, M, D)
+            valid = valid.any(dim=1, keepdim=True) if self.average else valid
+            logits = torch.einsum("abtd,atmd->abtm", embedding(frames, self.sim), windows)
+            positives = (logits / self.tau).masked_fill(~valid, -torch.inf)
+            return positives.logsumexp(dim=3).mean(dim=2)
 
     def _windows(self, n_frames: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         """Which slices make a window, and which pairs are negatives.

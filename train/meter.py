@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 PEAK_TFLOPS = {"H200": 989, "H100": 989, "A100": 312, "L40S": 362, "L4": 121, "V100": 125}
 """Dense bf16 (V100: fp16), from the data sheets."""
-SHOWN = ("loss_g", "loss_l", "a2v_r1", "v2a_r1_l", "att_entropy_share")
+SHOWN = ("loss_g", "loss_l", "a2v_r1", "a2v_r1_sync", "v2a_r1_l", "att_entropy_share")
 """Facts of a method that belong on the progress line, where it gives them."""
 
 

@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from statistics import fmean
 from types import SimpleNamespace
 from typing import Any
 
@@ -55,6 +56,7 @@ def test_loss_comes_first_and_facts_follow():
         "v2a_r1_l",
         "pos_l",
         "neg_l",
+        "a2v_r1_sync",
         "att_entropy",
         "att_entropy_share",
     ]
@@ -188,6 +190,59 @@ def test_a_batch_can_be_learnt_by_heart():
     assert result["loss_l"] < 0.5 * math.log(7) and result["v2a_r1_l"] > 0.75
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"sim": "cosine", "tau": 0.3},
+        {"window_M": 5},
+        {"multi_pair": "avg_single"},
+        {"att_pool": "avg"},
+        {"encoders": "l_only", "grid_out": 3},
+    ],
+)
+@torch.no_grad()
+def test_sound_and_pictures_in_time_against_a_loop(changes: dict[str, Any]):
+    """A score of clips a and b is the mean positive of L_l if b's pictures had a's sound."""
+    model = Glcm(replace(MINI, **changes)).eval()
+    config, batch = model.config, batch_for(model.config)
+    features = {k: v.detach() for k, v in model.features(batch).items() if k != "att"}
+    fa, fl = features["fa"], features["fl"]
+    audio, grid = model.embed_global(features.get("fg", fl), fa)
+    found = model.in_time(fl, fa, audio, grid)
+    half = config.window_M // 2
+    for a, b in product(range(CLIPS), range(CLIPS)):
+        foreign = SimpleNamespace(video=batch.video[[b]], mel=batch.mel[[a]])
+        att = model.features(foreign)["att"].flatten(1)
+        frames, slices = (x[0] for x in model.embed_local(fl[[b]], fa[[a]], att))
+        scores = []
+        for t in range(config.frames):
+            window = [slices[k] for k in range(3 * t + 1 - half, 3 * t + 2 + half)
+                      if 0 <= k < len(slices)]  # fmt: skip
+            if config.multi_pair == "avg_single":
+                window = [torch.stack(window).mean(0)]
+            pairs = [(x / x.norm(), frames[t] / frames[t].norm()) if config.sim == "cosine"
+                     else (x, frames[t]) for x in window]  # fmt: skip
+            logits = [float(x @ y) / config.temperature for x, y in pairs]
+            scores.append(math.log(sum(math.exp(logit) for logit in logits)))
+        assert found[a, b].item() == pytest.approx(fmean(scores), rel=1e-4, abs=1e-5)
+
+
+def test_clips_are_found_by_their_timing():
+    """The same picture in every clip; only when it is bright, and when it is loud, differs."""
+    model, batch = Glcm(replace(MINI, sim="cosine")), batch_for(MINI, clips=4)
+    loud = torch.rand(4, MINI.frames) > 0.5
+    batch.video = torch.randn(1, *batch.video.shape[1:]) * 0.1 + loud[:, None, :, None, None]
+    batch.mel = batch.mel * 0.1 + loud.repeat_interleave(3, dim=1)[:, None]
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    for _ in range(60):
+        result = model(batch)
+        optimizer.zero_grad()
+        result["loss"].backward()
+        optimizer.step()
+    assert result["a2v_r1_sync"] == 1
+
+
 # --- controls ---------------------------------------------------------------------------------
 
 
@@ -204,7 +259,7 @@ def test_controls_equal_a_batch_with_its_sounds_swapped(changes: dict[str, Any])
     swapped = model(SimpleNamespace(video=batch.video, mel=torch.stack(foreign)))
     for name, value in right.items():
         assert found[name].item() == pytest.approx(value.item(), rel=1e-5, abs=1e-6)
-    for name in ("loss_g", "loss_l", "a2v_r1", "v2a_r1_l"):
+    for name in ("loss_g", "loss_l", "a2v_r1", "v2a_r1_l", "a2v_r1_sync"):
         assert found[f"{name}_swapped"].item() == pytest.approx(swapped[name].item(), rel=1e-5)
     gap = swapped["loss_l"] - right["loss_l"]
     assert found["loss_l_gap"].item() == pytest.approx(gap.item(), abs=1e-5)
@@ -216,6 +271,7 @@ def test_chances_are_those_of_the_closed_forms():
     assert found["loss_l_chance"].item() == pytest.approx(math.log(2 * MINI.frames - 1))
     assert found["a2v_r1_chance"].item() == pytest.approx(1 / CLIPS)
     assert found["v2a_r1_l_chance"].item() == pytest.approx(1 / MINI.frames)
+    assert found["a2v_r1_sync_chance"].item() == pytest.approx(1 / CLIPS)
     across = Glcm(replace(MINI, cross_video=True)).eval().with_controls(batch_for(MINI))
     assert across["v2a_r1_l_chance"].item() == pytest.approx(1 / MINI.frames / CLIPS)
 

@@ -105,6 +105,8 @@ def test_what_cannot_be_asked_is_a_sentence() -> None:
 def test_signals_are_averaged_and_the_loss_is_the_last_resort() -> None:
     assert best_of({"loss": 2.0}) == Best("loss", -2.0, 2.0)
     assert best_of({"loss": 2.0, "a2v_r1": 0.5}) == Best("a2v_r1", 0.5, 2.0)
+    in_time = best_of({"loss": 2.0, "a2v_r1": 0.5, "a2v_r1_sync": 1.0, "a2v_r1_swapped": 0.1})
+    assert in_time == Best("a2v_r1 + a2v_r1_sync", 0.75, 2.0)
     both = best_of({"loss": 2.0, "a2v_r1": 0.5, "knn_accuracy": 0.75})
     assert both == Best("knn_accuracy + a2v_r1", 0.625, 2.0)
     assert not both.is_better_than(both)

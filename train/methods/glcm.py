@@ -13,11 +13,12 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from train.losses import Gather, GlobalLoss, LocalLoss, keep_local
+from train.losses import Gather, GlobalLoss, LocalLoss, keep_local, own_first
 from train.methods.glcm_config import PRESETS, GlcmConfig
 from train.models.attention import (
     AttentionMap,
     attention_facts,
+    full_precision,
     pool_cells,
     resize_grid,
     uniform_attention,
@@ -155,11 +156,11 @@ class Glcm(nn.Module):
 
         Returns:
             what `forward` returns, and
-            loss_g_swapped, loss_l_swapped, a2v_r1_swapped, v2a_r1_l_swapped: with foreign sound;
-                left out for a batch of one clip, which has no other.
+            loss_g_swapped, loss_l_swapped, a2v_r1_swapped, v2a_r1_l_swapped, a2v_r1_sync_swapped:
+                with foreign sound; left out for a batch of one clip, which has no other.
             loss_g_gap, loss_l_gap: swapped less right, > 0 where sound and picture of a clip agree.
-            loss_g_chance, loss_l_chance, a2v_r1_chance, v2a_r1_l_chance: with equal logits, and
-                drawn at random.
+            loss_g_chance, loss_l_chance, a2v_r1_chance, v2a_r1_l_chance, a2v_r1_sync_chance: with
+                equal logits, and drawn at random.
         """
         self._check(batch.video, batch.mel)
         (fg, fl), fa = self._look(batch.video), self.audio(batch.mel)
@@ -167,7 +168,7 @@ class Glcm(nn.Module):
         facts |= self._chances(fg, fl, fa)
         if len(fa) > 1:
             swapped = self._objectives(fg, fl, fa.roll(1, dims=0))
-            for name in {"loss_g", "loss_l", "a2v_r1", "v2a_r1_l"} & swapped.keys():
+            for name in {"loss_g", "loss_l", "a2v_r1", "v2a_r1_l", "a2v_r1_sync"} & swapped.keys():
                 facts[f"{name}_swapped"] = swapped[name]
             for name in {"loss_g", "loss_l"} & swapped.keys():
                 facts[f"{name}_gap"] = swapped[name] - facts[name]
@@ -187,6 +188,7 @@ class Glcm(nn.Module):
             candidates = fl.shape[2] * (len(fa) if self.config.cross_video else 1)
             chances["loss_l"] = self.loss_l(frames, slices)[0]
             chances["v2a_r1_l"] = torch.tensor(1 / candidates)
+            chances["a2v_r1_sync"] = torch.tensor(1 / len(fa))
         return {f"{name}_chance": value.detach() for name, value in chances.items()}
 
     def _objectives(self, fg: Tensor, fl: Tensor | None, fa: Tensor) -> dict[str, Tensor]:
@@ -199,7 +201,7 @@ class Glcm(nn.Module):
         terms = {"loss_g": loss_g}
         if fl is not None:
             terms["loss_l"], local_facts = self.loss_l(*self.embed_local(fl, fa, att))
-            facts |= local_facts
+            facts |= {**local_facts, "a2v_r1_sync": own_first(self.in_time(fl, fa, audio, grid))}
         weights = {"loss_g": self.config.weight_g, "loss_l": self.config.weight_l}
         # A term without weight stays out: 0 x inf would be NaN.
         used = [weights[name] * value for name, value in terms.items() if weights[name]]
@@ -235,6 +237,31 @@ class Glcm(nn.Module):
         fl = self._resized(fl)
         weights = att if self.config.att_pool == "attention" else uniform_attention(fl)
         return self.project_vl(pool_cells(fl, weights)), self.project_al(fa.transpose(1, 2))
+
+    @torch.no_grad()
+    def in_time(self, fl: Tensor, fa: Tensor, audio: Tensor, grid: Tensor) -> Tensor:
+        """How well each sound of a batch is in time with each clip's pictures.
+
+        What the local objective knows, as a score of two clips: each sound looks at all pictures
+        with its own attention, then frames are compared with the slices of their time. Where every
+        clip shows the same speaker, this can tell clips apart and the global objective hardly can.
+
+        Args:
+            fl: (B, C_l, T, H, W) features of the fast path.
+            fa: (B, C_a, 3T) features of the audio.
+            audio: (B, D_g) and
+            grid: (B, P, D_g), as `embed_global` gives them.
+
+        Returns:
+            (B, B) float32: sound by pictures, of this rank's clips.
+        """
+        fl = self._resized(fl).float().flatten(3)  # (B, C, T, P)
+        with full_precision(fl):
+            if self.config.att_pool == "attention":
+                pooled = torch.einsum("abp,bctp->abtc", self.attention.across(audio, grid), fl)
+            else:
+                pooled = fl.mean(dim=3).transpose(1, 2).expand(len(fa), -1, -1, -1)
+        return self.loss_l.clip_scores(self.project_vl(pooled), self.project_al(fa.transpose(1, 2)))
 
     def features(self, batch: PartialClips) -> dict[str, Tensor]:
         """What downstream tasks use: features before the projections (methods §1.9), unpooled.

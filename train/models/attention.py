@@ -74,6 +74,21 @@ class AttentionMap(nn.Module):
             att = logits.softmax(dim=-1)
         return att.detach() if self.detach else att
 
+    def across(self, audio: Tensor, grid: Tensor) -> Tensor:
+        """Attention of each sound on each clip's pictures, for retrieval.
+
+        Args:
+            audio: (A, D) audio vectors z_a.
+            grid: (B, P, D) cells z_v.
+
+        Returns:
+            (A, B, P) float32, each row sums to 1; where A and B are the same clips, the diagonal is
+            what `forward` gives.
+        """
+        with full_precision(grid):
+            cells, query = embedding(grid, self.sim), embedding(audio, self.sim)
+            return (torch.einsum("ad,bpd->abp", query, cells) / self.tau).softmax(dim=-1)
+
 
 def pool_cells(features: Tensor, att: Tensor) -> Tensor:
     """Weighted mean over the grid, a vector for each frame.
