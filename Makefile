@@ -3,6 +3,7 @@
 SHELL := /bin/bash
 PYTHON ?= python3.11
 DATA ?= data
+DEMO = $(DATA)/shards/demo-glcm
 VENV := .venv
 PY := $(VENV)/bin/python
 
@@ -52,11 +53,13 @@ shards: need-dataset  ## DATASET= [ROOT= OUT= PROFILE= FACES= WORKERS= RAY_ADDRE
 		$(call opt,WORKERS,workers) $(call opt,RAY_ADDRESS,ray-address) $(ARGS)
 
 .PHONY: demo
-demo: setup  ## generated corpus -> shards -> pages, on a fresh machine
+demo: setup  ## generated corpus -> shards -> pages -> a small model, on a fresh machine
 	@$(PY) -m pipeline shards --dataset demo --data "$(DATA)" $(ARGS)
-	@$(PY) -m pipeline verify "$(DATA)/shards/demo-glcm" --deep
-	@$(PY) -m pipeline peek "$(DATA)/shards/demo-glcm" --html "$(DATA)/shards/demo-glcm/peek.html"
-	@echo "open $(abspath $(DATA))/shards/demo-glcm/report.html and peek.html beside it"
+	@$(PY) -m pipeline verify "$(DEMO)" --deep
+	@$(PY) -m pipeline peek "$(DEMO)" --html "$(DEMO)/peek.html"
+	@$(PY) -m train pretrain --shards "$(DEMO)" --run demo --preset tiny --batch-size 8 --schedule-steps 200 --val-every 50
+	@$(PY) -m train attention --checkpoint runs/demo --shards "$(DEMO)" --split train
+	@echo "open $(abspath $(DEMO))/report.html and peek.html beside it, and runs/demo/report.html"
 
 # --- training ----------------------------------------------------------------------------------
 
