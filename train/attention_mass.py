@@ -2,11 +2,11 @@
 
     python -m train attention --checkpoint runs/glcm-tiny --shards data/shards/demo-glcm
 
-Shards whose samples know boxes (the demo corpus' truth, or faces) answer it. The share of a map's
-mass inside the box is divided by the box's share of the picture, which is the mass of a uniform
-map: 1 is no knowledge, more is better. Beside it stand two baselines: a Gaussian in the middle of
-the picture, where cameramen put things, and the same maps made with another clip's sound. A map
-that is as good with foreign sound looks at what is conspicuous, not at what sounds.
+Shards whose samples know boxes (the demo corpus' truth, or faces and mouths) answer it. The share
+of a map's mass inside the box is divided by the box's share of the picture, which is the mass of a
+uniform map: 1 is no knowledge, more is better. Beside it stand two baselines: a Gaussian in the
+middle of the picture, where cameramen put things, and the same maps made with another clip's sound.
+A map that is as good with foreign sound looks at what is conspicuous, not at what sounds.
 """
 
 import json
@@ -21,7 +21,7 @@ import torch
 from train import checkpoint
 from train.augment import centre
 from train.batch import Batch
-from train.boxes import Boxes, Floats, boxes_in_crop, centre_map, covered, mass_ratio
+from train.boxes import LANDMARKS, Boxes, Floats, boxes_in_crop, centre_map, covered, mass_ratio
 from train.config import from_dict
 from train.errors import UsageError
 from train.methods import method_named
@@ -46,7 +46,7 @@ class AttentionOptions:
     split: str = "val"
     """Which split."""
     boxes: Boxes = "truth"
-    """`truth` of a generated corpus, or the first `face` track of each sample."""
+    """`truth` of a generated corpus, or the `face` or its `mouth` of the first track."""
     windows: int = 4
     """Windows of each clip, evenly spread over it, >= 1; a clip counts once, with their mean."""
     limit: int | None = None
@@ -122,7 +122,7 @@ def measure(options: AttentionOptions) -> dict[str, Any]:
     if not ratios:
         raise UsageError(
             f"no clip of split {options.split} has a box ({options.boxes}) inside the crop; shards "
-            "of the demo corpus know `truth`, shards made with FACES=on know `face`"
+            "of the demo corpus know `truth`, shards made with faces know `face` and `mouth`"
         )
     picture = options.picture or _folder_of(options.checkpoint) / f"attention-{options.split}.png"
     draw(picture, [one for one in seen if one.frame is not None])
@@ -163,10 +163,12 @@ def look(model: Any, crop: int, mixture: Mixture, options: AttentionOptions) -> 
     """Every window of every clip; some clips at a time, so that memory does not grow with them."""
     shown = 0
     for part in mixture.parts:
+        more = {LANDMARKS} & set(part.shard_set.members) if options.boxes == "mouth" else ()
+        wanted = ("json", FRAMES, MEL, *more)
         rows = part.rows[: options.limit]
         reader = ShardReader(part.shard_set)
         for chunk in np.array_split(rows, max(1, len(rows) // CLIPS_AT_ONCE)):
-            clips = [reader.read(row, ("json", FRAMES, MEL)) for row in chunk.tolist()]
+            clips = [reader.read(row, wanted) for row in chunk.tolist()]
             for number in range(options.windows):
                 seen = _look_at(model, crop, mixture, options, clips, number)
                 if number == 0:
@@ -196,7 +198,7 @@ def _look_at(
         Seen(
             clip.meta["key"],
             (clip.meta["label_names"] or [clip.meta["dataset"]])[0],
-            boxes_in_crop(clip.meta, window, options.boxes),
+            boxes_in_crop(clip, window, options.boxes),
             {"learned": own[i], "foreign_sound": foreign[i], "centre": centre_map(len(own[i]))},
             _middle_frame(batch, i),
         )

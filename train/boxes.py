@@ -4,17 +4,22 @@ The grid of a map covers the picture that the model sees; a sample's boxes are i
 of its source. Between the two lie the loader's square and the evaluation's centre crop.
 """
 
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.format import decode_npy
 from train.augment import PLAIN_SIDE
-from train.read import Window
+from train.read import StoredClip, Window
 
 Floats = npt.NDArray[np.float64]
-Boxes = Literal["truth", "face"]
+Boxes = Literal["truth", "face", "mouth"]
 
+LANDMARKS = "landmarks.npy"
+LIPS = slice(48, 68)
+"""Of the 68 landmarks."""
 GAUSSIAN_SIGMA = 0.25
 """Of the centre baseline, over the picture's side."""
 
@@ -63,7 +68,7 @@ def centre_map(side: int) -> Floats:
     return plane
 
 
-def boxes_in_crop(meta: dict[str, Any], window: Window, which: Boxes) -> Floats:
+def boxes_in_crop(clip: StoredClip, window: Window, which: Boxes) -> Floats:
     """The boxes of a window's frames, in the coordinates of the evaluation's crop.
 
     A sample's boxes are in displayed pixels of its source; the loader cuts the middle square out
@@ -72,15 +77,16 @@ def boxes_in_crop(meta: dict[str, Any], window: Window, which: Boxes) -> Floats:
     Returns:
         (T, 4): x0, y0, x1, y1 over the crop's side, 0 .. 1 inside it; NaN where there is none.
     """
-    source = _truth_boxes(meta, window) if which == "truth" else _face_boxes(meta, window)
-    width, height = float(meta["source"]["width"]), float(meta["source"]["height"])
+    source = SOURCES[which](clip, window)
+    width, height = (float(clip.meta["source"][side]) for side in ("width", "height"))
     crop = PLAIN_SIDE * min(width, height)
     corner = np.array([width - crop, height - crop]) / 2
     return (source - np.tile(corner, 2)) / crop
 
 
-def _truth_boxes(meta: dict[str, Any], window: Window) -> Floats:
+def _truth_boxes(clip: StoredClip, window: Window) -> Floats:
     """Where the box was in the pictures that are shown, between the times it was written down."""
+    meta = clip.meta
     rows = np.array(meta["truth"]["boxes"], np.float64).reshape(-1, 5)
     if not len(rows):
         return np.full((window.frames, 4), np.nan)
@@ -89,11 +95,29 @@ def _truth_boxes(meta: dict[str, Any], window: Window) -> Floats:
     return np.stack([np.interp(shown, rows[:, 0], edge) for edge in rows[:, 1:].T], axis=1)
 
 
-def _face_boxes(meta: dict[str, Any], window: Window) -> Floats:
+def _face_boxes(clip: StoredClip, window: Window) -> Floats:
     boxes = np.full((window.frames, 4), np.nan)
-    for track in meta["faces"][:1]:
+    for track in clip.meta["faces"][:1]:
         part = track["box"][window.start : window.start + window.frames]
         for index, box in enumerate(part):
             if box is not None:
                 boxes[index] = box
     return boxes
+
+
+def _mouth_boxes(clip: StoredClip, window: Window) -> Floats:
+    """About the landmarks of the lips; they are stored where a face was followed."""
+    boxes = np.full((window.frames, 4), np.nan)
+    if LANDMARKS in clip.members:
+        lips = decode_npy(clip.members[LANDMARKS])[:, LIPS].astype(np.float64)
+        part = lips[window.start : window.start + window.frames]
+        boxes[: len(part)] = np.concatenate([part.min(axis=1), part.max(axis=1)], axis=1)
+    return boxes
+
+
+SOURCES: dict[Boxes, Callable[[StoredClip, Window], Floats]] = {
+    "truth": _truth_boxes,
+    "face": _face_boxes,
+    "mouth": _mouth_boxes,
+}
+"""(T, 4) in displayed pixels of the source, NaN where a frame has none."""

@@ -31,7 +31,7 @@ from train.errors import UsageError
 from train.methods import preset_named
 from train.methods.glcm import Glcm
 from train.pretrain import pretrain
-from train.read import Window, _square
+from train.read import StoredClip, Window, _square
 
 
 def by_pixels(boxes: Any, side: int, fine: int = 40) -> Any:
@@ -108,7 +108,7 @@ def test_a_box_falls_on_what_it_marks(width: int, height: int):
         "pts": [0.04],
         "window_start": 0.0,
     }
-    (found,) = boxes_in_crop(meta, Window(0, 1, 0.5), "truth")
+    (found,) = boxes_in_crop(StoredClip(meta, {}), Window(0, 1, 0.5), "truth")
     rows, columns = np.nonzero(seen > seen.mean())
     expected = [
         columns.min() / 70,
@@ -129,17 +129,31 @@ def test_truth_is_taken_when_the_picture_was_shown():
         "t0": 1.5,
         "window_start": 1.44,
     }
-    found = boxes_in_crop(meta, Window(3, 2, 0.5), "truth")
+    found = boxes_in_crop(StoredClip(meta, {}), Window(3, 2, 0.5), "truth")
     assert (found[:, 0] * 7 + 0.5).tolist() == pytest.approx([3.75, 5])
 
 
 def test_faces_are_taken_frame_by_frame():
     faces = [{"box": [None, [0, 0, 8, 8], [1, 1, 3, 3]]}]
     meta = {"source": {"width": 8, "height": 8}, "faces": faces}
-    found = boxes_in_crop(meta, Window(1, 2, 0.5), "face")
+    found = boxes_in_crop(StoredClip(meta, {}), Window(1, 2, 0.5), "face")
     assert (found * 7 + 0.5).tolist() == [[0, 0, 8, 8], [1, 1, 3, 3]]
-    none = boxes_in_crop({**meta, "faces": []}, Window(0, 2, 0.5), "face")
+    none = boxes_in_crop(StoredClip({**meta, "faces": []}, {}), Window(0, 2, 0.5), "face")
     assert np.isnan(none).all()
+
+
+def test_mouths_are_taken_from_the_lips_alone():
+    points = np.full((4, 68, 2), 7.0, np.float32)  # a chin far away
+    points[2, 48:68] = np.stack([np.linspace(1, 3, 20), np.linspace(4, 5, 20)], axis=1)
+    points[3] = np.nan
+    meta = {"source": {"width": 8, "height": 8}}
+    stored = StoredClip(meta, {"landmarks.npy": shard_format.encode_npy(points)})
+    found = boxes_in_crop(stored, Window(2, 2, 0.5), "mouth")
+    assert (found[0] * 7 + 0.5).tolist() == pytest.approx([1, 4, 3, 5])
+    assert np.isnan(found[1]).all()
+    untracked = StoredClip(meta, {"landmarks.npy": shard_format.encode_npy(points[:0])})
+    for clip in (untracked, StoredClip(meta, {})):
+        assert np.isnan(boxes_in_crop(clip, Window(0, 2, 0.5), "mouth")).all()
 
 
 def test_windows_are_spread_evenly():
