@@ -166,16 +166,10 @@ class Frame:
             return plane_view(gray, 0)
         return to_8_bits(plane_view(self._picture, 0, dtype=layout.dtype), layout.bits)
 
-    def region(self, x0: int, y0: int, x1: int, y1: int, width: int, height: int) -> Picture:
-        """RGB (height, width, 3) of the displayed box [x0, x1) x [y0, y1), in pixels.
+    def yuv_region(self, corners: Corners, width: int, height: int) -> YuvPicture:
+        """The displayed box x0, y0, x1, y1 in pixels, as planes before the conversion of colours.
 
         The box may stick out of the picture, whose border is then repeated.
-        """
-        return self.yuv_region((x0, y0, x1, y1), width, height).rgb()
-
-    def yuv_region(self, corners: Corners, width: int, height: int) -> YuvPicture:
-        """The same as planes, before the conversion of colours.
-
         Chroma is taken on its own grid: for 4:2:0 video an even box is exact, an odd one is off
         by half a chroma sample. Only the region is read, except in unusual formats.
         """

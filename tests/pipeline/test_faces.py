@@ -125,7 +125,7 @@ def test_transforms_are_those_of_the_pictures(head: Picture) -> None:
     """Cutting the source through the stored transform gives the stored crop."""
     frames = [scene((head, 100, 60)) for _ in range(4)]
     (track,) = follow(frames)
-    whole = frames[2].region(0, 0, 480, 270, 480, 270)
+    whole = frames[2].yuv_region((0, 0, 480, 270), 480, 270).rgb()
     for jpegs, transforms in (
         (track.face_jpegs, track.face_transforms),
         (track.lip_jpegs, track.lip_transforms),
