@@ -195,7 +195,6 @@ def test_orientation_boxes_agree_with_pictures() -> None:
 REAL = [
     "decord/**/video_90.mov",
     "decord/**/video_180.mov",
-    "decord/**/video_270.mov",
     "**/nasa_13013_rotated.mp4",
     "**/fire2.mp4",
     "**/carphone_pristine.mp4",
@@ -209,11 +208,9 @@ REAL = [
 @pytest.mark.parametrize("pattern", REAL)
 def test_real_files_look_as_in_the_program(pattern: str) -> None:
     """Phones, cameras and test clips with every oddity we have seen."""
-    paths = sorted(MEDIA.glob(pattern))
-    if not paths:
-        pytest.skip(f"no {pattern}")
-    frame = first_frame(paths[0])
+    path = min(MEDIA.glob(pattern))
+    frame = first_frame(path)
     width, height = frame.resized_size(120)
-    theirs = by_program(paths[0], width, height)
+    theirs = by_program(path, width, height)
     assert difference(frame.resized(120), theirs) < 2.5
     assert difference(region(frame, 0, 0, frame.width, frame.height, width, height), theirs) < 6
