@@ -17,7 +17,7 @@ from torch.multiprocessing.spawn import start_processes
 from torch.nn.parallel import DistributedDataParallel
 
 from train.dist import gather_with_grad
-from train.methods import METHODS, method_named, preset_named
+from train.methods import METHODS, glcm, method_named, preset_named
 from train.methods.glcm import PRESETS, Glcm, GlcmConfig
 
 MINI = GlcmConfig(frames=4, crop=32, n_slow=2, width=8, beta=4, D_g=12, D_l=6)
@@ -226,6 +226,17 @@ def test_sound_and_pictures_in_time_against_a_loop(changes: dict[str, Any]):
             logits = [float(x @ y) / config.temperature for x, y in pairs]
             scores.append(math.log(sum(math.exp(logit) for logit in logits)))
         assert found[a, b].item() == pytest.approx(fmean(scores), rel=1e-4, abs=1e-5)
+
+
+@torch.no_grad()
+def test_large_batches_are_compared_in_part(monkeypatch: pytest.MonkeyPatch):
+    model, batch = Glcm(MINI).eval(), batch_for(MINI, clips=5)
+    features = model.features(batch)
+    fg, fl, fa = (features[name] for name in ("fg", "fl", "fa"))
+    whole = model.in_time(fl, fa, *model.embed_global(fg, fa))
+    monkeypatch.setattr(glcm, "COMPARED_CLIPS", 3)
+    assert model.in_time(fl, fa, *model.embed_global(fg, fa)).equal(whole[:3, :3])
+    assert model.with_controls(batch)["a2v_r1_sync_chance"].item() == pytest.approx(1 / 3)
 
 
 def test_clips_are_found_by_their_timing():

@@ -28,6 +28,9 @@ from train.models.video import PathName, VideoResNet
 
 __all__ = ["PRESETS", "Glcm", "GlcmConfig"]
 
+COMPARED_CLIPS = 32
+"""Whose sounds and pictures are paired for a2v_r1_sync: its memory grows with their square."""
+
 
 class Clips(Protocol):
     """What of a `train.batch.Batch` the method looks at, after augmentation."""
@@ -188,7 +191,7 @@ class Glcm(nn.Module):
             candidates = fl.shape[2] * (len(fa) if self.config.cross_video else 1)
             chances["loss_l"] = self.loss_l(frames, slices)[0]
             chances["v2a_r1_l"] = torch.tensor(1 / candidates)
-            chances["a2v_r1_sync"] = torch.tensor(1 / len(fa))
+            chances["a2v_r1_sync"] = torch.tensor(1 / min(len(fa), COMPARED_CLIPS))
         return {f"{name}_chance": value.detach() for name, value in chances.items()}
 
     def _objectives(self, fg: Tensor, fl: Tensor | None, fa: Tensor) -> dict[str, Tensor]:
@@ -253,9 +256,10 @@ class Glcm(nn.Module):
             grid: (B, P, D_g), as `embed_global` gives them.
 
         Returns:
-            (B, B) float32: sound by pictures, of this rank's clips.
+            (B', B') float32: sound by pictures, of the first B' <= COMPARED_CLIPS of this rank.
         """
-        fl = self._resized(fl).float().flatten(3)  # (B, C, T, P)
+        fl, fa, audio, grid = (x[:COMPARED_CLIPS] for x in (fl, fa, audio, grid))
+        fl = self._resized(fl).float().flatten(3)  # (B', C, T, P)
         with full_precision(fl):
             if self.config.att_pool == "attention":
                 pooled = torch.einsum("abp,bctp->abtc", self.attention.across(audio, grid), fl)
