@@ -258,7 +258,7 @@ class Glcm(nn.Module):
         Returns:
             (B', B') float32: sound by pictures, of the first B' <= COMPARED_CLIPS of this rank.
         """
-        fl, fa, audio, grid = (x[:COMPARED_CLIPS] for x in (fl, fa, audio, grid))
+        fl, fa, audio, grid = (x[:COMPARED_CLIPS].detach() for x in (fl, fa, audio, grid))
         fl = self._resized(fl).float().flatten(3)  # (B', C, T, P)
         with full_precision(fl):
             if self.config.att_pool == "attention":
