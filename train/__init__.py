@@ -20,6 +20,8 @@ The files are the stations of the road, in this order:
     checkpoint  one atomic file a checkpoint; restart: from a run to it and back
     session     what surrounds the loop: run folder, lock, signals; meter: metrics, progress line
     trackers    TensorBoard and W&B; profile: --profile; memory: which batch would have fitted
+    report      a run as a page; curves: its figures; livepage: kept fresh while a run goes on;
+                record: what a run left, read again; page: what the HTML pages share
     attention_mass  does the attention map lie on what sounds; boxes: where that is known
     dist        ranks, gathering with gradient, a stop flag all ranks agree on
 

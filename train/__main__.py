@@ -4,6 +4,7 @@
     python -m train pretrain --config runs/first/config.json --run second  # the same once more
     python -m train check glcm                 # is a method ready to be trained?
     python -m train diff first second          # what two runs do differently, what came of it
+    python -m train report first               # the run as a page: curves, facts, pictures
     python -m train describe --preset glcm_r18 # parameters, GFLOP a clip, shapes
     python -m train attention --checkpoint runs/glcm-tiny --shards data/shards/demo-glcm
 
@@ -37,8 +38,9 @@ PRETRAIN_HELP = """Learn from shards; the same command goes on where the run sta
     python -m train pretrain --init runs/first --run tuned --lr 1e-4   # from its weights
     torchrun --standalone --nproc_per_node 8 -m train pretrain --run-dir first
 
-Held-out clips choose `best` with --val-every 500 (and --knn 2). A run is a folder: metrics.jsonl,
-tensorboard/, checkpoints/, config.json. `python -m train diff A B` compares two."""
+Held-out clips choose `best` with --val-every 500 (and --knn 2). A run is a folder: report.html to
+look at, metrics.jsonl, tensorboard/, checkpoints/, config.json. `python -m train diff A B` compares
+two."""
 
 
 def pretrain(arguments: list[str]) -> int:
@@ -91,7 +93,7 @@ def check(arguments: list[str]) -> int:
         )  # fmt: skip
     except ValueError as error:  # what a dataclass says about its fields
         raise UsageError(str(error)) from error
-    return run_check(config)
+    return run_check(_with_objective(config, arguments))
 
 
 def diff(arguments: list[str]) -> int:
@@ -106,23 +108,65 @@ def diff(arguments: list[str]) -> int:
     return 0
 
 
+def report(arguments: list[str]) -> int:
+    """A run as a page, or several in one."""
+    from train.report import __doc__ as about, report as run_report
+
+    parser = argparse.ArgumentParser(
+        prog="python -m train report", description=about,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="Exit codes: 0 the page is written, 2 a RUN is none, or matplotlib is missing.",
+    )  # fmt: skip
+    parser.add_argument(
+        "runs", metavar="RUN", nargs="+", help="name of a folder below runs/, or a path"
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="where the page goes; default "
+                        "RUN/report.html, of several compare.html in the last one")  # fmt: skip
+    named = parser.parse_args(arguments)
+    try:
+        print(run_report(named.runs, named.out))
+    except ImportError as error:
+        raise UsageError(
+            f"the page cannot be drawn here: {error}; pip install matplotlib jinja2, or copy the "
+            "run's folder to a machine that has them"
+        ) from error
+    return 0
+
+
 def describe(arguments: list[str]) -> int:
     """Parameters, GFLOP per clip and shapes of a preset, as JSON."""
-    from train.describe import describe as run_describe
+    from train.describe import DescribeConfig, __doc__ as about, describe as run_describe
+    from train.methods import method_named
 
-    prog = "python -m train describe"
-    print(json.dumps(tyro.cli(run_describe, prog=prog, args=arguments), indent=1))
+    try:
+        default = _default(arguments)
+        kind: Any = DescribeConfig[method_named(default.method).config]  # type: ignore[misc]
+        config = tyro.cli(
+            kind, prog="python -m train describe", description=about,
+            default=DescribeConfig(default.model, default.method, default.preset),
+            args=_without_config(arguments),
+        )  # fmt: skip
+        config = _with_objective(config, arguments)
+    except ValueError as error:  # what a dataclass says about its fields
+        raise UsageError(str(error)) from error
+    print(json.dumps(run_describe(config), indent=1))
     return 0
 
 
 def attention(arguments: list[str]) -> int:
     """How much of the attention maps lies on boxes that are known, and a picture of it."""
-    from train.attention_mass import AttentionOptions, measure, told, write
+    from train.attention_mass import AttentionOptions, __doc__ as about, measure, told, write
+    from train.livepage import LivePage
 
-    options = tyro.cli(AttentionOptions, prog="python -m train attention", args=arguments)
+    options = tyro.cli(
+        AttentionOptions, prog="python -m train attention", description=about, args=arguments
+    )
     result = measure(options)
     write(result)
     print(told(result))
+    page = LivePage(Path(result["picture"]).parent)
+    if page.exists:
+        page.write()  # with the overlay in it
     return 0
 
 
@@ -130,6 +174,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "pretrain": pretrain,
     "check": check,
     "diff": diff,
+    "report": report,
     "attention": attention,
     "describe": describe,
 }

@@ -1,12 +1,18 @@
 """`python -m train attention`: does the attention map lie on what sounds?
 
     python -m train attention --checkpoint runs/glcm-tiny --shards data/shards/demo-glcm
+    python -m train attention --checkpoint runs/first/checkpoints/step-00000500.pt \\
+        --shards data/shards/grid-glcm --boxes face --windows 1
 
 Shards whose samples know boxes (the demo corpus' truth, or faces and mouths) answer it. The share
 of a map's mass inside the box is divided by the box's share of the picture, which is the mass of a
 uniform map: 1 is no knowledge, more is better. Beside it stand two baselines: a Gaussian in the
 middle of the picture, where cameramen put things, and the same maps made with another clip's sound.
 A map that is as good with foreign sound looks at what is conspicuous, not at what sounds.
+
+Prints a line for all clips and one a label, with bootstrap intervals; writes the overlay
+attention-SPLIT.png and the numbers as JSON into the run's folder, where `python -m train report`
+takes them into the page.
 """
 
 import json
@@ -37,7 +43,7 @@ MAPS = ("learned", "foreign_sound", "centre")
 
 @dataclass(frozen=True)
 class AttentionOptions:
-    """What is measured."""
+    """What is measured, and on what."""
 
     checkpoint: Path
     """A run's folder, of which the newest checkpoint is taken, or a checkpoint."""

@@ -92,6 +92,7 @@ class CheckConfig(Generic[M]):
             model=self.model, method=self.method, preset=self.preset, shards=shards,
             split=self.split, seed=self.seed, batch_size=self.batch_size, workers=0, device="cpu",
             precision="fp32", lr=self.lr, schedule_steps=RESUME_STEPS, checkpoint_every=1,
+            page=False,
         )  # fmt: skip
 
 

@@ -1,17 +1,14 @@
 """The page of `train check`: table, loss, and each clip of the batch as the model sees it."""
 
-import base64
-import io
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import jinja2
-import numpy as np
 import torch
 from torch import Tensor
 
 from pipeline.format import MEL_SLICES_PER_FRAME
 from train.augment import IMAGENET_MEAN, IMAGENET_STD
+from train.page import HTML, STYLE, figure, png
 
 if TYPE_CHECKING:
     from train.check import Trial, Verdict
@@ -19,11 +16,9 @@ if TYPE_CHECKING:
 STRIP_FRAMES = 12
 MAX_CLIPS = 8
 
-PAGE = jinja2.Environment(autoescape=True).from_string("""<!doctype html>
+PAGE = HTML.from_string("""<!doctype html>
 <meta charset="utf-8"><title>train check {{ trial.config.method }}</title>
-<style>body { font: 15px/1.4 sans-serif; max-width: 70em; margin: 2em auto }
-td { padding: 2px 1em 2px 0; vertical-align: top } .FAILED { color: #b00; font-weight: bold }
-img { max-width: 100% }</style>
+<style>{{ style }} .FAILED { color: #b00; font-weight: bold }</style>
 <h1>{{ trial.config.method }}, preset {{ trial.config.preset }}</h1>
 <table>{% for v in verdicts %}
 <tr><td class="{{ v.word }}">{{ v.word }}<td>{{ v.name }}<td>{{ v.said }}{% endfor %}</table>
@@ -47,7 +42,8 @@ def write_page(path: Path, trial: "Trial", verdicts: "list[Verdict]") -> None:
     ]
     loss = _loss_png(trial.losses) if trial.losses else ""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(PAGE.render(trial=trial, verdicts=verdicts, clips=clips, loss=loss))
+    page = PAGE.render(trial=trial, verdicts=verdicts, clips=clips, loss=loss, style=STYLE)
+    path.write_text(page)
 
 
 def denormalised(video: Tensor) -> Tensor:
@@ -61,7 +57,7 @@ def _clip_png(video: Tensor, mel: Tensor) -> str:
     frames, slices = len(video), mel.shape[1]
     count = min(frames, STRIP_FRAMES)
     width = frames / count  # of a picture, in frames; it stands over the sound around its middle
-    figure, (above, below) = _figure(2, 10, 3)
+    drawn, (above, below) = figure(2, 10, 3)
     for number in range(count):
         shown = video[int((number + 0.5) * width)].numpy()
         above.imshow(shown, extent=(number * width, (number + 1) * width, 0, width))
@@ -69,24 +65,11 @@ def _clip_png(video: Tensor, mel: Tensor) -> str:
     length = slices / MEL_SLICES_PER_FRAME
     below.imshow(mel.numpy(), origin="lower", aspect="auto", extent=(0, length, 0, len(mel)))
     below.set(xlim=(0, frames), xlabel="frame", ylabel="mel band")
-    return _png(figure)
+    return png(drawn)
 
 
 def _loss_png(losses: list[float]) -> str:
-    figure, (axes,) = _figure(1, 6, 2)
+    drawn, (axes,) = figure(1, 6, 2)
     axes.plot(range(1, len(losses) + 1), losses)
     axes.set(xlabel="step", ylabel="loss")
-    return _png(figure)
-
-
-def _figure(rows: int, width: float, height: float) -> tuple[Any, Any]:
-    from matplotlib.figure import Figure  # not pyplot: no window, no global state
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, np.atleast_1d(figure.subplots(rows, 1))
-
-
-def _png(figure: Any) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=80)
-    return base64.b64encode(buffer.getvalue()).decode()
+    return png(drawn)

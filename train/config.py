@@ -122,6 +122,9 @@ class PretrainConfig(Generic[M]):
     with retrieval. 0 is off."""
     log_every: int = 10
     """Steps between progress lines; metrics.jsonl has every step."""
+    page: bool = True
+    """Write RUN/report.html, the run's curves and facts, at held-out measurements and at the end;
+    measurements that follow quickly share a page, so that it takes 2 % of the time at most."""
     wandb: str = ""
     """Name of a W&B project that gets the numbers, too; WANDB_MODE=offline keeps them in RUN."""
     profile: int = 0
@@ -154,8 +157,7 @@ class PretrainConfig(Generic[M]):
     @property
     def clips_per_batch(self) -> int:
         """On one device."""
-        tiny = self.preset.startswith("tiny")
-        return self.batch_size or (TINY_BATCH if tiny else PAPER_BATCH)
+        return clips_per_batch(self.batch_size, self.preset)
 
     @property
     def folder(self) -> Path:
@@ -186,7 +188,7 @@ FREE_FIELDS = {
     "run", "data", "max_steps", "batch_size", "accumulation", "compile", "device", "threads",
     "workers", "checkpoint_every", "keep", "log_every", "init", "precision", "val_every",
     "val_split", "val_clips", "epochs", "schedule_steps", "shards", "allow_http", "cache_gb",
-    "cache_dir", "on_bad_shard", "max_bad_shards", "knn", "wandb", "profile",
+    "cache_dir", "on_bad_shard", "max_bad_shards", "knn", "page", "wandb", "profile",
 }  # fmt: skip
 """What may differ between a run and its resumption: how it is carried out and how long. Paths of
 shards may move; that they hold the same clips is checked by their fingerprint."""
@@ -228,6 +230,11 @@ def _typed(hint: Any, value: Any) -> Any:
     if get_origin(hint) is tuple:
         return tuple(value)
     return Path(value) if hint is Path else value
+
+
+def clips_per_batch(batch_size: int | None, preset: str) -> int:
+    """Clips a batch on one device, where a config says it and where it does not."""
+    return batch_size or (TINY_BATCH if preset.startswith("tiny") else PAPER_BATCH)
 
 
 def flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:

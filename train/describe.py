@@ -1,51 +1,78 @@
-"""How large a method is: parameters, GFLOP a clip and tensor shapes, without computing anything.
+"""`python -m train describe`: how large a method is, and what a clip costs, without computing.
 
     python -m train describe --preset glcm_code
+    python -m train describe --preset tiny --model.n-slow 8 --batch-size 32
+    python -m train describe --config runs/first/config.json
+    GLAV_PLUGINS=my_package python -m train describe --method my_method
 
-The model and its input live on the meta device, which knows shapes but holds no numbers, so the
-largest preset is described in seconds on any machine. A FLOP is half a multiply-add (methods §9).
+Prints JSON: the config, parameters of each part, GFLOP a clip (forward, forward and backward, each
+encoder), and the shapes of inputs, stages and outputs of one clip. The model and its input live on
+the meta device, which knows shapes but holds no numbers, so the largest preset is described in
+seconds on any machine. A FLOP is half a multiply-add (methods §9).
 """
 
 import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from train.methods import method_named, preset_named
+from train.errors import UsageError
+from train.methods import method_named
 
+M = TypeVar("M")
 CLIPS = 2
 """A contrast needs two clips; counts are divided by them."""
 
 
-def describe(method: str = "glcm", preset: str | None = None) -> dict[str, Any]:
-    """Size and cost of a preset, as JSON types.
+@dataclass(frozen=True)
+class DescribeConfig(Generic[M]):
+    """What is described."""
 
-    Raises:
-        train.errors.UsageError: unknown method or preset.
-    """
-    name = preset or method_named(method).default_preset
-    config = preset_named(method, name)
-    return {"method": method, "preset": name, **describe_config(method, config)}
+    model: M
+    """The method's own config, such as --model.n-slow 4."""
+    method: str = "glcm"
+    """A name of `train.methods.METHODS`, or of a plugin's."""
+    preset: str = ""
+    """Named config of the method; empty takes its first one."""
+    batch_size: int = CLIPS
+    """Clips of the batch, >= 2: the losses' cost a clip grows a little with it."""
+
+    def __post_init__(self) -> None:
+        """Ranges."""
+        if self.batch_size < 2:
+            raise UsageError(f"batch_size is {self.batch_size}; a contrast needs 2 clips or more")
 
 
-def describe_config(method: str, config: Any) -> dict[str, Any]:
+def describe(config: DescribeConfig[Any]) -> dict[str, Any]:
+    """Size and cost, as JSON types."""
+    facts = describe_config(config.method, config.model, config.batch_size)
+    return {
+        "method": config.method,
+        "preset": config.preset,
+        "batch_size": config.batch_size,
+        **facts,
+    }
+
+
+def describe_config(method: str, config: Any, clips: int = CLIPS) -> dict[str, Any]:
     """Size and cost of any config of a method.
 
     Returns:
         config: its fields.
         parameters: `total`, and one entry a part of the model.
         gflop_per_clip: `forward`, `forward_backward`, and the forward pass of each encoder. A
-            little of the losses' cost grows with the batch; here it is that of two clips.
+            little of the losses' cost grows with the batch.
         shapes: inputs, stages and outputs of one clip, without the batch dimension.
     """
     with torch.device("meta"):
         model = method_named(method).module(config)
-        batch = example_batch(config)
+        batch = example_batch(config, clips)
     with _recorded_shapes(model) as shapes, FlopCounterMode(display=False) as forward:
         loss = model(batch)["loss"]
     with FlopCounterMode(display=False) as backward:
@@ -58,7 +85,7 @@ def describe_config(method: str, config: Any) -> dict[str, Any]:
     return {
         "config": dataclasses.asdict(config),
         "parameters": _parameters(model),
-        "gflop_per_clip": {part: round(n / CLIPS / 1e9, 4) for part, n in per_clip.items()},
+        "gflop_per_clip": {part: round(n / clips / 1e9, 4) for part, n in per_clip.items()},
         "shapes": {
             **{name: list(shape) for name, shape in config.input_shapes.items()},
             **shapes,

@@ -129,6 +129,8 @@ def train(config: PretrainConfig[Any], ranks: Ranks, run: Run, stop: Stop) -> in
                 is_best = measuring and held_out.improves(model, progress, run)
                 if saving or told_to_stop or is_best:
                     save(config, run, plan, model, optimizer, ranks, progress, is_best)
+                if measuring:
+                    run.show()
             meter.watch.lap()  # steps are timed without this
         profile.end_of_step(progress.step)
         if told_to_stop and progress.step < last_step:

@@ -4,6 +4,7 @@ RUN/config.json      the resolved configuration          RUN/checkpoints/   see 
 RUN/origin.json      code and sets of the last call      RUN/metrics.jsonl  one line a step
 RUN/clips.parquet    the clips that are trained on       RUN/tensorboard/   the same, as curves
 RUN/preempted        the last call was told to stop      RUN/finished.json  the schedule's end
+RUN/report.html      all of it to look at
 """
 
 import fcntl
@@ -24,6 +25,7 @@ import pyarrow.parquet as pq
 from train.best import Best
 from train.checkpoint import write_atomically
 from train.errors import LockedError
+from train.livepage import LivePage
 from train.trackers import Tracker, open_trackers
 
 log = logging.getLogger(__name__)
@@ -77,6 +79,7 @@ class Run:
     writes: bool = True
     _metrics: TextIO | None = None
     _trackers: list[Tracker] = field(default_factory=list)
+    _page: LivePage | None = None
 
     @property
     def checkpoints(self) -> Path:
@@ -106,6 +109,7 @@ class Run:
         (self.folder / FINISHED).unlink(missing_ok=True)
         self._forget_after(step)
         self._metrics = (self.folder / METRICS).open("a")
+        self._page = LivePage(self.folder) if config.get("page") else None
 
     def record(self, facts: dict[str, Any]) -> None:
         """Append a line to metrics.jsonl, and its numbers to the trackers."""
@@ -118,17 +122,24 @@ class Run:
         for tracker in self._trackers:
             tracker.record(step, numbers)
 
+    def show(self) -> None:
+        """Bring report.html up to date, after a measurement."""
+        if self._page is not None:
+            self._page.update()
+
     def end(self, name: str, facts: dict[str, Any]) -> None:
         """Leave a note: `preempted` or `finished.json`."""
         if self.writes:
             write_atomically(self.folder / name, json.dumps(facts) + "\n")
 
     def close(self) -> None:
-        """Close what is open."""
+        """Close what is open, and leave the page as things ended."""
         if self._metrics is not None:
             self._metrics.close()
         for tracker in self._trackers:
             tracker.close()
+        if self._page is not None:
+            self._page.write()
 
     def _forget_after(self, step: int) -> None:
         """Steps that will be done again are measured again; a torn last line goes, too."""

@@ -17,7 +17,8 @@ def toy(demo: Path, run: Path, model: ToyConfig | None = None, **fields: Any) ->
     """Ten clips in batches of 3: an epoch is 3 batches; five epochs are 15 steps."""
     settings: dict[str, Any] = {
         "shards": str(demo), "run": str(run), "epochs": 5, "batch_size": 3, "workers": 0,
-        "checkpoint_every": 4, "device": "cpu", "method": "toy", "preset": "toy", **fields,
+        "checkpoint_every": 4, "device": "cpu", "method": "toy", "preset": "toy", "page": False,
+        **fields,
     }  # fmt: skip
     return PretrainConfig(model=model or ToyConfig(), **settings)
 

@@ -2,13 +2,15 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from train.describe import describe, describe_config
+from train.__main__ import describe as command
+from train.describe import DescribeConfig, describe, describe_config
 from train.errors import UsageError
-from train.methods import method_named
+from train.methods import method_named, preset_named
 from train.methods.glcm import PRESETS, GlcmConfig
 
 CODE_STRIDES = (1, 2, 2, 1)
@@ -42,6 +44,10 @@ def unpooled_projections(config: GlcmConfig, shapes: dict[str, list[int]]) -> fl
     return 2 * (before - after + sound) / 1e9
 
 
+def of_preset(name: str) -> dict[str, Any]:
+    return describe(DescribeConfig(preset_named("glcm", name), "glcm", name))
+
+
 @pytest.mark.parametrize(("config", "millions", "forward", "both"), TABLE)
 def test_table_of_the_methods(config: GlcmConfig, millions: float, forward: float, both: float):
     facts = describe_config("glcm", config)
@@ -52,7 +58,7 @@ def test_table_of_the_methods(config: GlcmConfig, millions: float, forward: floa
 
 
 def test_the_code_preset_is_the_released_model():
-    facts = describe("glcm", "glcm_code")
+    facts = of_preset("glcm_code")
     assert facts["parameters"]["total"] == 19_947_688
     assert facts["shapes"]["slow"] == [512, 4, 7, 7]
     assert facts["shapes"]["fast"] == [64, 32, 7, 7]
@@ -60,8 +66,7 @@ def test_the_code_preset_is_the_released_model():
 
 
 def test_default_encoders_cost_what_was_counted():
-    facts = describe()
-    assert (facts["method"], facts["preset"]) == ("glcm", "glcm_r18")
+    facts = of_preset("glcm_r18")
     cost: dict[str, Any] = facts["gflop_per_clip"]
     assert cost["slow"] == pytest.approx(108.5, rel=1e-3)
     assert cost["fast"] == pytest.approx(7.9, rel=5e-3)
@@ -70,18 +75,44 @@ def test_default_encoders_cost_what_was_counted():
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_is_json_and_adds_up(preset: str):
-    facts = describe("glcm", preset)
+    facts = of_preset(preset)
     assert json.loads(json.dumps(facts))["preset"] == preset
     parts = facts["parameters"]
     assert parts["total"] == sum(n for name, n in parts.items() if name != "total")
 
 
 def test_exact16_reaches_the_grid_of_the_paper():
-    assert describe("glcm", "exact16")["shapes"]["attention"] == [256]
+    assert of_preset("exact16")["shapes"]["attention"] == [256]
 
 
 def test_unknown_names_answer_with_the_known_ones():
     with pytest.raises(UsageError, match=r"unknown method 'glmc'; known: .*glcm"):
         method_named("glmc")
     with pytest.raises(UsageError, match="unknown preset 'big' of glcm; known: glcm_r18"):
-        describe("glcm", "big")
+        preset_named("glcm", "big")
+
+
+def told(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
+    assert command(list(words)) == 0
+    facts: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return facts
+
+
+def test_the_command_describes_presets_options_batches_and_stored_runs(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    assert told(capsys)["preset"] == "glcm_r18"
+    small = told(capsys, "--preset", "tiny")
+    frames = told(capsys, "--preset", "tiny", "--model.n-slow", "8")
+    assert frames["shapes"]["slow"][1] == 2 * small["shapes"]["slow"][1]
+    slow = [facts["gflop_per_clip"]["slow"] for facts in (small, frames)]
+    assert slow[1] == pytest.approx(2 * slow[0], rel=1e-3)
+    many = told(capsys, "--preset", "tiny", "--batch-size", "32")
+    assert many["gflop_per_clip"]["slow"] == small["gflop_per_clip"]["slow"]
+    assert many["gflop_per_clip"]["loss_g"] > small["gflop_per_clip"]["loss_g"]
+    stored = tmp_path / "config.json"
+    stored.write_text(json.dumps({"method": "glcm", "preset": "tiny", "model": frames["config"]}))
+    assert told(capsys, "--config", str(stored)) == frames
+    assert told(capsys, "--objective", "l")["config"]["objective"] == "l"
+    with pytest.raises(UsageError, match="batch_size is 1; a contrast needs 2"):
+        command(["--batch-size", "1"])

@@ -101,7 +101,7 @@ def test_a_run_that_is_going_on_may_have_a_torn_line(
         file.write('{"step": 16, "lo')
     lines = diff(str(run), str(undisturbed))
     assert "is not finished after step 15: its results are those so far" in lines[1]
-    assert "no JSON was left out" in caplog.text
+    assert "1 lines that are no JSON were left out" in caplog.text
 
 
 def test_what_is_no_run_is_a_sentence(ten: Path, undisturbed: Path, tmp_path: Path) -> None:

@@ -265,7 +265,11 @@ class Glcm(nn.Module):
                 pooled = torch.einsum("abp,bctp->abtc", self.attention.across(audio, grid), fl)
             else:
                 pooled = fl.mean(dim=3).transpose(1, 2).expand(len(fa), -1, -1, -1)
-        return self.loss_l.clip_scores(self.project_vl(pooled), self.project_al(fa.transpose(1, 2)))
+        # Weights, not modules: hooks, as those of `train describe`, are for what is learned with.
+        vl, al = self.project_vl, self.project_al
+        frames = nn.functional.linear(pooled, vl.weight, vl.bias)
+        slices = nn.functional.linear(fa.transpose(1, 2), al.weight, al.bias)
+        return self.loss_l.clip_scores(frames, slices)
 
     def features(self, batch: PartialClips) -> dict[str, Tensor]:
         """What downstream tasks use: features before the projections (methods §1.9), unpooled.

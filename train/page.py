@@ -1,0 +1,58 @@
+"""What the HTML pages share: their style, figures, and pictures as text inside the page.
+
+A page is one file that opens offline. matplotlib is imported only when something is drawn.
+"""
+
+import base64
+import io
+from pathlib import Path
+from typing import Any, Literal
+
+import jinja2
+import numpy as np
+
+HTML = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+STYLE = """
+body { font: 15px/1.45 sans-serif; color: #1b1b1b; max-width: 1200px; margin: 1.5em auto;
+  padding: 0 1em }
+h1 { margin-bottom: .2em } h2 { margin: 1.6em 0 .4em; border-bottom: 1px solid #ccc }
+table { border-collapse: collapse } th { text-align: left; font-weight: 600 }
+td, th { padding: 3px 1.2em 3px 0; vertical-align: top }
+img { max-width: 100% }
+"""
+DPI = 80
+JPEG_QUALITY = 80
+
+
+def figure(
+    rows: int, width: float, height: float, layout: Literal["constrained"] | None = "constrained"
+) -> tuple[Any, Any]:
+    """A matplotlib figure of so many axes above each other.
+
+    Args:
+        rows: how many.
+        width: of the figure, inches.
+        height: of the figure, inches.
+        layout: None leaves margins to the caller and is drawn in half the time.
+    """
+    from matplotlib.figure import Figure  # not pyplot: no window, no global state
+
+    drawn = Figure(figsize=(width, height), layout=layout)
+    return drawn, np.atleast_1d(drawn.subplots(rows, 1))
+
+
+def png(drawn: Any, dpi: int = DPI) -> str:
+    """A figure as base64, for `data:image/png;base64,`."""
+    buffer = io.BytesIO()
+    drawn.savefig(buffer, format="png", dpi=dpi)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def jpeg_of(path: Path) -> str:
+    """A PNG file with photographs in it as a small base64 JPEG, for `data:image/jpeg;base64,`."""
+    import simplejpeg
+    from matplotlib.image import imread
+
+    pixels = (imread(path)[..., :3] * 255).round().astype(np.uint8)
+    blob: bytes = simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), JPEG_QUALITY, "RGB", "420")
+    return base64.b64encode(blob).decode()
