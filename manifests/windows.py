@@ -29,6 +29,8 @@ _FORMATS = (
 _TIMEOUT_SECONDS = 30
 _TOLERANCE_SECONDS = 1e-3
 """A file may end this much before a window does: containers round their duration."""
+_MIN_BYTES_PER_SECOND = 10
+"""Less holds no picture and sound: the duration is wrong, as where the clock jumps."""
 _AT_ONCE = 1024
 
 
@@ -49,7 +51,7 @@ def cut(
         yield from (_window(row, start, window_seconds) for start in starts) if starts else [row]
     if unknown:
         report.notes.append(
-            f"{unknown:,} files have no readable duration; each stays one row and the pipeline "
+            f"{unknown:,} files have no credible duration; each stays one row and the pipeline "
             "says what is wrong with it."
         )
     if short:
@@ -100,7 +102,8 @@ def _end(root: Path, row: Row) -> float | None:
     # a link that leaves the root is the pipeline's to refuse; it is not opened here either
     if row.get("bytes") is None or not _inside(root, path):
         return None
-    return duration_seconds(path)
+    seconds = duration_seconds(path)
+    return seconds if seconds is None or row["bytes"] >= seconds * _MIN_BYTES_PER_SECOND else None
 
 
 def _inside(root: Path, path: str) -> bool:

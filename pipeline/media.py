@@ -5,10 +5,12 @@ playlist named `.mp4` would otherwise open other files); pictures and streams ov
 refused before memory is taken for them (distributed.md §5).
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from itertools import pairwise
 from math import floor
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,8 @@ MARGIN_SECONDS = Fraction(2)
 """Packets are read this far beyond a window: reordered pictures, interleaving, codec warm-up."""
 STRAY_SECONDS = Fraction(60)
 """A stream this far ahead of the others ends the reading: the others have stopped or pause."""
+JUMP_BACK_SECONDS = 1
+"""Time stamps that go back further are those of another recording."""
 SEEK_BACK_SECONDS = (MARGIN_SECONDS, Fraction(15))
 """How far before a window to look for a key picture, before reading from the very start instead:
 transport and program streams have no index, and a seek lands between key pictures."""
@@ -103,6 +107,19 @@ class Media:
             return None
         return Fraction(self.container.duration, 1_000_000)
 
+    @property
+    def promised_seconds(self) -> Fraction | None:
+        """Where the streams in use end by the header, after `start`; None if it does not say.
+
+        Another language or subtitles may last longer, and then the file's length is theirs.
+        """
+        lengths = [_stated_seconds(stream) for stream in self.streams]
+        if len(self.streams) == len(self.container.streams) or None in lengths:
+            return self.duration_seconds
+        begins = [self.first_time(stream) or self.start for stream in self.streams]
+        ends = [begin + (length or 0) for begin, length in zip(begins, lengths, strict=True)]
+        return max(ends) - self.start
+
     def read(self, start: Fraction, end: Fraction | None) -> dict[str, Packets]:
         """The packets needed to decode `[start, end)` seconds, by stream type; end None = all.
 
@@ -137,20 +154,23 @@ class Media:
         self._touched = True
         found = {stream.type: Packets(stream) for stream in self.streams}
         reached = _Reached(start, end, self.streams, self.limits)
-        size = 0
-        bad = 0
+        size, bad, complete = 0, 0, True
         try:
             for packet in self.container.demux(self.streams):
                 if packet.size == 0:
                     continue
                 size += packet.size
                 self._check_size(size)
-                found[packet.stream.type].packets.append(packet)
-                if reached.end_with(packet):
-                    return found
+                packets = found[packet.stream.type].packets
+                packets.append(packet)
+                if reached.end_with(packets):
+                    complete = False
+                    break
         except av.error.FFmpegError:
             bad = 1  # the container is cut or damaged here; what came before is good
-        return {kind: replace(part, complete=True, bad=bad) for kind, part in found.items()}
+        for part in found.values():
+            _check_no_jump_back(part)
+        return {kind: replace(part, complete=complete, bad=bad) for kind, part in found.items()}
 
     def _check_size(self, size: int) -> None:
         if size > self.limits.max_packet_bytes:
@@ -160,6 +180,29 @@ class Media:
                 "cut the recording with --window",
                 "open",
             )
+
+
+def _check_no_jump_back(part: Packets) -> None:
+    """Refuse recordings that were joined as they are: what is shown when cannot be told any more.
+
+    Raises:
+        ClipError: `decode_error`.
+    """
+    stamps = [packet.pts if packet.dts is None else packet.dts for packet in part.packets]
+    known = [stamp for stamp in stamps if stamp is not None]
+    most = JUMP_BACK_SECONDS / part.stream.time_base
+    for before, after in pairwise(known):
+        if before - after > most:
+            unit = part.stream.time_base
+            raise _jump(part.stream, before * unit, after * unit)
+
+
+def _jump(stream: Any, before: Fraction, after: Fraction) -> ClipError:
+    detail = (
+        f"the time stamps jump from {float(before):.2f} to {float(after):.2f} s: recordings joined "
+        "as they are. Write it anew with one clock: ffmpeg -i IN -c copy OUT"
+    )
+    return ClipError(Reason.DECODE_ERROR, detail, stream.type)
 
 
 class _Reached:
@@ -175,12 +218,14 @@ class _Reached:
         soonest = self._too_late if self._until is None else min(self._until, self._too_late)
         self._surely_needed = {s.index: floor(soonest / s.time_base) for s in streams}
 
-    def end_with(self, packet: Any) -> bool:
-        """Whether no packet after this one is needed.
+    def end_with(self, packets: list[Any]) -> bool:
+        """Whether no packet after the last of these, which are one stream's, is needed.
 
         Raises:
-            ClipError: `too_long`: the window goes on beyond the longest clip.
+            ClipError: `too_long`: the window goes on beyond the longest clip; `decode_error`: one
+                leap of the clock is longer than that.
         """
+        packet = packets[-1]
         if (_packet_stamp(packet) or 0) <= self._surely_needed[packet.stream.index]:
             return False  # whole numbers first: rationals for every packet would cost 2 %
         time = _packet_time(packet)
@@ -188,6 +233,8 @@ class _Reached:
             self._waiting.discard(packet.stream.index)
             return not self._waiting or time > self._until + STRAY_SECONDS
         if time > self._too_late:
+            if len(packets) > 1 and time - _packet_time(packets[-2]) > self._longest:
+                raise _jump(packet.stream, _packet_time(packets[-2]), time)
             detail = f"more than {self._longest:g} s; cut the recording with --window"
             raise ClipError(Reason.TOO_LONG, detail, "open")
         return False
@@ -238,6 +285,18 @@ def _best(container: Any, kind: str) -> Any:
     if stream is None or not stream.disposition & cover:
         return stream
     return next((other for other in container.streams.video if not other.disposition & cover), None)
+
+
+def _stated_seconds(stream: Any) -> Fraction | None:
+    """A stream's length by the header; Matroska has it as a tag, if at all."""
+    if stream.duration is not None:
+        return Fraction(stream.duration * stream.time_base)
+    said = stream.metadata.get("DURATION", "")
+    tag = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", said.strip())
+    if tag is None:
+        return None
+    hours, minutes, seconds = (Fraction(part) for part in tag.groups())
+    return hours * 3600 + minutes * 60 + seconds
 
 
 def _prepare(media: Media, limits: Limits) -> None:

@@ -7,7 +7,7 @@ A file is opened once however many windows are cut from it. Every row comes back
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from fractions import Fraction
@@ -22,7 +22,7 @@ from pipeline.item import Failed, Item, Made, Opened, Outcome, Row
 from pipeline.media import Packets, open_media
 from pipeline.paths import resolve
 from pipeline.sound import Sound, decode_sound
-from pipeline.video import Decoder, Timeline, nothing_decoded, show, timeline
+from pipeline.video import Decoder, LostHeadError, Timeline, nothing_decoded, show, timeline
 
 GROUP_SECONDS = 120
 """Windows are decoded together while they span no more than this, which bounds memory."""
@@ -122,6 +122,12 @@ class _File:
         return groups
 
     @cached_property
+    def starts(self) -> tuple[Fraction | None, Fraction | None]:
+        """When video and sound start: the header's word, until they are decoded."""
+        sound = self.sound_media
+        return self.media.first_time(self.media.video), sound.first_time(sound.audio)
+
+    @cached_property
     def sha1(self) -> str | None:
         """Hash of the whole file."""
         if self.path.stat().st_size > HASHED_BYTES:
@@ -135,10 +141,14 @@ def _micros(seconds: float) -> Fraction:
     return Fraction(round(seconds * 1_000_000), 1_000_000)
 
 
-def _last_end(part: Packets) -> Fraction | None:
+def _last_end(parts: Iterable[Packets]) -> Fraction | None:
     """Where the last packet ends, in seconds on the container's clock; None if none says."""
-    ends = [p.pts + (p.duration or 0) for p in part.packets if p.pts is not None]
-    return max(ends) * part.stream.time_base if ends else None
+    ends = [
+        max(stamps) * part.stream.time_base
+        for part in parts
+        if (stamps := [p.pts + (p.duration or 0) for p in part.packets if p.pts is not None])
+    ]
+    return max(ends, default=None)
 
 
 def _group_outcomes(file: _File, group: Sequence[int]) -> Iterator[Outcome]:
@@ -147,55 +157,81 @@ def _group_outcomes(file: _File, group: Sequence[int]) -> Iterator[Outcome]:
     ends = [window.end for window in windows]
     start = min(window.start for window in windows)
     end = None if None in ends else max(end for end in ends if end is not None)
-    stretch = _Stretch(file, start, end)
-    clips: list[tuple[int, Clip]] = []
-    for index, window in zip(group, windows, strict=True):
+    head: int | None = None
+    while True:
+        stretch = _Stretch(file, start, end, head)
+        clips, failed = stretch.clips(dict(zip(group, windows, strict=True)))
+        rendered = stretch.render(clips)
         try:
-            clips.append((index, stretch.clip(file.item.rows[index], window)))
-        except ClipError as error:
-            yield Failed(index, error)
-    if clips:
-        yield from stretch.render(clips)
+            first = next(rendered, None)
+        except LostHeadError as lost:  # rare: all is read again, without what cannot be decoded
+            head = lost.pts
+            del stretch, clips, rendered  # their memory first
+            continue
+        yield from failed
+        if first is not None:
+            yield first
+        yield from rendered
+        return
 
 
 class _Stretch:
     """The packets, sound and timeline of the windows that are decoded together."""
 
-    def __init__(self, file: _File, start: Fraction, end: Fraction | None) -> None:
+    def __init__(
+        self, file: _File, start: Fraction, end: Fraction | None, head: int | None
+    ) -> None:
+        """Read, and decode the sound.
+
+        Args:
+            file: the open file.
+            start: seconds on the container's clock.
+            end: the same; None = to the end.
+            head: pts of the first picture that can be decoded, where that is known not to be the
+                first one there is.
+        """
         self._file = file
         self._start = start
         parts = file.media.read(start, end)
+        self._until = _last_end(parts.values())
         self._check_not_cut_short(parts, start, end)
-        self.sound = self._decode_sound(parts, start, end)
+        self._sound_packets = self._read_sound(parts, start, end)
+        self.sound = self._decode_sound(start, end)
         self.video: Packets | None = parts.get("video") if file.config.stores_frames else None
         self.line: Timeline | None = timeline(self.video) if self.video else None
+        self._lost = 0
+        if self.line is not None and head is not None:
+            whole, self.line = self.line, self.line.since(head)
+            self._lost = len(whole.pts) - len(self.line.pts)
 
-    def _decode_sound(
+    def _read_sound(
         self, parts: dict[str, Packets], start: Fraction, end: Fraction | None
-    ) -> Sound | None:
+    ) -> tuple[Packets | None, Fraction]:
+        """The packets of the sound, and how much later its own file's clock is, if it has one."""
         file = self._file
-        channels = max(1, file.config.waveform_channels)
-        since, until = start - SOUND_MARGIN_SECONDS, None
-        if end is not None:
-            until = end + SOUND_MARGIN_SECONDS
         if file.sound_media is file.media:
-            part = parts.get("audio")
-            return decode_sound(part, channels, since, until) if part else None
+            return parts.get("audio"), Fraction(0)
         shift = file.sound_media.start - file.start
-        other_end = None if until is None else until + shift
-        part = file.sound_media.read(start + shift, other_end).get("audio")
-        sound = decode_sound(part, channels, since + shift, other_end) if part else None
+        until = None if end is None else end + SOUND_MARGIN_SECONDS + shift
+        return file.sound_media.read(start + shift, until).get("audio"), shift
+
+    def _decode_sound(self, start: Fraction, end: Fraction | None) -> Sound | None:
+        part, shift = self._sound_packets
+        if part is None:
+            return None
+        channels = max(1, self._file.config.waveform_channels)
+        until = None if end is None else end + SOUND_MARGIN_SECONDS + shift
+        sound = decode_sound(part, channels, start - SOUND_MARGIN_SECONDS + shift, until)
         return sound and replace(sound, first=sound.first - round(shift * sound.rate_hz))
 
     def _check_not_cut_short(
         self, parts: dict[str, Packets], start: Fraction, end: Fraction | None
     ) -> None:
         """Refuse a file whose header promises more than twice what is there, and a second more."""
-        promised = self._file.media.duration_seconds
+        promised = self._file.media.promised_seconds
         if promised is None or not all(part.complete for part in parts.values()):
             return
-        ends = [last for part in parts.values() if (last := _last_end(part)) is not None]
-        covered = max(ends, default=self._file.start) - self._file.start
+        covered = (self._until or self._file.start) - self._file.start
         wanted = promised if end is None else min(end - self._file.start, promised)
         if covered < min(promised / 2, promised - 1) and covered < wanted:
             detail = (
@@ -203,17 +239,25 @@ class _Stretch:
             )
             raise ClipError(Reason.TRUNCATED, detail, "open")
 
-    def clip(self, row: Row, window: Window) -> Clip:
+    def clips(self, windows: Mapping[int, Window]) -> tuple[list[tuple[int, Clip]], list[Failed]]:
+        """The clips of rows (by their number), and those that cannot become a sample."""
+        clips, failed = [], []
+        for index, window in windows.items():
+            try:
+                clips.append((index, self._clip(self._file.item.rows[index], window)))
+            except ClipError as error:
+                failed.append(Failed(index, error))
+        return clips, failed
+
+    def _clip(self, row: Row, window: Window) -> Clip:
         """The clip of one row, its grid laid.
 
         Raises:
             ClipError: the row cannot become a sample.
         """
         config, limits = self._file.config, self._file.limits
-        if self.sound is None and not window.anchored:
-            raise self._mute()
-        if self.line is None and self.sound is None:
-            raise self._mute()
+        if self.sound is None and (self.line is None or not window.anchored):
+            raise self._mute(window)
         grid = grid_for(
             window,
             config.fps,
@@ -231,9 +275,19 @@ class _Stretch:
             raise ClipError(Reason.TOO_LONG, detail, "sample")
         return Clip(config, row, window, grid, self._source(grid))
 
-    def _mute(self) -> ClipError:
+    def _mute(self, window: Window) -> ClipError:
+        """Why a window has no sound."""
         if self._file.sound_media.audio is None:
             return ClipError(Reason.NO_AUDIO, "there is no sound stream", "audio")
+        part, shift = self._sound_packets
+        times = [p.pts * p.time_base - shift for p in part.packets if p.pts is not None]  # type: ignore[union-attr]
+        ends = max([self._until or window.start, *times])
+        if window.start >= ends:
+            begin, end = (float(time - self._file.start) for time in (window.start, ends))
+            detail = f"the window starts at {begin:.2f} s, the file ends at {end:.2f} s"
+            return ClipError(Reason.TOO_SHORT, detail, "sample")
+        if not any(window.start <= t and (window.end is None or t < window.end) for t in times):
+            return ClipError(Reason.NO_AUDIO, "the sound pauses in all of the window", "audio")
         return ClipError(Reason.DECODE_ERROR, "no block of the sound could be decoded", "audio")
 
     def _source(self, grid: Grid) -> Source:
@@ -241,17 +295,17 @@ class _Stretch:
         return Source(facts, self._starts(), self.sound, self.line)
 
     def _starts(self) -> tuple[Fraction | None, Fraction | None]:
-        """Where the file's streams begin: what was decoded says it, unless that begins later."""
+        """Where the file's streams begin: what was decoded says it, if that was the beginning."""
         file = self._file
-        sound_media = file.sound_media
-        starts = file.media.first_time(file.media.video), sound_media.first_time(sound_media.audio)
-        if self._start > file.start:
-            return starts
-        found = [part.extent.start if part else None for part in (self.line, self.sound)]
-        return found[0], found[1]
+        if self._start <= file.start:
+            found = [part.extent.start if part else None for part in (self.line, self.sound)]
+            file.starts = found[0], found[1]
+        return file.starts
 
     def render(self, clips: Sequence[tuple[int, Clip]]) -> Iterator[Outcome]:
         """Decode the pictures of all clips in one pass; clips come out as they are complete."""
+        if not clips:
+            return
         if self.video is None or self.line is None:
             yield from (self._finish(index, clip, 0) for index, clip in clips)
             return
@@ -266,7 +320,7 @@ class _Stretch:
             index, clip = clips[shown.grid]
             clip.see(shown.k, shown.frame, shown.pts * self.line.time_base)
             if shown.k == clip.grid.frames - 1:
-                yield self._finish(index, clip, decoder.bad)
+                yield self._finish(index, clip, max(decoder.bad, self._lost))
         if decoder.decoded == 0:
             raise nothing_decoded(decoder)
 
