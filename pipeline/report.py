@@ -75,7 +75,7 @@ def write_report(out: Path, *, sound_of: SoundOf | None = None) -> Path:
     """
     outputs = Outputs(out)
     index, state = outputs.index(), status(out)
-    failures = _failures(outputs.errors_path)
+    failures, not_run = _failures(outputs.errors_path)
     cards, unreadable = cards_of(outputs, gallery(outputs), GALLERY_LIMITS, sound_of)
     page = render(
         "report.html",
@@ -83,7 +83,7 @@ def write_report(out: Path, *, sound_of: SoundOf | None = None) -> Path:
         plan=outputs.plan,
         complete=bool(index.get("complete")),
         tiles=_tiles(state, failures),
-        ledger=_ledger(state, failures),
+        ledger=_ledger(outputs.plan.planned_rows, state.samples, failures, not_run),
         splits=_splits(outputs.samples_path),
         failures=failures,
         charts=_charts(outputs.samples_path, failures, index.get("labels") or []),
@@ -103,7 +103,7 @@ def write_report(out: Path, *, sound_of: SoundOf | None = None) -> Path:
 
 def _tiles(state: Status, failures: list[Failures]) -> list[tuple[str, str]]:
     speed = state.seconds / state.wall_seconds if state.wall_seconds else None
-    failed = sum(f.count for f in failures if f.reason != Reason.NOT_RUN)
+    failed = sum(f.count for f in failures)
     return [
         (f"{state.samples:,}", "samples"),
         (f"{failed:,}", "rows that failed"),
@@ -114,17 +114,24 @@ def _tiles(state: Status, failures: list[Failures]) -> list[tuple[str, str]]:
     ]
 
 
-def _ledger(state: Status, failures: list[Failures]) -> dict[str, Any]:
-    """Both sides of rows planned = samples + errors, and the shares for the bar."""
+def _ledger(planned: int, samples: int, failures: list[Failures], not_run: int) -> dict[str, Any]:
+    """Both sides of planned = samples + errors + not run, as the terminal says them.
+
+    Args:
+        planned: all rows of the manifest, those that `--limit` left out included.
+        samples: in committed shards.
+        failures: rows that failed.
+        not_run: rows nobody has tried.
+    """
     errors = sum(f.count for f in failures)
-    planned = max(1, state.planned_rows)
+    parts = [("good", samples), ("bad-fill", errors), ("waiting", not_run)]
     return {
-        "planned": state.planned_rows,
-        "samples": state.samples,
+        "planned": planned,
+        "samples": samples,
         "errors": errors,
-        "closes": state.planned_rows == state.samples + errors,
-        "samples_percent": 100 * state.samples / planned,
-        "errors_percent": 100 * errors / planned,
+        "not_run": not_run,
+        "closes": planned == samples + errors + not_run,
+        "bar": [(kind, 100 * count / max(1, planned)) for kind, count in parts if count],
     }
 
 
@@ -153,16 +160,20 @@ def _splits(path: Path) -> list[Split]:
     return sorted(splits.values(), key=lambda split: split.name)
 
 
-def _failures(path: Path) -> list[Failures]:
-    """Failed rows by reason, the most frequent first, with a few examples of each."""
+def _failures(path: Path) -> tuple[list[Failures], int]:
+    """Failed rows by reason, the most frequent first, with a few examples; rows never tried."""
     found: dict[str, Failures] = {}
+    not_run = 0
     for batch in _batches(path, ["key", "uri", "stage", "reason", "detail"]):
         for row in batch.to_pylist():
+            if row["reason"] == Reason.NOT_RUN:
+                not_run += 1
+                continue
             failures = found.setdefault(row["reason"], Failures(row["reason"]))
             failures.count += 1
             if len(failures.examples) < EXAMPLES:
                 failures.examples.append(row)
-    return sorted(found.values(), key=lambda failures: -failures.count)
+    return sorted(found.values(), key=lambda failures: -failures.count), not_run
 
 
 def _config_rows(outputs: Outputs) -> list[tuple[str, str]]:

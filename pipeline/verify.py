@@ -81,6 +81,16 @@ class Verdict:
         else:
             self.unlisted += 1
 
+    def _ledger_line(self) -> str:
+        """As the job itself says it."""
+        closes = self.planned_rows == self.samples + self.errors
+        return (
+            f"{self.planned_rows:,} rows planned = {self.samples:,} samples + "
+            f"{self.errors - self.not_run:,} errors"
+            + (f" + {self.not_run:,} not run" if self.not_run else "")
+            + (": the ledger closes" if closes else ": THE LEDGER DOES NOT CLOSE")
+        )
+
     def lines(self) -> list[str]:
         """The verdict for a terminal: findings first, the ledger last."""
         found = [*(f"corrupt: {text}" for text in self.corrupt),
@@ -96,10 +106,7 @@ class Verdict:
             *([f"and {hidden:,} findings more"] if hidden else []),
             f"{self.committed_shards:,} of {self.planned_shards:,} shards, "
             f"{bytes_text(self.filesize)}, {time_text(self.seconds)} of video",
-            f"{self.planned_rows:,} rows planned = "
-            f"{self.samples:,} samples + {self.errors:,} errors"
-            + (f" ({self.not_run:,} of them not run)" if self.not_run else "")
-            + ("" if self.planned_rows == self.samples + self.errors else "  DOES NOT CLOSE"),
+            self._ledger_line(),
             said,
         ]
 

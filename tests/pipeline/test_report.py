@@ -1,8 +1,12 @@
 """`pipeline.report`: the page says what the files say."""
 
+import json
+import re
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline import PROFILES
@@ -27,10 +31,40 @@ def page_of(out: Path) -> str:
 def test_headline_ledger_and_splits(tmp_path: Path) -> None:
     out = fabricate(tmp_path / "out", GLCM)
     page = page_of(out)
-    assert "<b>8</b> rows planned = <b>6</b> samples + <b>2</b> errors" in page
-    assert "The ledger closes." in page
+    assert "8 rows planned = 6 samples + 2 errors. The ledger closes." in words_of(page)
+    assert bar_of(page) == {"good": 75.0, "bad-fill": 25.0}
     assert '<td>demo:train</td><td class="n">6</td><td class="n">12 s</td>' in page
     assert '<td class="n">66.7 %</td>' in page
+
+
+def words_of(page: str) -> str:
+    """The text of a page without its tags, white space as single blanks."""
+    return " ".join(re.sub(r"<[^>]*>", "", page).split())
+
+
+def bar_of(page: str) -> dict[str, float]:
+    """The parts of the ledger's bar in percent."""
+    bar = re.search(r'<div class="ledger".*?</div>', page)
+    assert bar is not None
+    parts = re.findall(r'class="([a-z-]+)" style="width:([\d.]+)%"', bar[0])
+    return {kind: float(percent) for kind, percent in parts}
+
+
+def test_rows_left_out_by_a_limit_are_no_failures(tmp_path: Path) -> None:
+    out = fabricate(tmp_path / "out", GLCM)
+    plan = json.loads((out / "plan.json").read_text())
+    edit_json(out / "plan.json", planned_rows=plan["planned_rows"] + 12)
+    table = pq.read_table(out / "errors.parquet")
+    left_out = [failure(f"late{number}", "not_run") for number in range(12)]
+    late = pa.Table.from_pylist(left_out, schema=table.schema)
+    pq.write_table(pa.concat_tables([table, late]), out / "errors.parquet")
+    page = page_of(out)
+    text = words_of(page)
+    assert "20 rows planned = 6 samples + 2 errors + 12 not run. The ledger closes." in text
+    assert bar_of(page) == {"good": 30.0, "bad-fill": 10.0, "waiting": 60.0}
+    assert '<div class="tile"><b>2</b><span>rows that failed</span>' in page
+    assert "<code>no_audio</code>" in page
+    assert "not_run" not in page
 
 
 def test_samples_without_a_split_are_counted(tmp_path: Path) -> None:
