@@ -113,7 +113,7 @@ def plan_rows(
 
     Args:
         rows: manifest rows that no plan has seen yet.
-        seconds_per_shard: media seconds of a shard; None chooses by the size of the set.
+        seconds_per_shard: media seconds of a shard; None chooses by the length of all rows.
         limit: plan only so many rows (the first in hash order); the rest get no shard.
         config_hash: goes into the shards' fingerprints.
         before: the plan these rows are appended to.
@@ -127,7 +127,8 @@ def plan_rows(
     hashes = _file_hashes(rows["uri"])
     chosen = _within_limit(hashes, limit)
     if seconds_per_shard is None:
-        total = float(seconds[chosen].sum())
+        # Of all rows: what `--limit` leaves out follows later and is cut by the same length.
+        total = float(seconds.sum())
         seconds_per_shard = min(max(total / SHARDS_WANTED, MIN_SHARD_SECONDS), MAX_SHARD_SECONDS)
     order = _plan_order(rows, part_of, hashes, chosen)
     ordered = rows.take(pa.array(order))

@@ -107,6 +107,25 @@ def test_the_limit_plans_that_many_rows_and_keeps_the_rest():
     assert set(table["key"].to_pylist()[:7]) == set(everything["key"].to_pylist()[:7])
 
 
+def test_a_limited_plan_has_the_shards_of_the_whole_one():
+    table = rows(200, splits=lambda file: [("a:train", "a:val")[file % 10 == 0]])
+    whole, parts, seconds = plan_rows(table, seconds_per_shard=None, limit=None, config_hash="c")
+    some, first, same = plan_rows(table, seconds_per_shard=None, limit=90, config_hash="c")
+    assert seconds == same == 2000 / 16
+    for part in first:
+        full = next(other for other in parts if other.name == part.name)
+        last = len(part.shards) - 1
+        assert [shard.rows for shard in part.shards[:last]] == [
+            shard.rows for shard in full.shards[:last]
+        ]
+        assert part.shards[last].rows <= full.shards[last].rows
+    shard_of = dict(zip(whole["key"].to_pylist(), whole["plan_shard"].to_pylist(), strict=True))
+    limited = some.slice(0, 90)
+    assert {key: shard_of[key] for key in limited["key"].to_pylist()} == dict(
+        zip(limited["key"].to_pylist(), limited["plan_shard"].to_pylist(), strict=True)
+    )
+
+
 def test_a_plan_survives_being_stored():
     _, plan = planned(rows(10))
     assert Plan.from_dict(plan.as_dict()) == plan
