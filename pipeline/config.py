@@ -55,6 +55,8 @@ class ShardConfig:
             raise ValueError(f"fps is {self.fps}; expected a rate above 0 and up to 120")
         if self.short_side is not None and not 16 <= self.short_side <= 2160:
             raise ValueError(f"short_side is {self.short_side}; expected 16 to 2160 pixels")
+        if self.min_seconds <= 0:
+            raise ValueError(f"min_seconds is {self.min_seconds}; expected a length above 0 s")
         if self.faces not in get_args(Faces):
             raise ValueError(f"faces is {self.faces!r}; expected one of {get_args(Faces)}")
         if self.face_tracks not in (1, 2):

@@ -24,6 +24,8 @@ class ShardsOptions:
     """auto, on or off; default by profile."""
     fps: str | None = None
     """Frames a second, 10 or 30000/1001; default by profile."""
+    min_seconds: str | None = None
+    """Shortest clip kept, 0.5 or 1/2; default 1. Windows of a benchmark are kept however short."""
     table: str | None = None
     """CSV, JSONL or Parquet file with one row per clip (data set `table`)."""
     annotations: str | None = None

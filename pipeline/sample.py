@@ -268,7 +268,8 @@ class _Stretch:
         )
         seconds = grid.frames / grid.fps
         if not window.anchored and seconds < config.min_seconds:
-            detail = f"{float(seconds):.2f} s of picture and sound; at least {config.min_seconds} s"
+            least = f"at least {float(config.min_seconds):g} s, see --min-seconds"
+            detail = f"{float(seconds):.2f} s of picture and sound; {least}"
             raise ClipError(Reason.TOO_SHORT, detail, "sample")
         if seconds > limits.max_clip_seconds:
             detail = f"{float(seconds):.0f} s; at most {limits.max_clip_seconds:g} s, see --window"

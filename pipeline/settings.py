@@ -46,6 +46,8 @@ def shard_config(options: ShardsOptions) -> ShardConfig:
         changes["faces"] = options.faces
     if options.fps is not None:
         changes["fps"] = _fps(options.fps)
+    if options.min_seconds is not None:
+        changes["min_seconds"] = _min_seconds(options.min_seconds)
     try:
         return dataclasses.replace(PROFILES[name], **changes)
     except ValueError as error:
@@ -69,6 +71,15 @@ def _fps(text: str) -> Fraction:
     except (ValueError, ZeroDivisionError) as error:
         raise UsageError(
             f"--fps is {text!r}; expected frames a second, such as 10, 25 or 30000/1001"
+        ) from error
+
+
+def _min_seconds(text: str) -> Fraction:
+    try:
+        return Fraction(text)
+    except (ValueError, ZeroDivisionError) as error:
+        raise UsageError(
+            f"--min-seconds is {text!r}; expected seconds above 0, such as 0.5 or 1/2"
         ) from error
 
 

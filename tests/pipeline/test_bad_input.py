@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -220,6 +221,17 @@ def test_short_mute_and_blind_files_have_reasons_of_their_own(
     options = X264 if more.get("picture", True) else ()
     path = make_clip(tmp_path / "x.mp4", seconds=seconds, size="64x48", options=options, **more)
     assert reason(ends(sandbox, tmp_path, path)) == expected
+
+
+def test_short_clips_are_kept_where_the_set_asks_for_them(tmp_path):
+    path = make_clip(tmp_path / "x.mp4", seconds=0.2, size="64x48", options=X264)
+    with Sandbox(replace(CONFIG, faces="on", min_seconds=Fraction(1, 5)), Limits()) as sandbox:
+        assert meta(ends(sandbox, tmp_path, path))["frames"] == 2
+    with Sandbox(replace(CONFIG, min_seconds=Fraction(1, 4)), Limits()) as sandbox:
+        outcome = ends(sandbox, tmp_path, path)
+    assert reason(outcome) == "too_short"
+    said = "0.20 s of picture and sound; at least 0.25 s, see --min-seconds"
+    assert outcome.error.detail == said
 
 
 # --- bombs ------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from dataclasses import replace
+from fractions import Fraction
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -46,6 +47,8 @@ def wish(table, **more):
         ({"fps": "0"}, "fps is 0"),
         ({"fps": "ten"}, "--fps is 'ten'; expected frames a second"),
         ({"fps": "1/0"}, "--fps is '1/0'; expected frames a second"),
+        ({"min_seconds": "0"}, "min_seconds is 0; expected a length above 0 s"),
+        ({"min_seconds": "short"}, "--min-seconds is 'short'; expected seconds above 0"),
         ({"faces": "maybe"}, "expected one of .*auto.*on.*off"),
         ({"dataset": "nosuch"}, "unknown data set 'nosuch'; known: .*kinetics400"),
     ],
@@ -74,6 +77,12 @@ def test_a_config_that_cannot_be_is_refused_with_what_can(flags, words):
 def test_a_job_that_cannot_be_is_refused(flags, words):
     with pytest.raises(UsageError, match=words):
         job_options(ShardsOptions("folder", **flags))
+
+
+def test_the_shortest_clip_is_a_setting_of_the_set():
+    usual = shard_config(ShardsOptions("folder"))
+    assert usual == shard_config(ShardsOptions("folder", min_seconds="1"))
+    assert shard_config(ShardsOptions("folder", min_seconds="0.4")).min_seconds == Fraction(2, 5)
 
 
 # --- what was planned before ------------------------------------------------------------------
