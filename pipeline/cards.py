@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.config import MEL_SLICES_PER_FRAME
 from pipeline.drawing import Mark, Span, band_marks, mel_png, runs, spans, time_marks
 from pipeline.format import PICTURE_SUFFIX, Sample, decode
 from pipeline.listen import SoundOf, page_sound
@@ -59,7 +60,7 @@ class Card:
     states: list[list[Span]]
     """One list a face track."""
     missing: list[Span]
-    """Held pictures and padded sound."""
+    """Held pictures and padded sound, as far as it can be seen."""
     times: list[Mark]
     bands: list[Mark]
     frames: int
@@ -194,8 +195,11 @@ def _labelled(meta: dict[str, Any], name: str, text: str, seconds: float) -> lis
 
 
 def _missing(meta: dict[str, Any], fps: float, seconds: float) -> list[Span]:
+    """What the lane `missing` shows; a gap in the sound shorter than a mel slice is not seen."""
+    slice_seconds = 1 / (MEL_SLICES_PER_FRAME * fps)
     held = [(index / fps, (index + 1) / fps, "picture held") for index in meta["held"]]
-    padded = [(start, end, "no sound") for start, end in meta["padded"]]
+    gaps = ((start, end) for start, end in meta["padded"] if end - start >= slice_seconds)
+    padded = [(start, end, "no sound") for start, end in gaps]
     return spans([*held, *padded], seconds)
 
 
@@ -230,7 +234,7 @@ def _facts(meta: dict[str, Any]) -> list[tuple[str, str]]:
         ("stored", f"{stored}{meta['frames']} intervals at {float(Fraction(meta['fps'])):g} / s"),
         ("mel", f"{meta['mel_rate_hz']} Hz{wave if meta['waveform_rate_hz'] else ''}"),
         ("clock", f"t0 {meta['t0']:.3f} s, window from {meta['window_start']:.3f} s"),
-        ("held, padded", f"{len(meta['held'])} frames, {_padded_seconds(meta):.2f} s of sound"),
+        ("held, padded", f"{len(meta['held'])} frames, {_padded(meta)} of sound"),
         ("source", str(source.get("uri"))),
         ("container", f"{source.get('container')}: {codecs}"),
         ("picture", _source_picture(source)),
@@ -242,8 +246,10 @@ def _facts(meta: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _padded_seconds(meta: dict[str, Any]) -> float:
-    return float(sum(end - start for start, end in meta["padded"]))
+def _padded(meta: dict[str, Any]) -> str:
+    """How much sound is padded; GRID lacks 5 ms at its ends."""
+    seconds = sum(end - start for start, end in meta["padded"])
+    return f"{1000 * seconds:.0f} ms" if seconds < 1 else f"{seconds:.2f} s"
 
 
 def _source_picture(source: dict[str, Any]) -> str:

@@ -123,6 +123,13 @@ def test_held_pictures_and_padded_sound_are_drawn() -> None:
     assert [(span.text, span.left) for span in missing] == [("picture held", 0), ("no sound", 75)]
 
 
+def test_padding_shorter_than_a_mel_slice_is_a_number_and_no_lane() -> None:
+    members = changed(make_members(GLCM, "a"), padded=[[1.995374, 2.0]])
+    card = make_card(members, PLACE, CardLimits(), silent)
+    assert card.missing == []
+    assert dict(card.facts)["held, padded"] == "0 frames, 5 ms of sound"
+
+
 def test_a_damaged_sample_is_a_line_and_the_others_are_shown(tmp_path: Path) -> None:
     out = fabricate(tmp_path / "out", GLCM, shards=1)
     tar = out / "shards/train-000000.tar"
