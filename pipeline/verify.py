@@ -6,6 +6,7 @@ Reads plan, sidecars, tars and the files written last; changes nothing. The ledg
 """
 
 import sys
+import time
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
@@ -26,6 +27,7 @@ from pipeline.errors import Reason, plain_text
 from pipeline.format import FormatError
 from pipeline.outputs import NotFinishedError, Outputs
 from pipeline.plan import Plan, PlannedShard
+from pipeline.progress import LINE_EVERY_SECONDS
 from pipeline.rebuilt import table_findings
 from pipeline.status import bytes_text, time_text
 
@@ -174,14 +176,17 @@ def _result(shard: PlannedShard, future: "Future[ShardCheck]") -> ShardCheck:
 def _shown(
     checks: Iterator[ShardCheck], total: int, progress: TextIO | None
 ) -> Iterator[ShardCheck]:
-    """A bar on a terminal, a line at every tenth elsewhere."""
+    """A bar on a terminal, a line every ten seconds elsewhere."""
     if progress is None or progress.isatty():
         yield from tqdm(checks, total=total, unit="shard", file=progress, disable=progress is None)
         return
-    step = max(1, total // 10)
+    said = time.monotonic()
     for number, check in enumerate(checks, 1):
-        if number % step == 0:
+        now = time.monotonic()
+        if now - said >= LINE_EVERY_SECONDS:
+            said = now
             progress.write(f"verify: {number} of {total} shards\n")
+            progress.flush()
         yield check
 
 
