@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from pipeline.config import Limits, ShardConfig
 from pipeline.item import Item, Made
-from pipeline.plan import PlanPart, plan_rows
+from pipeline.plan import PlanPart, guess_note, plan_rows
 from pipeline.prepare import Wish
 from pipeline.sandbox import Sandbox
 
@@ -43,6 +43,7 @@ def plan_lines(wish: Wish, limits: Limits) -> list[str]:
     lines.append(
         f"in all: {len(planned)} rows, {sum(len(p.shards) for p in parts)} shards of about "
         f"{seconds_per_shard:.0f} s, {media_seconds / 3600:.2f} h of media by the manifest"
+        f"{guess_note(planned)}"
     )
     missing = planned["bytes"].null_count
     lines.append(f"rows that will fail as missing_file: {missing}")

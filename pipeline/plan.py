@@ -160,6 +160,18 @@ def planned_seconds(rows: pa.Table) -> Floats:
     return values
 
 
+def guess_note(rows: pa.Table) -> str:
+    """Says in brackets for how many clips `planned_seconds` guesses; empty if for none.
+
+    Args:
+        rows: with `end_s` and `expect`.
+    """
+    promised = pc.struct_field(rows["expect"], "duration_s")
+    guessed = pc.sum(pc.and_(pc.is_null(rows["end_s"]), pc.is_null(promised))).as_py() or 0
+    part = "" if guessed == len(rows) else f" for {guessed:,} of {len(rows):,}"
+    return f" (estimated{part})" if guessed else ""
+
+
 def _parts(splits: pa.ChunkedArray) -> tuple[list[str], Ints]:
     """Names of the plan parts, and the part of each row; splits that share a row share a part."""
     joined = pc.binary_join(pc.coalesce(splits, pa.scalar([], splits.type)), "\n")

@@ -113,7 +113,7 @@ class Display:
         elapsed = time.monotonic() - self._started
         left = elapsed * (self._rows / tally.rows - 1) if tally.rows else None
         eta = "unknown" if left is None else time.strftime("%H:%M:%S", time.gmtime(left))
-        return f"{self._facts(tally)}, ETA {eta}"
+        return f"{self._facts(tally)}, ETA about {eta}"
 
     def _facts(self, tally: Tally) -> str:
         elapsed = max(time.monotonic() - self._started, 1e-3)

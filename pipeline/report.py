@@ -109,7 +109,7 @@ def _tiles(state: Status, failures: list[Failures]) -> list[tuple[str, str]]:
         (f"{failed:,}", "rows that failed"),
         (time_text(state.seconds), "stored"),
         (bytes_text(state.filesize), f"in {state.shards:,} shards"),
-        (f"{speed:.1f} x" if speed else "unknown", "real time, this job"),
+        (f"{speed:.1f} x" if speed else "unknown", "real time while shards were made"),
         (time_text(state.work_seconds), "of work, all processes"),
     ]
 

@@ -10,15 +10,17 @@ from manifests.errors import UsageError
 from pipeline.errors import Reason
 from pipeline.index import Ledger
 from pipeline.job import Result
+from pipeline.plan import guess_note
 from pipeline.prepare import Prepared
 
 
 def plan_line(prepared: Prepared) -> str:
     plan = prepared.plan
     seconds = sum(shard.seconds for shard in plan.shards)
+    rows = prepared.rows.table(0, plan.rows_in_shards, ["end_s", "expect"])
     line = (
         f"{plan.name}: {plan.rows_in_shards} clips in {len(plan.shards)} shards, "
-        f"about {seconds / 3600:.2f} h of media -> {prepared.out}"
+        f"about {seconds / 3600:.2f} h of media{guess_note(rows)} -> {prepared.out}"
     )
     return f"{line} ({prepared.note})" if prepared.note not in ("", "new") else line
 
@@ -36,7 +38,10 @@ def summary(prepared: Prepared, result: Result, ledger: Ledger) -> list[str]:
     if result.made and result.wall_seconds:
         speed = result.seconds / result.wall_seconds
         took = time.strftime("%H:%M:%S", time.gmtime(result.wall_seconds))
-        lines.append(f"{result.seconds:.0f} s of video in {took} ({speed:.1f}x real time)")
+        lines.append(
+            f"{result.seconds:.0f} s of video in {took} "
+            f"({speed:.1f}x real time, the start of the workers included)"
+        )
     lines += ledger_lines(ledger)
     if ledger.errors - ledger.not_run:
         lines.append(f"Why: python -m pipeline errors {prepared.out}")

@@ -9,7 +9,7 @@ import pytest
 
 from manifests import schema
 from pipeline.format import base_name
-from pipeline.plan import Plan, plan_rows
+from pipeline.plan import Plan, guess_note, plan_rows
 
 
 def rows(count, *, windows=1, splits=lambda file: [], dataset="folder"):
@@ -124,6 +124,24 @@ def test_a_limited_plan_has_the_shards_of_the_whole_one():
     assert {key: shard_of[key] for key in limited["key"].to_pylist()} == dict(
         zip(limited["key"].to_pylist(), limited["plan_shard"].to_pylist(), strict=True)
     )
+
+
+@pytest.mark.parametrize(
+    ("ends", "said"),
+    [
+        ((10, 20), ""),
+        ((10, None), " (estimated for 1 of 2)"),
+        ((None, None), " (estimated)"),
+    ],
+)
+def test_lengths_that_are_guesses_are_counted(ends, said):
+    table = schema.table(
+        {"dataset": "folder", "key": f"k{end}{n}", "uri": "x.mp4", "end_s": end}
+        for n, end in enumerate(ends)
+    )
+    assert guess_note(table) == said
+    promised = {"duration_s": 4.0}
+    assert guess_note(schema.table([{"key": "a", "uri": "a.mp4", "expect": promised}])) == ""
 
 
 def test_a_plan_survives_being_stored():
