@@ -7,6 +7,22 @@ DEMO = $(DATA)/shards/demo-glcm
 VENV := .venv
 PY := $(VENV)/bin/python
 
+# What a target takes from the command line. Make ignores other names, and the wish with them:
+# PROFIL=lips would quietly give the default profile.
+TAKES := DATA PYTHON ARGS
+TAKES_manifest := DATASET ROOT OUT TABLE ANNOTATIONS
+TAKES_shards := $(TAKES_manifest) PROFILE FACES WORKERS RAY_ADDRESS
+TAKES_pretrain := METHOD PRESET SHARDS RUN
+
+GOALS := $(or $(MAKECMDGOALS),$(.DEFAULT_GOAL))
+TAKEN := $(TAKES) $(foreach goal,$(GOALS),$(TAKES_$(goal)))
+GIVEN := $(foreach name,$(.VARIABLES),$(if $(findstring command line,$(origin $(name))),$(name)))
+nearest = $(shell $(PYTHON) -c 'import difflib, sys; \
+	near = difflib.get_close_matches(sys.argv[1].upper(), sys.argv[2:], 1, 0.5); \
+	print(*(f"Did you mean {name}=?" for name in near))' '$(1)' $(TAKEN) 2>&-)
+refuse = $(error make $(GOALS) takes no $(1)=. $(call nearest,$(1)) It takes $(TAKEN:%=%=))
+$(foreach name,$(filter-out $(TAKEN) VENV PY SHELL MAKE%,$(GIVEN)),$(call refuse,$(name)))
+
 # --root only where ROOT is given, and so on: what is left out has its default in Python.
 opt = $(if $($(1)),--$(2) "$($(1))")
 INPUT = --dataset $(DATASET) --data "$(DATA)" $(call opt,ROOT,root) $(call opt,OUT,out) \
