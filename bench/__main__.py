@@ -1,6 +1,7 @@
 """`python -m bench`: measure, print the table, save it as JSON."""
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -45,7 +46,9 @@ class Options:
 
 def main() -> None:
     """Run everything in the environment that a worker child has."""
-    options = tyro.cli(Options)
+    if {"-h", "--help"} & set(sys.argv):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `--help | head` ends quietly
+    options = tyro.cli(Options, prog="python -m bench")
     if any(os.environ.get(name) != value for name, value in child_environment().items()):
         os.execve(sys.executable, sys.orig_argv, {**os.environ, **child_environment()})
     _quiet()

@@ -5,6 +5,7 @@ Exit codes: 0 done, 2 the input or the command line is wrong.
 
 from __future__ import annotations
 
+import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,11 +100,26 @@ class Datasets:
         return 0
 
 
+COMMANDS: dict[str, type[Build | Validate | Datasets]] = {
+    "build": Build,
+    "validate": Validate,
+    "datasets": Datasets,
+}
+
+
+def _command(arguments: list[str]) -> Build | Validate | Datasets:
+    """What is asked for; parsed by itself, so that advice on a wrong flag names its command."""
+    if arguments and arguments[0] in COMMANDS:
+        prog = f"python -m manifests {arguments[0]}"
+        return tyro.cli(COMMANDS[arguments[0]], prog=prog, args=arguments[1:])
+    return tyro.cli(Build | Validate | Datasets, prog="python -m manifests", args=arguments)
+
+
 def main() -> int:
     """Run the command line; return the exit code."""
-    command = tyro.cli(Build | Validate | Datasets, prog="python -m manifests")
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `... | head` ends it quietly
     try:
-        return int(command.run())
+        return int(_command(sys.argv[1:]).run())
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -3,8 +3,9 @@
     python -m pipeline shards --dataset kinetics        make shards (resumes by itself)
     python -m pipeline peek data/shards/kinetics400-glcm --html peek.html
 
-Exit codes: 0 complete, 2 usage, manifest or configuration, 3 incomplete, 4 output locked by another
-job, 5 corrupt shards found.
+Exit codes: 0 complete, 2 usage, manifest or configuration, 3 incomplete (shards, retry, finalize,
+verify), 4 output locked by another job (shards, retry, finalize), 5 corrupt shards found. Commands
+that only tell (status, plan, peek, errors, report) end with 0 when they could tell it.
 """
 
 import errno
@@ -68,6 +69,8 @@ def finalize(out: Out, /, partial: bool = False) -> int:
 
 def status(out: Out, /, as_json: Annotated[bool, tyro.conf.arg(name="json")] = False) -> int:
     """Say how far a shard set is, from its sidecars alone.
+
+    Exits 0 for an unfinished set, too; `verify` exits 3 there, and `--json` has the counts.
 
     Args:
         out: folder of a shard set.
@@ -212,7 +215,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _interrupt)
     os.umask(os.umask(0) & ~GROUP_MAY_READ)  # shard sets are shared by a group
     try:
-        sys.exit(tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="python -m pipeline"))
+        sys.exit(_run_command(sys.argv[1:]))
     except UsageError as error:
         sys.exit(_fail(str(error), USAGE))
     except KeyboardInterrupt as stop:
@@ -222,6 +225,16 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `... | head` is enough
     except Exception as error:
         sys.exit(_fail_by_kind(error))
+
+
+def _run_command(arguments: list[str]) -> int:
+    """Parse a command by itself, so that advice on a wrong flag names it and no other."""
+    if arguments and arguments[0] in COMMANDS:
+        prog = f"python -m pipeline {arguments[0]}"
+        return tyro.cli(COMMANDS[arguments[0]], prog=prog, args=arguments[1:])
+    return tyro.extras.subcommand_cli_from_dict(
+        COMMANDS, prog="python -m pipeline", description=__doc__, args=arguments
+    )
 
 
 def _interrupt(number: int, _frame: object) -> None:

@@ -20,6 +20,7 @@ import importlib
 import json
 import logging
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -254,6 +255,8 @@ def main() -> None:
         print(__doc__ if not arguments or arguments[0] in ("-h", "--help")
               else f"unknown command {arguments[0]!r}; known: {', '.join(COMMANDS)}")  # fmt: skip
         sys.exit(0 if arguments and arguments[0] in ("-h", "--help") else 2)
+    if {"-h", "--help"} & set(arguments) or arguments[0] in ("describe", "diff"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # text only: `... | head` ends it quietly
     _start_logging()
     try:
         _load_plugins()
