@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -124,10 +125,18 @@ def columns_of(header: Iterable[str], wanted: dict[str, tuple[str, ...]]) -> dic
     return found
 
 
+def finite(value: str | float) -> float:
+    """Return a number; `nan` and `inf`, which `float` takes too, are a ValueError like words."""
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{value} is no finite number")
+    return number
+
+
 def seconds(text: str, path: Path, field: str) -> float:
     """Return a time in seconds; the sentence of a bad one names the file and the field."""
     try:
-        return float(text)
+        return finite(text)
     except ValueError as error:
         raise UsageError(
             f"{path}: {field} is {text!r}; expected seconds as a number. Repair the row."

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from manifests.annotations import csv_rows, csv_segments, find
+from manifests.annotations import csv_rows, csv_segments, find, finite
 from manifests.clips import Clip, milliseconds
 from manifests.columns import Row, extra, table
 from manifests.dataset import Dataset, Report, ScanOptions
@@ -101,7 +101,7 @@ def _annotations(paths: list[Path]) -> Iterator[_Row]:
 
 def _row(fields: list[str], split: str | None) -> _Row | None:
     try:
-        start_s, end_s = (float(field) for field in fields[1:3])
+        start_s, end_s = (finite(field) for field in fields[1:3])
     except ValueError:
         return None
     # unquoted labels have spilt into columns of their own: put them together again

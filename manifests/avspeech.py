@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from manifests.annotations import csv_rows, csv_segments, find, split_of
+from manifests.annotations import csv_rows, csv_segments, find, finite, split_of
 from manifests.clips import Clip, Files, milliseconds
 from manifests.columns import Row, extra, table
 from manifests.dataset import Dataset, Report, ScanOptions
@@ -90,7 +90,8 @@ def _annotations(paths: list[Path]) -> Iterator[_Row]:
 
 def _row(fields: list[str], split: str | None) -> _Row | None:
     try:
-        start_s, end_s, *point = (float(field) for field in fields[1:5])
+        start_s, end_s = (finite(field) for field in fields[1:3])
+        point = [float(field) for field in fields[3:5]]
     except ValueError:
         return None
     return _Row(fields[0], start_s, end_s, tuple(point), split)

@@ -7,6 +7,7 @@ takes the listing from ``options.walk(root)`` (manifests/listing.py) and gives r
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -41,7 +42,7 @@ class ScanOptions:
         """Check the numbers."""
         for name in ("window_seconds", "hop_seconds"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
+            if value is not None and not 0 < value < math.inf:
                 raise UsageError(f"{name} is {value}; expected a number of seconds above 0.")
         if self.hop_seconds is not None and self.window_seconds is None:
             raise UsageError(

@@ -53,12 +53,17 @@ def _read_jsonl(path: Path) -> tuple[list[str], list[Record]]:
 
 def _json_record(line: str, path: Path, number: int) -> Record:
     try:
-        record = json.loads(line)
+        record = json.loads(line, parse_constant=_refuse_constant)
     except ValueError as error:
         raise UsageError(f"{path} line {number} is no JSON ({error}); repair the line.") from error
     if not isinstance(record, dict):
         raise UsageError(f'{path} line {number} is no JSON object; expected {{"path": ...}}.')
     return record
+
+
+def _refuse_constant(name: str) -> Any:
+    """Refuse what Python's own JSON writer makes of a missing number."""
+    raise ValueError(f"JSON has no {name}; write null where nothing is known")
 
 
 def _read_parquet(path: Path) -> tuple[list[str], list[Record]]:

@@ -34,7 +34,8 @@ from typing import Any
 import pyarrow as pa
 
 from manifests import windows
-from manifests.annotations import columns_of
+from manifests.annotations import columns_of, finite
+from manifests.checks import LONGEST_SECONDS
 from manifests.columns import Row, table as table_of
 from manifests.dataset import Dataset, Report, ScanOptions
 from manifests.errors import UsageError
@@ -152,18 +153,17 @@ class _Rows:
             "label_names": self._labels(record),
             "face_xy": self._point(record, number),
             "transcript": self._text(record, "transcript"),
-            "extra": self._extra(record),
+            "extra": self._extra(record, number),
             "bytes": self._bytes(path),
         }
 
     def _value(self, record: Record, role: str) -> Any:
         value = record.get(self.columns[role]) if role in self.columns else None
-        empty = value is None or value == "" or (isinstance(value, float) and math.isnan(value))
-        return None if empty else value
+        return None if value == "" else value
 
     def _text(self, record: Record, role: str) -> str | None:
         value = self._value(record, role)
-        return None if value is None else str(value).strip() or None
+        return None if value is None or _is_nan(value) else str(value).strip() or None
 
     def _place(self, given: str) -> str:
         """Return a path relative to the root, or absolute where it leads out of it."""
@@ -189,7 +189,7 @@ class _Rows:
 
     def _labels(self, record: Record) -> list[str]:
         value = self._value(record, "label")
-        if value is None:
+        if value is None or _is_nan(value):
             return []
         names = value if isinstance(value, list) else str(value).split("|")
         return [str(name).strip() for name in names if str(name).strip()]
@@ -201,33 +201,72 @@ class _Rows:
     def _number(self, record: Record, role: str, number: int) -> float | None:
         value = self._value(record, role)
         try:
-            return None if value is None else float(value)
+            return None if value is None else finite(value)
         except (TypeError, ValueError) as error:
             raise self._wrong(role, value, number, "a number") from error
 
     def _seconds(self, record: Record, role: str, number: int) -> float | None:
         """Read seconds, `mm:ss` or `h:mm:ss.s`."""
         value = self._value(record, role)
-        if value is None:
-            return None
         try:
-            total = 0.0
-            for part in str(value).split(":"):
-                total = total * 60 + float(part)
+            return None if value is None else _clock_seconds(str(value))
         except ValueError as error:
-            raise self._wrong(role, value, number, "seconds or h:mm:ss") from error
-        return total
+            expected = f"seconds, mm:ss or h:mm:ss, from 0 to {LONGEST_SECONDS:,.0f} s"
+            raise self._wrong(role, value, number, expected) from error
 
     def _wrong(self, role: str, value: Any, number: int, expected: str) -> UsageError:
         return UsageError(
             f"{self.path} row {number}, column {self.columns[role]!r}: {value!r} is not "
-            f"{expected}; repair the row."
+            f"{expected}; repair the row, or leave the cell empty."
         )
 
-    def _extra(self, record: Record) -> str:
+    def _extra(self, record: Record, number: int) -> str:
+        """The other columns as JSON, which has no infinity."""
         used = set(self.columns.values())
-        rest = {n: v for n, v in record.items() if n not in used and v is not None and v != ""}
-        return json.dumps(rest, sort_keys=True, ensure_ascii=False, default=str)
+        empty = (None, "")
+        rest = {n: v for n, v in record.items() if n not in used and v not in empty}
+        rest = {name: value for name, value in rest.items() if not _is_nan(value)}
+        try:
+            return _json(rest)
+        except ValueError as error:
+            name = next(name for name in rest if not _is_json(rest[name]))
+            raise UsageError(
+                f"{self.path} row {number}, column {name!r}: {rest[name]!r} is not finite; repair "
+                "the row, or leave the cell empty."
+            ) from error
+
+
+def _json(value: Any) -> str:
+    """Return a value as JSON; NaN and infinity, which JSON has not, are a ValueError."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False, default=str)
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        _json(value)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_nan(value: Any) -> bool:
+    """Whether a cell holds what some writers of Parquet put where nothing is known."""
+    return isinstance(value, float) and math.isnan(value)
+
+
+def _clock_seconds(text: str) -> float:
+    """Seconds of `s`, `mm:ss` or `h:mm:ss`; a sign counts for the whole of it.
+
+    Raises:
+        ValueError: it is none of these, or no time in a recording.
+    """
+    parts = [finite(part) for part in text.split(":")]
+    total = sum(part * 60**place for place, part in enumerate(reversed(parts)))
+    if len(parts) > 3 or any(math.copysign(1, part) < 0 for part in parts):
+        raise ValueError(text)
+    if total > LONGEST_SECONDS:
+        raise ValueError(text)
+    return total
 
 
 def _number_labels(rows: list[Row]) -> list[str]:

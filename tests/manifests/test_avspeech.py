@@ -85,7 +85,8 @@ def test_points_outside_the_picture_are_no_points(tree, scan) -> None:
     assert "1 rows have a point outside of 0..1" in report.notes[-1]
 
 
-def test_a_broken_row_is_named(tree, scan) -> None:
-    root = tree({"avspeech_train.csv": CSV + "u5MPyrRJPmc,later,5\n", "u5MPyrRJPmc.mp4": b"1"})
+@pytest.mark.parametrize("start", ["later", "nan", "inf"])
+def test_a_broken_row_is_named(tree, scan, start: str) -> None:
+    root = tree({"avspeech_train.csv": CSV + f"u5MPyrRJPmc,{start},5\n", "u5MPyrRJPmc.mp4": b"1"})
     with pytest.raises(UsageError, match="row 3"):
         scan("avspeech", root)

@@ -98,7 +98,13 @@ def test_options_that_nobody_hears_are_refused(tree, tmp_path, name, options, wo
 
 
 @pytest.mark.parametrize(
-    "options", [{"window_seconds": 0.0}, {"hop_seconds": 5.0}, {"label_set": 33}]
+    "options",
+    [
+        {"window_seconds": 0.0},
+        {"window_seconds": float("inf")},
+        {"hop_seconds": 5.0},
+        {"label_set": 33},
+    ],
 )
 def test_impossible_options_are_refused(options) -> None:
     with pytest.raises(UsageError):

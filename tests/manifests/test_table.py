@@ -98,6 +98,15 @@ def test_without_root_absolute_paths_decide_it(tree, tmp_path: Path) -> None:
         ("path,start\na.mp4,soon\n", "row 1, column 'start': 'soon' is not seconds"),
         ("path,x,y\na.mp4,left,1\n", "column 'x': 'left' is not a number"),
         ("path,label\n,b\n", "row 1 has no path"),
+        ("path,start,end\na.mp4,nan,3\n", "row 1, column 'start': 'nan' is not seconds"),
+        ("path,start,end\na.mp4,1,inf\n", "row 1, column 'end': 'inf' is not seconds"),
+        ("path,end\na.mp4,1e308\n", "row 1, column 'end': '1e308' is not seconds"),
+        ("path,end\na.mp4,1:nan\n", "column 'end': '1:nan' is not seconds"),
+        ("path,start\na.mp4,-1\n", "'-1' is not seconds, .*from 0 to 1,000,000"),
+        ("path,start\na.mp4,-0:01\n", "column 'start': '-0:01' is not seconds"),
+        ("path,start\na.mp4,1:-30\n", "column 'start': '1:-30' is not seconds"),
+        ("path,start\na.mp4,1:2:3:4\n", "column 'start': '1:2:3:4' is not seconds"),
+        ("path,x,y\na.mp4,nan,1\n", "column 'x': 'nan' is not a number"),
         ("path\n", "has no rows"),
         (b"path\ncaf\xe9.mp4\n", "not UTF-8"),
     ],
@@ -119,3 +128,28 @@ def test_other_kinds_of_tables_are_refused(tree, scan) -> None:
             scan("table", root, table=root / name)
     with pytest.raises(UsageError, match="needs a table"):
         scan("table", root)
+
+
+def test_numbers_that_are_none_are_refused_in_every_kind_of_table(tree, scan) -> None:
+    """JSON knows neither NaN nor infinity, Parquet does; a missing value is null in both."""
+    root = tree({"a.mp4": b"1", "t.jsonl": '{"path": "a.mp4", "end": NaN}\n'})
+    with pytest.raises(UsageError, match=r"t\.jsonl line 1 .*NaN.*null"):
+        scan("table", root, table=root / "t.jsonl")
+    (root / "t.jsonl").write_text('{"path": "a.mp4", "end": 1e999}\n')
+    with pytest.raises(UsageError, match="row 1, column 'end': inf is not seconds"):
+        scan("table", root, table=root / "t.jsonl")
+    parquet = root / "t.parquet"
+    for value in (float("nan"), float("inf")):
+        pq.write_table(pa.table({"path": ["a.mp4"], "end": [value]}), parquet)
+        with pytest.raises(UsageError, match=f"row 1, column 'end': {value} is not"):
+            scan("table", root, table=parquet)
+    pq.write_table(pa.table({"path": ["a.mp4"], "score": [float("inf")]}), parquet)
+    with pytest.raises(UsageError, match="row 1, column 'score': inf"):
+        scan("table", root, table=parquet)
+
+
+def test_times_have_up_to_three_parts(tree, scan) -> None:
+    root = tree({"a.mp4": b"1", "t.csv": "path,start,end\na.mp4,0:01,1:00:02.5\na.mp4, 7 ,90\n"})
+    rows, _ = scan("table", root, table=root / "t.csv")
+    found = sorted((row["start_s"], row["end_s"]) for row in rows.values())
+    assert found == [(1.0, 3602.5), (7.0, 90.0)]
