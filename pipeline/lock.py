@@ -2,12 +2,15 @@
 
 On one host the lock is the kernel's (flock) and gone with its owner, so a rerun after `kill -9`
 starts at once. Across hosts, where flock may not reach, the lock file is a lease: its owner renews
-it, and it is stale ten minutes after the last renewal. The tasks of one job array share it.
+it, and it is stale ten minutes after the last renewal. Where clocks differ, a renewal may lie in
+the future; whoever sees that sets it to now, so that a lease nobody renews lasts ten minutes more.
+The tasks of one job array share it.
 """
 
 import contextlib
 import fcntl
 import json
+import math
 import os
 import platform
 import threading
@@ -15,6 +18,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
+
+from pipeline.errors import plain_text
 
 LEASE_SECONDS = 600.0
 RENEW_SECONDS = 60.0
@@ -41,7 +46,7 @@ def lock(out: Path, *, shared: bool) -> Iterator[None]:
             fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             raise LockedError(_sentence(out, _read(file))) from None
-        _check_lease(out, _read(file), shared)
+        _check_lease(file, out, shared)
         _write(file, shared)
         done = threading.Event()
         renewal = threading.Thread(target=_renew, args=(file, done), daemon=True)
@@ -64,12 +69,22 @@ def _is_last(file: IO[bytes]) -> bool:
     return True
 
 
-def _check_lease(out: Path, owner: dict[str, Any], shared: bool) -> None:
+def _check_lease(file: IO[bytes], out: Path, shared: bool) -> None:
     """Refuse while a job on another host renews its lease."""
-    elsewhere = owner.get("host") not in (None, platform.node())
-    fresh = time.time() - (out / LOCK_NAME).stat().st_mtime < LEASE_SECONDS
-    if elsewhere and fresh and not (shared and owner.get("shared")):
-        raise LockedError(_sentence(out, owner))
+    owner = _read(file)
+    if owner.get("host") in (None, platform.node()) or (shared and owner.get("shared")):
+        return
+    age_seconds = time.time() - os.fstat(file.fileno()).st_mtime
+    if age_seconds < 0:
+        os.utime(file.fileno())
+        age_seconds = 0.0
+    if age_seconds < LEASE_SECONDS:
+        minutes = math.ceil((LEASE_SECONDS - age_seconds) / 60)
+        advice = (
+            f"If that job is dead, its lease ends by itself: run the same command again in "
+            f"{minutes} min."
+        )
+        raise LockedError(f"{_sentence(out, owner)} {advice}")
 
 
 def _renew(file: IO[bytes], done: threading.Event) -> None:
@@ -100,7 +115,7 @@ def _write(file: IO[bytes], shared: bool) -> None:
 
 def _sentence(out: Path, owner: dict[str, Any]) -> str:
     pid, host, started = (owner.get(name, "?") for name in ("pid", "host", "started"))
-    who = f"process {pid} on {host}, started {started}"
+    who = plain_text(f"process {pid} on {host}, started {started}")
     return (
         f"{out} is being written by another job ({who}). Wait for it, stop it, or choose another "
         "output with --out."
