@@ -14,7 +14,8 @@ reads them back (`schema.read`).
 | `dataset.py` | `Dataset`, `ScanOptions`, `Report`: what an adapter is made of |
 | `listing.py`, `annotations.py`, `records.py` | reading folders, annotation files, tables |
 | `clips.py`, `join.py` | names of web-video clips, and joining them with annotation rows |
-| `keys.py`, `windows.py`, `errors.py` | names, windows of long recordings, `UsageError` |
+| `keys.py`, `windows.py` | names, windows of long recordings |
+| `errors.py`, `text.py` | `UsageError`, and text of unknown origin on a terminal |
 | all others | one adapter a file |
 
 To add a data set, write `manifests/NAME.py` with ``scan(root, options) -> (table, report)`` and a

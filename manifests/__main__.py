@@ -17,6 +17,7 @@ import manifests
 from manifests import build, schema
 from manifests.dataset import ScanOptions
 from manifests.errors import UsageError
+from manifests.text import all_lines, say
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,10 @@ class Build:
             label_set=self.label_set,
         )
         _, report = build.build(entry.name, root, out, options)
-        print("\n".join(report.lines()))
-        print(f"  manifest: {out}")
+        say(*report.lines(), f"  manifest: {out}")
         given = {"ROOT": self.root, "TABLE": self.table}
         places = [f" {name}={path}" for name, path in given.items() if path is not None]
-        print(f"next: make shards DATASET={entry.name}{''.join(places)}")
+        say(f"next: make shards DATASET={entry.name}{''.join(places)}")
         return 0
 
 
@@ -80,10 +80,10 @@ class Validate:
         vocabularies = {name: classes for name, classes in known.items() if classes is not None}
         problems = schema.validate(table, vocabularies)
         for text in schema.warnings(table):
-            print(f"warning: {text}")
+            say(f"warning: {text}")
         if problems:
             raise UsageError(f"{self.file} is not valid:\n" + "\n".join(problems))
-        print(f"{self.file}: {len(table):,} rows, valid")
+        say(f"{self.file}: {len(table):,} rows, valid")
         return 0
 
 
@@ -94,9 +94,9 @@ class Datasets:
     def run(self) -> int:
         """Print name, content, scale and licence."""
         for name, entry in manifests.DATASETS.items():
-            print(f"{name:<16} {entry.what}\n{'':<16} {entry.scale}\n{'':<16} {entry.licence}")
+            say(f"{name:<16} {entry.what}", f"{'':<16} {entry.scale}", f"{'':<16} {entry.licence}")
         aliases = ", ".join(f"{alias} = {name}" for alias, name in manifests.ALIASES.items())
-        print(f"also understood: {aliases}")
+        say(f"also understood: {aliases}")
         return 0
 
 
@@ -121,7 +121,7 @@ def main() -> int:
     try:
         return int(_command(sys.argv[1:]).run())
     except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {all_lines(str(error))}", file=sys.stderr)
         return 2
 
 

@@ -177,7 +177,7 @@ def _check(dataset: Dataset, root: Path, table: pa.Table, report: Report) -> Non
         first = table["uri"][0].as_py()
         problem = (
             f"None of the {report.rows:,} files that {dataset.name} speaks of is in {root}; the "
-            f"first one looked for is {first}."
+            f"first one looked for is {first!r}."
         )
     if report.files_without_row:
         problem += f" {report.files_without_row:,} files belong to no annotation row."

@@ -81,7 +81,7 @@ class Report:
     splits: dict[str, list[int]] = field(default_factory=dict)
     """Split name -> [rows, rows whose file is there]; '(none)' counts rows without a split."""
     missing_files: int = 0
-    """Annotation rows whose file is not there; they stay rows and end as `missing_file`."""
+    """Rows whose file is not there; they stay rows and end as `missing_file` or `bad_path`."""
     files_without_row: int = 0
     """Media files that no annotation row speaks of."""
     kept_without_row: int = 0
@@ -155,7 +155,10 @@ class Report:
 
     def _counts(self) -> list[tuple[str, int]]:
         return [
-            ("rows without file (will end as missing_file)", self.missing_files),
+            (
+                "rows without file (will end as missing_file, odd paths as bad_path)",
+                self.missing_files,
+            ),
             ("files without row", self.files_without_row),
             ("  of these kept as rows", self.kept_without_row),
             ("duplicate files left out", self.duplicate_files),

@@ -28,6 +28,10 @@ VIDEO_KINDS = frozenset(
 AUDIO_KINDS = frozenset([".wav", ".flac", ".mp3", ".m4a", ".aac", ".ogg", ".oga", ".opus", ".mp2"])
 """Extensions of sound files."""
 _MEDIA_KINDS = VIDEO_KINDS | AUDIO_KINDS
+FFMPEG_FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,mpeg,mpegts,mpegvideo,ogg,wav,flac,mp3,aac"
+)
+"""The only containers that files are opened as, by their names in ffmpeg, whoever opens them."""
 _BYTES_PREFIX = "bytes:"
 
 

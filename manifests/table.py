@@ -42,6 +42,7 @@ from manifests.errors import UsageError
 from manifests.keys import folder_key, slug
 from manifests.listing import to_uri
 from manifests.records import Record, read
+from manifests.text import one_line
 
 LICENCE = "your own files: their licence is yours to know"
 ROLES: dict[str, tuple[str, ...]] = {
@@ -261,7 +262,7 @@ def _clock_seconds(text: str) -> float:
         ValueError: it is none of these, or no time in a recording.
     """
     parts = [finite(part) for part in text.split(":")]
-    total = sum(part * 60**place for place, part in enumerate(reversed(parts)))
+    total = sum(part * 60.0**place for place, part in enumerate(reversed(parts)))
     if len(parts) > 3 or any(math.copysign(1, part) < 0 for part in parts):
         raise ValueError(text)
     if total > LONGEST_SECONDS:
@@ -284,8 +285,9 @@ def _columns(header: list[str], path: Path) -> dict[str, str]:
     """Return role -> the table's own name of the column."""
     found = {role: header[place] for role, place in columns_of(header, ROLES).items()}
     if "path" not in found:
+        names = one_line(", ".join(header)) or "none"
         raise UsageError(
-            f"{path} has no column with paths; its columns are {', '.join(header) or 'none'}. "
+            f"{path} has no column with paths; its columns are {names}. "
             f"Call one of them 'path' (also understood: {', '.join(ROLES['path'][1:])})."
         )
     return found

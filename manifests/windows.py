@@ -21,11 +21,8 @@ from pathlib import Path
 
 from manifests.columns import Row
 from manifests.dataset import Report
-from manifests.listing import from_uri
+from manifests.listing import FFMPEG_FORMATS, from_uri
 
-_FORMATS = (
-    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,mpeg,mpegts,mpegvideo,ogg,wav,flac,mp3,aac"
-)
 _TIMEOUT_SECONDS = 30
 _TOLERANCE_SECONDS = 1e-3
 """A file may end this much before a window does: containers round their duration."""
@@ -78,7 +75,7 @@ def _describe(path: str) -> bytes:
 
     command = [
         *(imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-nostdin"),
-        *("-protocol_whitelist", "file", "-format_whitelist", _FORMATS),
+        *("-protocol_whitelist", "file", "-format_whitelist", FFMPEG_FORMATS),
         *("-i", f"file:{path}"),
     ]
     # it exits with 1 because no output is named; what it says on stderr is what we want

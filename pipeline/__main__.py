@@ -19,11 +19,12 @@ from typing import Annotated
 import tyro
 
 from manifests.errors import UsageError
+from manifests.text import all_lines, say
 from pipeline.options import ShardsOptions
 
 USAGE, INCOMPLETE, LOCKED, CORRUPT = 2, 3, 4, 5
 GROUP_MAY_READ = 0o050
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
 
 Out = Annotated[Path, tyro.conf.Positional]
 
@@ -79,7 +80,7 @@ def status(out: Out, /, as_json: Annotated[bool, tyro.conf.arg(name="json")] = F
     from pipeline.status import status as read_status, status_lines
 
     state = read_status(out)
-    say(json.dumps(state.as_dict()) if as_json else "\n".join(status_lines(state)))
+    say(*([json.dumps(state.as_dict())] if as_json else status_lines(state)))
     return 0
 
 
@@ -204,12 +205,6 @@ COMMANDS = {
 }
 
 
-def say(*lines: str) -> None:
-    """Print for the user, at once."""
-    for line in lines:
-        print(line, flush=True)
-
-
 def main() -> None:
     """Run one command and leave with its exit code."""
     signal.signal(signal.SIGTERM, _interrupt)
@@ -263,7 +258,7 @@ def _fail_by_kind(error: Exception) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {all_lines(message)}", file=sys.stderr)
     return code
 
 

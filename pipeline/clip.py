@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 LONG_CLIP_FRAMES = 1000
 """From here on the memory of a clip matters; below, giving it back costs more than it is worth."""
-MAX_ASPECT = 8
-"""Longest side over shortest of a picture that is stored."""
+MAX_SIDES_RATIO = 8
+"""Longer side over shorter one of a picture that is stored."""
 
 
 @dataclass(frozen=True)
@@ -111,11 +111,12 @@ class Clip:
 
     def _store(self, frame: Frame) -> None:
         """Shrink and encode one picture; all pictures of a sample have the first one's size."""
-        if max(frame.width, frame.height) > MAX_ASPECT * min(frame.width, frame.height):
-            size = f"{frame.width}x{frame.height}"
-            raise ClipError(
-                Reason.TOO_LARGE, f"pictures of {size}; at most {MAX_ASPECT}:1", "video"
+        if max(frame.width, frame.height) > MAX_SIDES_RATIO * min(frame.width, frame.height):
+            detail = (
+                f"pictures of {frame.width}x{frame.height}: the longer side of this shape is over "
+                f"{MAX_SIDES_RATIO} times the shorter one, which no sample may be; crop the video"
             )
+            raise ClipError(Reason.TOO_LARGE, detail, "video")
         assert self._config.short_side is not None
         picture = frame.resized(self._config.short_side)
         if self._size is None:

@@ -11,6 +11,8 @@ import errno
 import re
 from enum import StrEnum
 
+from manifests.text import one_line
+
 MAX_DETAIL_CHARACTERS = 300
 
 
@@ -69,15 +71,23 @@ class ShardError(Exception):
     """A shard cannot be written or read; the message says what to do."""
 
 
+_DISK_REMEDIES = {
+    errno.EROFS: "Make the disk writable (mount -o remount,rw)",
+    errno.EFBIG: "Allow larger files (ulimit -f unlimited; FAT disks end at 4 GiB)",
+    errno.EACCES: "Give yourself the right to write there",
+    errno.EPERM: "Give yourself the right to write there",
+}
+"""What to do first, by error number."""
+
+
 def disk_sentence(where: str, error: OSError, need_bytes: int | None = None) -> str:
     """Why something could not be written, and what to do."""
-    if error.errno != errno.ENOSPC:
-        return f"Cannot write {where}: {error.strerror or error}. Then run the same command again."
-    need = "" if need_bytes is None else f" (its source files have {need_bytes >> 20} MiB)"
-    return (
-        f"No space left on the disk for {where}{need}. Make room, then run the same command again: "
-        "committed shards are kept."
-    )
+    again = "then run the same command again: committed shards are kept."
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        need = "" if need_bytes is None else f" (its source files have {need_bytes >> 20} MiB)"
+        return f"No space left on the disk for {where}{need}. Make room, {again}"
+    remedy = _DISK_REMEDIES.get(error.errno or 0, "Put that right")
+    return f"Cannot write {where}: {error.strerror or error}. {remedy}, {again}"
 
 
 def plain_text(text: str) -> str:
@@ -85,7 +95,7 @@ def plain_text(text: str) -> str:
 
     Error texts of libav quote bytes of the file; they must reach neither a terminal nor JSON raw.
     """
-    printable = re.sub(r"[^\x20-\x7e\u00a0-\uffff]+", " ", text).strip()
+    printable = one_line(re.sub(r"[^\S ]+", " ", text).strip())
     if len(printable) <= MAX_DETAIL_CHARACTERS:
         return printable
     return printable[: MAX_DETAIL_CHARACTERS - 1] + "…"

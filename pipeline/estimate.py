@@ -3,13 +3,16 @@
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.config import Limits, ShardConfig
+from pipeline.errors import ClipError
 from pipeline.item import Item, Made
+from pipeline.paths import resolve
 from pipeline.plan import PlanPart, guess_note, plan_rows
 from pipeline.prepare import Wish
 from pipeline.sandbox import Sandbox
@@ -45,10 +48,23 @@ def plan_lines(wish: Wish, limits: Limits) -> list[str]:
         f"{seconds_per_shard:.0f} s, {media_seconds / 3600:.2f} h of media by the manifest"
         f"{guess_note(planned)}"
     )
-    missing = planned["bytes"].null_count
-    lines.append(f"rows that will fail as missing_file: {missing}")
-    present = 1 - missing / max(len(planned), 1)
+    lacking = _lacking(planned, wish.root)
+    counts = ", ".join(f"{reason} {count}" for reason, count in lacking.most_common())
+    lines.append(f"rows that will fail for want of a file: {counts or 'none'}")
+    present = 1 - lacking.total() / max(len(planned), 1)
     return lines + _cost_lines(probe, media_seconds * present)
+
+
+def _lacking(rows: pa.Table, root: str) -> Counter[str]:
+    """Why the rows whose file the manifest has not seen will fail: reason -> rows."""
+    unseen = pc.value_counts(rows.filter(pc.is_null(rows["bytes"]))["uri"]).to_pylist()
+    reasons: Counter[str] = Counter()
+    for entry in unseen:
+        try:
+            resolve(Path(root), entry["values"])
+        except ClipError as error:
+            reasons[str(error.reason)] += entry["counts"]
+    return reasons
 
 
 def _part_line(part: PlanPart) -> str:

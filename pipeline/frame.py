@@ -31,7 +31,7 @@ from pipeline.planes import (
 )
 
 RANGE_LIMITED, RANGE_FULL = 1, 2
-MAX_ASPECT = 8
+MAX_PIXEL_ASPECT = 8
 """Sample aspect ratios beyond 8:1 are damage, not anamorphic video; they are ignored."""
 
 # Each keeps a scaler for its last geometry, so that the uses do not evict one another's.
@@ -220,6 +220,6 @@ def _square_width(width: int, aspect: Fraction | None) -> int:
     if not aspect:
         return width
     wide, high = aspect.numerator, aspect.denominator
-    if max(wide, high) > MAX_ASPECT * min(wide, high):
+    if max(wide, high) > MAX_PIXEL_ASPECT * min(wide, high):
         return width
     return max(1, (2 * width * wide + high) // (2 * high))

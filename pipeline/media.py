@@ -18,10 +18,10 @@ from typing import Any
 import av
 import av.error
 
+from manifests.listing import FFMPEG_FORMATS
 from pipeline.config import Limits
 from pipeline.errors import ClipError, Reason
 
-FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,mpeg,mpegts,mpegvideo,ogg,wav,flac,mp3,aac"
 SEEK_FROM_SECONDS = 30
 """Earlier windows are reached by reading on, which is exact in any container."""
 MARGIN_SECONDS = Fraction(2)
@@ -261,7 +261,7 @@ def _open_container(path: Path, limits: Limits) -> Any:
         ClipError: `unsupported_format` or `open_error`.
     """
     options = {
-        "format_whitelist": FORMATS,
+        "format_whitelist": FFMPEG_FORMATS,
         "protocol_whitelist": "file",
         "max_streams": str(limits.max_streams + 1),
         "max_pixels": str(limits.max_pixels),

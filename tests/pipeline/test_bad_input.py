@@ -285,7 +285,9 @@ def test_a_header_that_promises_a_million_seconds_is_truncated(sandbox, folder):
 
 def test_a_picture_too_long_for_its_height_is_too_large(sandbox, tmp_path):
     path = make_clip(tmp_path / "thin.mp4", seconds=1.5, size="2000x16", options=X264)
-    assert reason(ends(sandbox, tmp_path, path)) == "too_large"
+    outcome = ends(sandbox, tmp_path, path)
+    assert reason(outcome) == "too_large"
+    assert "2000x16: the longer side of this shape is over 8 times" in outcome.error.detail
 
 
 # --- odd but good -----------------------------------------------------------------------------

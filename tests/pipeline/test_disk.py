@@ -1,5 +1,6 @@
 """Disks that are full, outputs that cannot be written, environments that lack something."""
 
+import errno
 import json
 import os
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.errors import disk_sentence
 from tests.pipeline.clips import make_clip
 
 X264 = ("-c:v", "libx264", "-preset", "ultrafast", "-shortest")
@@ -82,6 +84,28 @@ def test_a_read_only_output_is_refused_before_anything_is_decoded(clips, small_d
     done = shards(clips, small_disk / "out")
     assert done.returncode == 2
     assert f"cannot write to the output folder {small_disk / 'out'}" in done.stderr
+
+
+def test_a_limit_on_file_sizes_stops_the_job_with_what_to_do(clips, tmp_path):
+    done = shards(clips, tmp_path / "out", shell="ulimit -f 64")
+    assert done.returncode == 3, done.stdout + done.stderr
+    text = done.stdout + done.stderr
+    assert "File too large. Allow larger files (ulimit -f unlimited" in text
+    assert "Traceback" not in text
+    assert shards(clips, tmp_path / "out").returncode == 0
+
+
+@pytest.mark.parametrize(
+    "number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO]
+)
+def test_before_the_same_command_comes_what_to_do_first(number):
+    error = OSError(number, os.strerror(number))
+    said = disk_sentence("shard x in /out", error, 5 << 20)
+    finding, remedy = said.split(". ")
+    assert "shard x in /out" in finding
+    first, then = remedy.split(", then ")
+    assert first.split()[0] in ("Make", "Allow", "Put")
+    assert then == "run the same command again: committed shards are kept."
 
 
 def test_few_file_handles_are_enough(clips, tmp_path):

@@ -244,3 +244,20 @@ def test_without_a_data_set_the_command_says_that_it_needs_one(tmp_path):
     done = shards(tmp_path)
     assert done.returncode == 2
     assert "--dataset" in done.stderr
+
+
+def test_plan_says_by_which_reason_rows_without_a_file_will_fail(tmp_path):
+    """Its reasons are those that `shards` then gives."""
+    make_clip(tmp_path / "a.mp4", seconds=1.5, size="64x48", options=X264)
+    table = tmp_path / "t.csv"
+    table.write_text("path\na.mp4\ngone.mp4\nalso/gone.mp4\nhttp://host/x.mp4\n../up.mp4\n")
+    flags = ("--dataset", "table", "--table", table, "--root", tmp_path, "--out", tmp_path / "out")
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline", "plan", *map(str, flags), "--faces", "off"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert "will fail for want of a file: missing_file 2, bad_path 2\n" in done.stdout, done.stderr
+    done = shards(tmp_path, *flags)
+    assert "rows without file (will end as missing_file, odd paths as bad_path): 4" in done.stdout
+    errors = pq.read_table(tmp_path / "out" / "errors.parquet")["reason"].to_pylist()
+    assert sorted(errors) == ["bad_path"] * 2 + ["missing_file"] * 2
