@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from pipeline.config import ShardConfig, rational_text
 from pipeline.errors import plain_text
-from pipeline.format import Sample, base_name, decode, read_shard
+from pipeline.format import FormatError, Sample, base_name, decode, read_shard
 from pipeline.item import Row
 from pipeline.outputs import TAR_BLOCK_BYTES, Outputs, Sidecar
 from pipeline.plan import PlannedShard, fingerprint
@@ -55,6 +55,8 @@ class ShardCheck:
     sha256: str = ""
     """Of the tar, as the sidecar says."""
     findings: list[str] = field(default_factory=list)
+    row_findings: list[str] = field(default_factory=list)
+    """What is wrong with its rows in manifest.parquet."""
     keys: npt.NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))
     """A hash of every key, samples and errors: 8 bytes a row however long the keys are."""
 
@@ -76,13 +78,23 @@ def check_shard(out: Path, planned: PlannedShard, config_hash: str, deep: bool) 
         tar = outputs.tar_path(planned.name)
         check.findings += _file_findings(tar, sidecar)
         if deep and tar.is_file():
-            rows = PlannedRows(outputs.manifest_path).table(planned.first_row, planned.rows)
-            check.findings += _row_findings(planned, sidecar, rows)
-            check.findings += _tar_findings(tar, sidecar, outputs.config, rows.to_pylist())
+            rows = _planned_rows(outputs, planned)
+            if rows is not None:
+                check.row_findings += _row_findings(planned, sidecar, rows)
+            stated = [] if rows is None else rows.to_pylist()
+            check.findings += _tar_findings(tar, sidecar, outputs.config, stated)
     except UNREADABLE as error:
         check.committed = True
         check.findings.append(f"{planned.name}: {plain_text(str(error))}")
     return check
+
+
+def _planned_rows(outputs: Outputs, planned: PlannedShard) -> pa.Table | None:
+    """The shard's rows of the manifest; None if it is lost or damaged, which `verify` says once."""
+    try:
+        return PlannedRows(outputs.manifest_path).table(planned.first_row, planned.rows)
+    except FormatError:
+        return None
 
 
 def _take_counts(check: ShardCheck, sidecar: Sidecar) -> None:

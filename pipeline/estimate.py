@@ -49,7 +49,7 @@ def plan_lines(wish: Wish, limits: Limits) -> list[str]:
         f"{guess_note(planned)}"
     )
     lacking = _lacking(planned, wish.root)
-    counts = ", ".join(f"{reason} {count}" for reason, count in lacking.most_common())
+    counts = ", ".join(f"{reason} {count}" for reason, count in sorted(lacking.items()))
     lines.append(f"rows that will fail for want of a file: {counts or 'none'}")
     present = 1 - lacking.total() / max(len(planned), 1)
     return lines + _cost_lines(probe, media_seconds * present)

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import Reason
+from pipeline.outputs import Outputs
 from pipeline.plan import PlanPart
 from pipeline.prepare import Prepared
 from pipeline.shard import is_committed, write_atomically
@@ -184,7 +185,6 @@ def _index(
 ) -> dict[str, Any]:
     """shardindex.json: what the `wids` package reads, and what we add."""
     plan = prepared.plan
-    labels_file = prepared.out / "labels" / f"{plan.dataset}.json"
     return {
         "__kind__": WIDS_KIND,
         "wids_version": 1,
@@ -199,7 +199,7 @@ def _index(
         "members": list(prepared.config.members),
         "instances": plan.rows_in_shards,
         "splits": dict(sorted(ledger.splits.items())),
-        "labels": json.loads(labels_file.read_bytes()) if labels_file.exists() else [],
+        "labels": Outputs(prepared.out).labels(),
         "counts": {
             "planned": ledger.planned,
             "samples": ledger.samples,

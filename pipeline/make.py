@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from manifests.errors import UsageError
 from pipeline.errors import ShardError, disk_sentence
 from pipeline.index import Ledger, finalize
 from pipeline.job import JobOptions, Result, clean, run
 from pipeline.lock import LOCK_NAME, lock
 from pipeline.options import ShardsOptions
+from pipeline.outputs import Outputs
 from pipeline.prepare import Prepared, load, prepare
 from pipeline.settings import job_options, output_folder, shard_config, wish
 from pipeline.summary import is_complete, known_reason, ledger_lines, plan_line, summary
@@ -159,7 +158,8 @@ def retry(out: Path, reason: str, options: JobOptions, say: Any) -> Outcome:
     known_reason(reason)
     prepared = load(out)
     with lock(out, shared=False):
-        named = sorted({row["shard"] for row in _errors_with(out, reason) if row["shard"]})
+        failed = Outputs(out).errors(reason)
+        named = sorted({name for name in failed["shard"].to_pylist() if name})
         if not named:
             return Outcome([f"no committed shard has rows that ended as {reason}"], COMPLETE)
         say(f"{len(named)} shards have rows that ended as {reason}; they are made again")
@@ -169,11 +169,3 @@ def retry(out: Path, reason: str, options: JobOptions, say: Any) -> Outcome:
     if not is_complete(result, ledger):
         return Outcome(lines, INCOMPLETE)
     return Outcome([*lines, f"Report: {write_page(out)}"], COMPLETE)
-
-
-def _errors_with(out: Path, reason: str) -> list[dict[str, Any]]:
-    path = out / "errors.parquet"
-    if not path.exists():
-        raise UsageError(f"{path} is not there; `python -m pipeline finalize {out}` writes it")
-    rows: list[dict[str, Any]] = pq.read_table(path, filters=[("reason", "==", reason)]).to_pylist()
-    return rows

@@ -13,17 +13,24 @@ import io
 import json
 import tarfile
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from manifests.schema import SCHEMA
 from pipeline.config import ShardConfig
+from pipeline.errors import plain_text
 from pipeline.format import MAX_MEMBER_BYTES, FormatError
 from pipeline.plan import Plan, PlannedShard
 
 SCHEMA_VERSION = 1
 TAR_BLOCK_BYTES = 512
+BATCH_ROWS = 5_000
 SAMPLES_MARK, ERRORS_MARK = b'"samples":[', b'],"errors":['
 """Around the list of samples in a sidecar as `pipeline.shard` writes it."""
 SIDECAR_TYPES: dict[str, type | tuple[type, ...]] = {
@@ -95,6 +102,10 @@ class Outputs:
         self.samples_path = out / "samples.parquet"
         self.errors_path = out / "errors.parquet"
         self.report_path = out / "report.html"
+        self._again = (
+            "run the `python -m pipeline shards` command of this set again, which makes it anew"
+        )
+        self._finalize = f"`python -m pipeline finalize {out}` writes it"
 
     def tar_path(self, shard: str) -> Path:
         """The tar of a shard; a name with a path in it is refused."""
@@ -109,12 +120,24 @@ class Outputs:
     @cached_property
     def plan(self) -> Plan:
         """plan.json."""
-        return _plan(_read_object(self.plan_path, "`pipeline shards` writes it first"))
+        if not self.plan_path.exists():
+            raise NotFinishedError(
+                f"{self.plan_path} is not there; `pipeline shards` writes it first"
+            )
+        remedy = (
+            "remove it and run the `python -m pipeline shards` command of this set again: shards "
+            "whose rows come out the same are kept"
+        )
+        stored = _read_object(self.plan_path, remedy)
+        try:
+            return Plan.from_dict(stored)
+        except (KeyError, TypeError, ValueError) as error:
+            raise FormatError(f"plan.json lacks or misstates {error}; {remedy}") from error
 
     @cached_property
     def stored_config(self) -> dict[str, Any]:
         """config.json as it stands: config, config_hash, landmarks_sha256, versions."""
-        return _read_object(self.config_path, "`pipeline shards` writes it first")
+        return _read_object(self.config_path, self._again)
 
     @cached_property
     def config(self) -> ShardConfig:
@@ -122,11 +145,43 @@ class Outputs:
         try:
             return ShardConfig.from_dict(self.stored_config["config"])
         except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-            raise FormatError(f"{self.config_path}: no shard configuration: {error}") from error
+            said = f"{self.config_path}: no shard configuration: {error}; {self._again}"
+            raise FormatError(said) from error
 
     def index(self) -> dict[str, Any]:
         """shardindex.json; there only once a job or `pipeline finalize` has ended."""
-        return _read_object(self.index_path, f"`pipeline finalize {self.out}` writes it")
+        return _read_object(self.index_path, self._finalize)
+
+    def labels(self) -> list[str]:
+        """The class names of the set, in the order of the class numbers."""
+        path = self.out / "labels" / f"{self.plan.dataset}.json"
+        names = _read_json(path, self._again)
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise FormatError(f"{path} is no list of class names; {self._again}")
+        return names
+
+    def check_manifest(self) -> None:
+        """Read manifest.parquet through.
+
+        Raises:
+            NotFinishedError: it is not there.
+            FormatError: it cannot be read, or is not that of the plan.
+        """
+        with reading(self.manifest_path, self._again), pq.ParquetFile(self.manifest_path) as file:
+            lacks = [name for name in SCHEMA.names if name not in file.schema_arrow.names]
+            rows = sum(batch.num_rows for batch in file.iter_batches(BATCH_ROWS))
+        if lacks or rows != self.plan.planned_rows:
+            said = f"lacks {', '.join(lacks)}" if lacks else f"has {rows} rows"
+            raise FormatError(
+                f"{self.manifest_path} {said}; expected the {self.plan.planned_rows} rows of "
+                f"plan.json. To mend it, {self._again}"
+            )
+
+    def errors(self, reason: str | None = None) -> pa.Table:
+        """The rows of errors.parquet, or those with one reason."""
+        filters = None if reason is None else [("reason", "==", reason)]
+        with reading_table(self.errors_path):
+            return pq.read_table(self.errors_path, filters=filters)
 
     def sidecar(self, shard: str, *, with_samples: bool = True) -> Sidecar | None:
         """The sidecar of a shard, None while the shard is not committed.
@@ -143,8 +198,9 @@ class Outputs:
             text = path.read_bytes()
         except FileNotFoundError:
             return None
-        stored = _parse_object(path, text if with_samples else _without_samples(text))
-        return _sidecar(path, stored, committed_unix)
+        remedy = "remove it, and its shard is made again"
+        stored = _parse(path, text if with_samples else _without_samples(text), remedy)
+        return _sidecar(path, _object(path, stored, remedy), committed_unix)
 
     def sidecars(self) -> Iterator[tuple[PlannedShard, Sidecar | None]]:
         """Every planned shard with its sidecar, in plan order, one in memory at a time."""
@@ -178,6 +234,32 @@ def _members(data: bytes) -> Iterator[tuple[str, bytes]]:
                 yield entry.name.partition(".")[2], stream.read()
 
 
+@contextmanager
+def reading(path: Path, remedy: str) -> Iterator[None]:
+    """Turn what a reader raises into a sentence with the next step.
+
+    Raises:
+        NotFinishedError: there is no such file.
+        FormatError: the file cannot be read.
+    """
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise NotFinishedError(f"{path} is not there; {remedy}") from error
+    except (pa.ArrowException, OSError) as error:
+        raise FormatError(f"{path} cannot be read ({plain_text(str(error))}); {remedy}") from error
+
+
+def reading_table(path: Path) -> AbstractContextManager[None]:
+    """`reading` around whatever reads samples.parquet or errors.parquet."""
+    return reading(path, f"`python -m pipeline finalize {path.parent}` writes it")
+
+
+def _read_json(path: Path, remedy: str) -> Any:
+    with reading(path, remedy):
+        return _parse(path, path.read_bytes(), remedy)
+
+
 def _read_object(path: Path, remedy: str) -> dict[str, Any]:
     """A JSON object from a file.
 
@@ -185,20 +267,20 @@ def _read_object(path: Path, remedy: str) -> dict[str, Any]:
         NotFinishedError: there is no such file.
         FormatError: the file holds something else.
     """
-    try:
-        text = path.read_bytes()
-    except FileNotFoundError as error:
-        raise NotFinishedError(f"{path} is not there; {remedy}") from error
-    return _parse_object(path, text)
+    return _object(path, _read_json(path, remedy), remedy)
 
 
-def _parse_object(path: Path, text: bytes) -> dict[str, Any]:
+def _parse(path: Path, text: bytes, remedy: str) -> Any:
     try:
-        stored = json.loads(text)
+        return json.loads(text)
     except ValueError as error:
-        raise FormatError(f"{path} is not JSON: {error}") from error
+        raise FormatError(f"{path} is not JSON: {error}; {remedy}") from error
+
+
+def _object(path: Path, stored: Any, remedy: str) -> dict[str, Any]:
     if not isinstance(stored, dict) or stored.get("schema", SCHEMA_VERSION) != SCHEMA_VERSION:
-        raise FormatError(f"{path}: this version reads JSON objects of schema {SCHEMA_VERSION}")
+        said = f"this version reads JSON objects of schema {SCHEMA_VERSION}"
+        raise FormatError(f"{path}: {said}; {remedy}")
     return stored
 
 
@@ -209,13 +291,6 @@ def _without_samples(text: bytes) -> bytes:
     """
     start, end = text.find(SAMPLES_MARK), text.rfind(ERRORS_MARK)
     return text[: start + len(SAMPLES_MARK)] + text[end:] if 0 <= start < end else text
-
-
-def _plan(stored: dict[str, Any]) -> Plan:
-    try:
-        return Plan.from_dict(stored)
-    except (KeyError, TypeError, ValueError) as error:
-        raise FormatError(f"plan.json lacks or misstates {error}") from error
 
 
 def _sidecar(path: Path, stored: dict[str, Any], committed_unix: float) -> Sidecar:

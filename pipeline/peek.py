@@ -18,7 +18,7 @@ from pipeline.check import UNREADABLE
 from pipeline.errors import plain_text
 from pipeline.format import Sample, decode
 from pipeline.listen import SoundOf
-from pipeline.outputs import Outputs, Place
+from pipeline.outputs import Outputs, Place, reading_table
 from pipeline.pages import render
 
 DEFAULT_COUNT = 8
@@ -96,9 +96,10 @@ def _named(outputs: Outputs, keys: Sequence[str]) -> list[Place]:
 
 def _from_table(outputs: Outputs, condition: ds.Expression) -> Iterator[Place]:
     columns = ["key", "shard", "offset", "size"]
-    table = ds.dataset(outputs.samples_path).scanner(columns=columns, filter=condition)
-    for batch in table.to_batches():
-        yield from (Place(**row) for row in batch.to_pylist())
+    with reading_table(outputs.samples_path):
+        table = ds.dataset(outputs.samples_path).scanner(columns=columns, filter=condition)
+        for batch in table.to_batches():
+            yield from (Place(**row) for row in batch.to_pylist())
 
 
 def _spread(outputs: Outputs, count: int) -> list[Place]:

@@ -11,7 +11,7 @@ Everything is columns and numpy: two million rows take well under a minute (arch
 import hashlib
 import io
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -123,29 +123,51 @@ def plan_rows(
         and the seconds a shard.
     """
     seconds = planned_seconds(rows)
-    part_names, part_of = _parts(rows["splits"])
-    hashes = _file_hashes(rows["uri"])
+    part_names, part_of = parts_of(rows["splits"])
+    hashes = file_hashes(rows["uri"])
     chosen = _within_limit(hashes, limit)
     if seconds_per_shard is None:
         # Of all rows: what `--limit` leaves out follows later and is cut by the same length.
         total = float(seconds.sum())
         seconds_per_shard = min(max(total / SHARDS_WANTED, MIN_SHARD_SECONDS), MAX_SHARD_SECONDS)
-    order = _plan_order(rows, part_of, hashes, chosen)
+    order = plan_order(rows, part_of, hashes, chosen)
     ordered = rows.take(pa.array(order))
     count = int(chosen.sum())
     cutter = _Cutter(before, config_hash, seconds_per_shard)
-    parts, shard_names = cutter.cut(
+    parts = cutter.cut(
         ordered, [part_names[i] for i in part_of[order[:count]]], seconds[order], hashes[order]
     )
-    first_instance = before.rows_in_shards if before else 0
-    rest = len(rows) - count
-    part_column = [part.name for part in parts for _ in range(part.rows)] + [None] * rest
-    instances: list[int | None] = [*range(first_instance, first_instance + count)]
-    table = ordered.append_column("plan_part", pa.array(part_column, pa.string()))
-    table = table.append_column("plan_shard", pa.array(shard_names + [None] * rest, pa.string()))
-    table = table.append_column("instance", pa.array(instances + [None] * rest, pa.int64()))
-    table = table.append_column("planned_seconds", pa.array(seconds[order], pa.float64()))
-    return table, parts, seconds_per_shard
+    return with_plan_columns(ordered, parts, seconds[order]), parts, seconds_per_shard
+
+
+def with_plan_columns(ordered: pa.Table, parts: Sequence[PlanPart], seconds: Floats) -> pa.Table:
+    """Rows in plan order with `PLAN_COLUMNS`; those behind the parts' rows have no shard."""
+    count = sum(part.rows for part in parts)
+    rest = [None] * (len(ordered) - count)
+    first = parts[0].first_instance if parts else 0
+    part_names = [part.name for part in parts for _ in range(part.rows)]
+    shards = [shard for part in parts for shard in part.shards]
+    shard_names = [shard.name for shard in shards for _ in range(shard.rows)]
+    instances = [*range(first, first + count)]
+    table = ordered.append_column("plan_part", pa.array([*part_names, *rest], pa.string()))
+    table = table.append_column("plan_shard", pa.array([*shard_names, *rest], pa.string()))
+    table = table.append_column("instance", pa.array([*instances, *rest], pa.int64()))
+    return table.append_column("planned_seconds", pa.array(seconds, pa.float64()))
+
+
+def with_fingerprints_of(plan: Plan, rows: pa.Table) -> tuple[Plan, int]:
+    """The plan with the fingerprints that these rows give its shards, and how many are new."""
+    parts = []
+    changed = 0
+    for part in plan.parts:
+        shards = []
+        for shard in part.shards:
+            piece = rows.slice(shard.first_row, shard.rows)
+            mark = fingerprint(piece, shard.first_row, plan.config_hash)
+            changed += mark != shard.fingerprint
+            shards.append(replace(shard, fingerprint=mark))
+        parts.append(replace(part, shards=tuple(shards)))
+    return replace(plan, parts=tuple(parts)), changed
 
 
 def planned_seconds(rows: pa.Table) -> Floats:
@@ -172,7 +194,7 @@ def guess_note(rows: pa.Table) -> str:
     return f" (estimated{part})" if guessed else ""
 
 
-def _parts(splits: pa.ChunkedArray) -> tuple[list[str], Ints]:
+def parts_of(splits: pa.ChunkedArray) -> tuple[list[str], Ints]:
     """Names of the plan parts, and the part of each row; splits that share a row share a part."""
     joined = pc.binary_join(pc.coalesce(splits, pa.scalar([], splits.type)), "\n")
     encoded = joined.combine_chunks().dictionary_encode()
@@ -204,7 +226,7 @@ def _part_name(splits: set[str]) -> str:
     return "".join(c if c.isascii() and (c.isalnum() or c in "_-") else "_" for c in name) or "all"
 
 
-def _file_hashes(uris: pa.ChunkedArray) -> npt.NDArray[np.uint64]:
+def file_hashes(uris: pa.ChunkedArray) -> npt.NDArray[np.uint64]:
     """A well-mixed 64-bit number for each row's file; equal files get equal numbers."""
     encoded = uris.combine_chunks().dictionary_encode()
     digests = b"".join(
@@ -230,7 +252,7 @@ def _within_limit(hashes: npt.NDArray[np.uint64], limit: int | None) -> npt.NDAr
     return chosen
 
 
-def _plan_order(
+def plan_order(
     rows: pa.Table, part_of: Ints, hashes: npt.NDArray[np.uint64], chosen: npt.NDArray[np.bool_]
 ) -> Ints:
     """Planned rows first; by part, file in hash order, start; ties by key."""
@@ -252,8 +274,8 @@ class _Cutter:
 
     def cut(
         self, rows: pa.Table, parts: Sequence[str], seconds: Floats, hashes: npt.NDArray[np.uint64]
-    ) -> tuple[list[PlanPart], list[str]]:
-        """The parts, and the shard name of each planned row.
+    ) -> list[PlanPart]:
+        """The parts.
 
         Args:
             rows: all rows in plan order; only the first `len(parts)` are cut.
@@ -264,7 +286,6 @@ class _Cutter:
         names = np.array(parts, dtype=object)
         borders = [0, *(np.flatnonzero(names[1:] != names[:-1]) + 1).tolist(), len(names)]
         made: list[PlanPart] = []
-        shard_names: list[str] = []
         for begin, end in pairwise(borders):
             if begin == end:
                 continue
@@ -273,9 +294,7 @@ class _Cutter:
                 parts[begin], rows.slice(begin, end - begin), numbers, seconds[begin:end]
             )
             made.append(part)
-            for shard in part.shards:
-                shard_names += [shard.name] * shard.rows
-        return made, shard_names
+        return made
 
     def _part(self, label: str, rows: pa.Table, numbers: Ints, seconds: Floats) -> PlanPart:
         earlier = [part for part in self._parts_before if part.split_label == label]

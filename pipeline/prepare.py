@@ -26,9 +26,10 @@ import pyarrow.parquet as pq
 
 from manifests.errors import UsageError
 from manifests.schema import SCHEMA
+from pipeline import mend
 from pipeline.config import FORMAT_VERSION, Limits, ShardConfig, canonical_hash
 from pipeline.outputs import Outputs
-from pipeline.plan import PLAN_COLUMNS, Plan, PlannedShard, fingerprint, plan_rows
+from pipeline.plan import PLAN_COLUMNS, Plan, PlannedShard, plan_rows, with_fingerprints_of
 from pipeline.rows import PlannedRows
 from pipeline.shard import ShardTask, write_atomically
 
@@ -141,8 +142,7 @@ def load(out: Path) -> Prepared:
             f"--dataset NAME --out {out}` makes them"
         )
     files = Outputs(out)
-    stored = files.stored_config
-    return Prepared(out, files.plan, files.config, stored["config_hash"], "", stored)
+    return Prepared(out, files.plan, files.config, files.plan.config_hash, "", files.stored_config)
 
 
 def stored_config(config: ShardConfig) -> dict[str, Any]:
@@ -169,6 +169,7 @@ def versions() -> dict[str, str]:
 
 def _go_on(out: Path, wish: Wish, stored: dict[str, Any]) -> Prepared:
     """Resume a plan: same rows, changed rows, new rows."""
+    notes = [mend.config(out, stored)]
     before = load(out)
     _refuse_other_config(out, before, stored)
     if before.plan.dataset != wish.dataset:
@@ -176,10 +177,17 @@ def _go_on(out: Path, wish: Wish, stored: dict[str, Any]) -> Prepared:
             f"{out} holds {before.plan.dataset}, not {wish.dataset}; choose another --out, or "
             "--overwrite to start anew"
         )
+    _refuse_other_cut(out, before.plan, wish)
     wish = _with_known_labels(out, wish)
+    mended = mend.manifest(out, wish.rows)
+    if mended is not None:
+        rows, plan, note = mended
+        before = _commit(out, plan, rows, before.config, before.stored, note)
+        notes.append(note)
     rows, plan, note = _merge(before, wish)
     plan = _moved(out, plan, before, wish)
     _write_labels(out, wish)
+    note = "; ".join(filter(None, [*notes, note, _other_limits(before, wish)]))
     if rows is None and plan == before.plan:
         return replace(before, note=note)
     if rows is None:
@@ -214,6 +222,36 @@ def _refuse_other_config(out: Path, before: Prepared, stored: dict[str, Any]) ->
     raise UsageError(
         f"{out} was made with another configuration ({changes}). Choose another --out, or "
         "--overwrite to make everything again; nothing was touched"
+    )
+
+
+def _refuse_other_cut(out: Path, plan: Plan, wish: Wish) -> None:
+    """A plan is cut once: later rows are cut as the first ones, and none is taken back."""
+    seconds = wish.seconds_per_shard
+    problem = ""
+    if seconds is not None and seconds != plan.seconds_per_shard:
+        problem = (
+            f"is cut into shards of {plan.seconds_per_shard:.10g} s, not {seconds:.10g} "
+            "(--seconds-per-shard)"
+        )
+    if wish.limit is not None and wish.limit < plan.rows_in_shards:
+        problem = f"plans {plan.rows_in_shards} clips, more than --limit {wish.limit}"
+    if problem:
+        raise UsageError(
+            f"{out} {problem}. Leave the flag out to go on with the plan it has; for another one "
+            "choose another --out, or --overwrite to make everything again; nothing was touched"
+        )
+
+
+def _other_limits(before: Prepared, wish: Wish) -> str:
+    """What differs between the limits a set was begun with and those of this run, in words."""
+    old, new = before.stored.get("limits", {}), asdict(wish.limits)
+    changed = [f"{name} {old[name]} -> {new[name]}" for name in new if old.get(name) != new[name]]
+    if not old or not changed:
+        return ""
+    return (
+        f"{', '.join(changed)}: for shards made from now on; `python -m pipeline retry "
+        f"{before.out} --reason REASON` makes those again that have rows which failed"
     )
 
 
@@ -267,18 +305,8 @@ def _with_changed_rows(
         ]
     )
     both = both.sort_by("instance")
-    plan = before.plan
-    parts = []
-    changed = 0
-    for part in plan.parts:
-        shards = []
-        for shard in part.shards:
-            piece = both.slice(shard.first_row, shard.rows)
-            mark = fingerprint(piece, shard.first_row, plan.config_hash)
-            changed += mark != shard.fingerprint
-            shards.append(replace(shard, fingerprint=mark))
-        parts.append(replace(part, shards=tuple(shards)))
-    return both, replace(plan, parts=tuple(parts)), changed
+    plan, changed = with_fingerprints_of(before.plan, both)
+    return both, plan, changed
 
 
 def _commit(
@@ -290,15 +318,14 @@ def _commit(
     write_atomically(Outputs(out).manifest_path, buffer.getvalue())
     write_atomically(out / "config.json", json.dumps(stored, indent=1).encode())
     write_atomically(out / "plan.json", json.dumps(plan.as_dict(), indent=1).encode())
-    return Prepared(out, plan, config, stored["config_hash"], note)
+    return Prepared(out, plan, config, stored["config_hash"], note, stored)
 
 
 def _with_known_labels(out: Path, wish: Wish) -> Wish:
     """Class numbers of a set never change: new classes come behind those it has."""
-    file = out / "labels" / f"{wish.dataset}.json"
-    known = json.loads(file.read_bytes()) if file.exists() else []
+    known = mend.labels(out, list(wish.labels))
     if list(wish.labels) == known or not wish.labels:
-        return wish
+        return replace(wish, labels=tuple(known))
     names = [*known, *(name for name in wish.labels if name not in known)]
     column = wish.rows["label_names"].combine_chunks()
     numbers = pc.index_in(pc.list_flatten(column), value_set=pa.array(names, pa.string()))

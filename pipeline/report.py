@@ -21,7 +21,7 @@ from pipeline.cards import CardLimits
 from pipeline.charts import Chart, bars, histogram
 from pipeline.errors import Reason
 from pipeline.listen import SoundOf
-from pipeline.outputs import Outputs, Place
+from pipeline.outputs import Outputs, Place, reading_table
 from pipeline.pages import render
 from pipeline.peek import cards_of, write_text
 from pipeline.status import Status, bytes_text, status, time_text
@@ -252,7 +252,7 @@ def gallery(outputs: Outputs, count: int = GALLERY) -> list[Place]:
 
 def _batches(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
     if path.is_file():
-        with pq.ParquetFile(path) as file:
+        with reading_table(path), pq.ParquetFile(path) as file:
             known = [name for name in columns if name in file.schema_arrow.names]
             if len(known) == len(columns):
                 yield from file.iter_batches(BATCH_ROWS, columns=columns)

@@ -2,7 +2,8 @@
 
 import json
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.errors import plain_text
+from pipeline.format import FormatError
 from pipeline.item import Row
 
 
@@ -17,7 +20,9 @@ class PlannedRows:
     """Rows of a Parquet file by position; memory holds one row group, however long the file is."""
 
     def __init__(self, path: Path) -> None:
-        self._file = pq.ParquetFile(path)
+        self._path = path
+        with self._reading():
+            self._file = pq.ParquetFile(path)
         metadata = self._file.metadata
         counts = (metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
         self._firsts: list[int] = list(accumulate(counts, initial=0))
@@ -27,19 +32,36 @@ class PlannedRows:
 
     def column(self, name: str) -> pa.Array:
         """One column of all rows."""
-        return self._file.read([name])[name].combine_chunks()
+        with self._reading():
+            return self._file.read([name])[name].combine_chunks()
 
     def table(self, first: int, count: int, columns: list[str] | None = None) -> pa.Table:
         """Rows `[first, first + count)`."""
         begin = bisect_right(self._firsts, first) - 1
         end = bisect_left(self._firsts, first + count)
-        rows = self._file.read_row_groups(list(range(begin, end)), columns=columns)
+        with self._reading():
+            rows = self._file.read_row_groups(list(range(begin, end)), columns=columns)
         return rows.slice(first - self._firsts[begin], count)
 
     def read(self, first: int, count: int, columns: list[str] | None = None) -> list[Row]:
         """The same as dicts."""
         found: list[Row] = self.table(first, count, columns).to_pylist()
         return found
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Turn damage into a sentence.
+
+        Raises:
+            FormatError: the file is lost or damaged.
+        """
+        try:
+            yield
+        except (pa.ArrowException, OSError) as error:
+            raise FormatError(
+                f"{self._path} is lost or damaged ({plain_text(str(error))}); run the `python -m "
+                "pipeline shards` command of this set again, which makes it anew"
+            ) from error
 
 
 def stated_facts(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,12 +4,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from manifests.errors import UsageError
 from pipeline.errors import Reason
 from pipeline.index import Ledger
 from pipeline.job import Result
+from pipeline.outputs import Outputs
 from pipeline.plan import guess_note
 from pipeline.prepare import Prepared
 
@@ -67,11 +66,8 @@ def ledger_lines(ledger: Ledger) -> list[str]:
 
 def error_lines(out: Path, reason: str | None, most: int) -> list[str]:
     """The ledger's other half: why rows have no sample."""
-    path = out / "errors.parquet"
-    if not path.exists():
-        raise UsageError(f"{path} is not there; `python -m pipeline finalize {out}` writes it")
-    filters = None if reason is None else [("reason", "==", known_reason(reason))]
-    rows = pq.read_table(path, filters=filters)
+    files = Outputs(out)
+    rows = files.errors(None if reason is None else known_reason(reason))
     counts = rows.group_by("reason").aggregate([("key", "count")]).to_pylist()
     lines = [f"{row['reason']:<20}{row['key_count']:>9}" for row in sorted_by_count(counts)]
     for row in rows.slice(0, most).to_pylist():
@@ -79,7 +75,7 @@ def error_lines(out: Path, reason: str | None, most: int) -> list[str]:
             f"{row['key']}  {row['uri']}  {row['reason']} ({row['stage']}): {row['detail']}"
         )
     if len(rows) > most:
-        lines.append(f"... and {len(rows) - most} more in {path}")
+        lines.append(f"... and {len(rows) - most} more in {files.errors_path}")
     return lines or ["no errors"]
 
 

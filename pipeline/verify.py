@@ -8,24 +8,23 @@ Reads plan, sidecars, tars and the files written last; changes nothing. The ledg
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from enum import IntEnum
+from enum import Flag, IntEnum, auto
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from pipeline.check import UNREADABLE, ShardCheck, check_shard, key_hash
 from pipeline.errors import Reason, plain_text
 from pipeline.format import FormatError
-from pipeline.outputs import NotFinishedError, Outputs
+from pipeline.outputs import NotFinishedError, Outputs, reading_table
 from pipeline.plan import Plan, PlannedShard
 from pipeline.progress import LINE_EVERY_SECONDS
 from pipeline.rebuilt import table_findings
@@ -42,6 +41,22 @@ class ExitCode(IntEnum):
     OK = 0
     INCOMPLETE = 3
     CORRUPT = 5
+
+
+class Cure(Flag):
+    """What mends a finding; several findings may need several."""
+
+    NONE = 0
+    SHARD = auto()
+    """Remove the sidecars of the shards named, then run the job again."""
+    STRAY = auto()
+    """Remove what no plan knows."""
+    AGAIN = auto()
+    """Run the job again: it makes missing shards, manifest, config and class names."""
+    FINALIZE = auto()
+    """Write index and tables again."""
+    ANEW = auto()
+    """Nothing but a new set."""
 
 
 @dataclass
@@ -68,6 +83,8 @@ class Verdict:
     """Something is not there yet."""
     unlisted: int = 0
     """Findings beyond the first thousand."""
+    cures: Cure = Cure.NONE
+    """What the findings need, put together."""
 
     @property
     def exit_code(self) -> ExitCode:
@@ -76,12 +93,29 @@ class Verdict:
             return ExitCode.CORRUPT
         return ExitCode.INCOMPLETE if self.missing else ExitCode.OK
 
-    def add(self, findings: list[str], sentence: str) -> None:
+    def add(self, findings: list[str], sentence: str, cure: Cure) -> None:
         """Keep a finding while there are few, count it afterwards."""
+        self.cures |= cure
         if len(findings) < MAX_FINDINGS:
             findings.append(sentence)
         else:
             self.unlisted += 1
+
+    @property
+    def advice(self) -> str:
+        """What to do about the findings."""
+        if Cure.ANEW in self.cures:
+            return "make the set anew: its `python -m pipeline shards` command with --overwrite"
+        steps = []
+        if Cure.STRAY in self.cures:
+            steps.append("remove the tars that are not in the plan")
+        if Cure.SHARD in self.cures:
+            steps.append("remove the sidecars of the shards named")
+        if self.cures & (Cure.SHARD | Cure.AGAIN):
+            steps.append("run the `python -m pipeline shards` command of this set again")
+        elif Cure.FINALIZE in self.cures:
+            steps.append(f"run `python -m pipeline finalize {self.out}`")
+        return ", then ".join(steps)
 
     def _ledger_line(self) -> str:
         """As the job itself says it."""
@@ -100,8 +134,8 @@ class Verdict:
         hidden = len(found[MAX_SHOWN:]) + self.unlisted
         said = {
             ExitCode.OK: "every sample decodes" if self.deep else "every tar has its sha256",
-            ExitCode.INCOMPLETE: f"incomplete; `pipeline status {self.out}` says what is to do",
-            ExitCode.CORRUPT: "corrupt; remove the sidecars of the shards named and run again",
+            ExitCode.INCOMPLETE: f"incomplete; {self.advice}",
+            ExitCode.CORRUPT: f"corrupt; {self.advice}",
         }[self.exit_code]
         return [
             *found[:MAX_SHOWN],
@@ -134,7 +168,10 @@ def verify(
     keys: list[np.ndarray[Any, np.dtype[np.uint64]]] = []
     tars: dict[str, tuple[int, str]] = {}
     if outputs.stored_config.get("config_hash") != plan.config_hash:
-        verdict.add(verdict.corrupt, "config.json and plan.json have different config_hash")
+        said = "config.json and plan.json have different config_hash"
+        verdict.add(verdict.corrupt, said, Cure.AGAIN)
+    for check_file in (outputs.check_manifest, outputs.labels):
+        _check_file(verdict, check_file)
     for check in _shown(_checks(out, plan, deep, workers), len(plan.shards), progress):
         _count(verdict, check)
         keys.append(check.keys)
@@ -197,9 +234,11 @@ def _count(verdict: Verdict, check: ShardCheck) -> None:
     verdict.filesize += check.filesize
     verdict.seconds += check.seconds
     if not check.committed:
-        verdict.add(verdict.missing, f"{check.shard} is not committed")
-    for sentence in check.findings:
-        verdict.add(verdict.corrupt, sentence)
+        verdict.add(verdict.missing, f"{check.shard} is not committed", Cure.AGAIN)
+    # Where the rows are not the planned ones, what else differs may be their fault: them first.
+    cure = Cure.AGAIN if check.row_findings else Cure.SHARD
+    for sentence in [*check.row_findings, *check.findings]:
+        verdict.add(verdict.corrupt, sentence, cure)
 
 
 def _check_keys(
@@ -216,31 +255,44 @@ def _check_keys(
         places.update(row["key"] for row in rows if key_hash(row["key"]) in suspects)
     for key, count in places.items():
         if count > 1:
-            verdict.add(verdict.corrupt, f"the key {plain_text(key)!r} occurs {count} times")
+            said = f"the key {plain_text(key)!r} occurs {count} times"
+            verdict.add(verdict.corrupt, said, Cure.ANEW)
 
 
 # --- the files written last -------------------------------------------------------------------
+
+
+def _check_file(verdict: Verdict, read: Callable[[], object]) -> None:
+    """Whether a file that the job writes first can be read."""
+    try:
+        read()
+    except NotFinishedError as error:
+        verdict.add(verdict.missing, str(error), Cure.AGAIN)
+    except FormatError as error:
+        verdict.add(verdict.corrupt, plain_text(str(error)), Cure.AGAIN)
 
 
 def _check_ledger(verdict: Verdict, outputs: Outputs, tars: Mapping[str, tuple[int, str]]) -> None:
     """Whether index, samples.parquet and errors.parquet say what the sidecars say."""
     try:
         index = outputs.index()
-        listed = pq.ParquetFile(outputs.samples_path).metadata.num_rows
-        failed, not_run = _count_errors(outputs.errors_path)
-    except (NotFinishedError, FileNotFoundError) as error:
-        verdict.add(verdict.missing, f"{error}")
+        with reading_table(outputs.samples_path):
+            listed = pq.ParquetFile(outputs.samples_path).metadata.num_rows
+        with reading_table(outputs.errors_path):
+            failed, not_run = _count_errors(outputs.errors_path)
+    except NotFinishedError as error:
+        verdict.add(verdict.missing, str(error), Cure.FINALIZE)
         return
-    except (FormatError, pa.ArrowException, OSError) as error:
-        verdict.add(verdict.corrupt, plain_text(str(error)))
+    except FormatError as error:
+        verdict.add(verdict.corrupt, plain_text(str(error)), Cure.FINALIZE)
         return
     if listed != verdict.samples:
         said = f"samples.parquet has {listed} rows, the sidecars {verdict.samples} samples"
-        verdict.add(verdict.corrupt, said)
+        verdict.add(verdict.corrupt, said, Cure.FINALIZE)
     verdict.errors = failed
     if verdict.planned_rows != listed + failed:
         said = f"{verdict.planned_rows} rows planned, {listed} samples + {failed} errors listed"
-        verdict.add(verdict.missing, said)
+        verdict.add(verdict.missing, said, Cure.FINALIZE)
     verdict.not_run = not_run
     _check_index(verdict, index, tars)
 
@@ -258,19 +310,19 @@ def _check_strays(verdict: Verdict, outputs: Outputs, planned: Mapping[str, obje
     """Tars that no plan knows: whoever reads `shards/*.tar` would read them too."""
     for tar in sorted(outputs.shards.glob("*.tar")):
         if f"shards/{tar.name}" not in planned:
-            verdict.add(verdict.corrupt, f"{plain_text(tar.name)} is not in the plan")
+            said = f"{plain_text(tar.name)} is not in the plan"
+            verdict.add(verdict.corrupt, said, Cure.STRAY)
 
 
 def _check_rebuilt(verdict: Verdict, outputs: Outputs) -> None:
     """Whether the tables and the index say in every field what the sidecars say."""
-    if not outputs.manifest_path.exists():
-        verdict.add(verdict.missing, f"{outputs.manifest_path} is not there")
-        return
     try:
         for sentence in table_findings(outputs.out):
-            verdict.add(verdict.corrupt, sentence)
+            verdict.add(verdict.corrupt, sentence, Cure.FINALIZE)
+    except (NotFinishedError, FormatError):
+        return  # said where the file itself is checked
     except UNREADABLE as error:
-        verdict.add(verdict.corrupt, plain_text(str(error)))
+        verdict.add(verdict.corrupt, plain_text(str(error)), Cure.FINALIZE)
 
 
 def _check_index(
@@ -285,21 +337,23 @@ def _check_index(
         ledger = {"planned": verdict.planned_rows, "errors": verdict.errors}
         wrong = {name: index["counts"][name] for name in ledger} != ledger
     except (KeyError, TypeError) as error:
-        verdict.add(verdict.corrupt, f"shardindex.json lacks {error}")
+        verdict.add(verdict.corrupt, f"shardindex.json lacks {error}", Cure.FINALIZE)
         return
     if twice:
-        verdict.add(verdict.corrupt, f"shardindex.json lists {twice} shards more than once")
+        verdict.add(verdict.corrupt, f"shardindex.json lists {twice} shards twice", Cure.FINALIZE)
     if wrong:
-        verdict.add(verdict.corrupt, f"shardindex.json does not count {ledger}")
+        verdict.add(verdict.corrupt, f"shardindex.json does not count {ledger}", Cure.FINALIZE)
     if not index.get("complete"):
-        verdict.add(verdict.missing, "shardindex.json is marked incomplete")
+        verdict.add(verdict.missing, "shardindex.json is marked incomplete", Cure.FINALIZE)
     if counted != verdict.samples:
         said = f"shardindex.json counts {counted} samples, the sidecars {verdict.samples}"
-        verdict.add(verdict.corrupt, said)
+        verdict.add(verdict.corrupt, said, Cure.FINALIZE)
     # A shard without a sample may be left out: readers of the ecosystem trip over empty tars.
     expected = {url: facts for url, facts in tars.items() if facts[0]}
     for url in sorted(expected.keys() | listed.keys()):
         if listed.get(url, (0, "")) != expected.get(url, listed.get(url)):
-            verdict.add(verdict.corrupt, f"shardindex.json and the sidecar disagree about {url}")
+            said = f"shardindex.json and the sidecar disagree about {url}"
+            verdict.add(verdict.corrupt, said, Cure.FINALIZE)
         elif url not in tars:
-            verdict.add(verdict.corrupt, f"shardindex.json lists {plain_text(str(url))!r}")
+            said = f"shardindex.json lists {plain_text(str(url))!r}"
+            verdict.add(verdict.corrupt, said, Cure.FINALIZE)

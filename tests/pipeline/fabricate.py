@@ -112,6 +112,8 @@ def write_set(
 ) -> Path:
     """A finished set of these samples, one list a shard."""
     (out / "shards").mkdir(parents=True)
+    (out / "labels").mkdir()
+    (out / "labels" / "demo.json").write_text("[]")
     config_hash = canonical_hash(config.as_dict())
     sidecars: list[dict[str, Any]] = []
     manifests: list[pa.Table] = []

@@ -12,6 +12,7 @@ import pytest
 from manifests import schema
 from manifests.errors import UsageError
 from pipeline import PROFILES
+from pipeline.config import Limits
 from pipeline.options import ShardsOptions
 from pipeline.prepare import Wish, load, prepare
 from pipeline.settings import job_options, shard_config
@@ -149,6 +150,13 @@ def test_vanished_rows_stay_planned_and_are_said(tmp_path):
     assert "1 planned rows are no longer in the manifest" in less.note
 
 
+def test_class_names_outlive_their_last_row(tmp_path):
+    named = wish(rows("a", labels=[0], label_names=["cat"]))
+    prepare(tmp_path, replace(named, labels=("cat",)))
+    prepare(tmp_path, wish(rows("b")))
+    assert (tmp_path / "labels" / "folder.json").read_text() == '["cat"]'
+
+
 def test_a_limit_can_be_lifted_step_by_step(tmp_path):
     names = [f"k{number}" for number in range(9)]
     counts = []
@@ -158,6 +166,37 @@ def test_a_limit_can_be_lifted_step_by_step(tmp_path):
         assert prepared.plan.planned_rows == 9
     assert counts == [3, 5, 9]
     assert pq.read_table(tmp_path / "manifest.parquet")["instance"].to_pylist() == list(range(9))
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "words"),
+    [
+        ({}, {"seconds_per_shard": 6.0}, r"shards of 1 s, not 6 \(--seconds-per-shard\)"),
+        ({"seconds_per_shard": None}, {"seconds_per_shard": 6.0}, r"shards of 20 s, not 6"),
+        ({}, {"limit": 2}, r"plans 3 clips, more than --limit 2"),
+        ({"limit": 2}, {"limit": 1}, r"plans 2 clips, more than --limit 1"),
+    ],
+)
+def test_another_cut_of_the_same_rows_is_refused_and_touches_nothing(tmp_path, first, then, words):
+    prepare(tmp_path, wish(rows("a", "b", "c"), **first))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(UsageError, match=words) as refused:
+        prepare(tmp_path, wish(rows("a", "b", "c", "d"), **first | then))
+    assert "--overwrite" in str(refused.value)
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
+def test_a_cut_that_is_not_named_again_stays_as_it_is(tmp_path):
+    first = prepare(tmp_path, wish(rows("a", "b", "c"), seconds_per_shard=6.0))
+    again = prepare(tmp_path, wish(rows("a", "b", "c"), seconds_per_shard=None))
+    assert again.plan == first.plan
+
+
+def test_other_limits_of_made_shards_are_said_with_the_way_to_apply_them(tmp_path):
+    prepare(tmp_path, wish(rows("a", "b"), limits=Limits(max_clip_seconds=20.0)))
+    again = prepare(tmp_path, wish(rows("a", "b"), limits=Limits(max_clip_seconds=30.0)))
+    assert "max_clip_seconds 20.0 -> 30.0" in again.note
+    assert "`python -m pipeline retry" in again.note
 
 
 def test_new_rows_under_a_limit_wait_with_the_others(tmp_path):
@@ -256,7 +295,7 @@ def test_plan_says_by_which_reason_rows_without_a_file_will_fail(tmp_path):
         [sys.executable, "-m", "pipeline", "plan", *map(str, flags), "--faces", "off"],
         capture_output=True, text=True,
     )  # fmt: skip
-    assert "will fail for want of a file: missing_file 2, bad_path 2\n" in done.stdout, done.stderr
+    assert "will fail for want of a file: bad_path 2, missing_file 2\n" in done.stdout, done.stderr
     done = shards(tmp_path, *flags)
     assert "rows without file (will end as missing_file, odd paths as bad_path): 4" in done.stdout
     errors = pq.read_table(tmp_path / "out" / "errors.parquet")["reason"].to_pylist()
