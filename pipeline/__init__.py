@@ -3,6 +3,7 @@
 The files are the stations of the road, in this order:
 
     plan      manifest rows -> plan parts and shards, cut by seconds of video
+    mend      files of a plan that are lost or damaged, made again from what is left
     job       shards -> Ray tasks or local threads, progress, retries
     shard     one shard: rows -> tar and sidecar, committed atomically
     sandbox   one file at a time in a killable child process

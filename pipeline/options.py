@@ -37,7 +37,8 @@ class ShardsOptions:
     label_set: int = 32
     """Kinetics-Sounds: 31 or 32 classes."""
     seconds_per_shard: float | None = None
-    """Seconds of media in a shard; default by the size of the set, 20 to 1000."""
+    """Seconds of media in a shard, fixed by the first run; default by the size of the set, 20 to
+    1000."""
     limit: int | None = None
     """Make only so many clips; the others are `not_run` and can follow later."""
     executor: str = "ray"
