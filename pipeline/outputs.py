@@ -142,8 +142,9 @@ class Outputs:
     @cached_property
     def config(self) -> ShardConfig:
         """What every sample of the set contains."""
+        stored = self.stored_config
         try:
-            return ShardConfig.from_dict(self.stored_config["config"])
+            return ShardConfig.from_dict(stored["config"])
         except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
             said = f"{self.config_path}: no shard configuration: {error}; {self._again}"
             raise FormatError(said) from error

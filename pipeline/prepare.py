@@ -228,18 +228,20 @@ def _refuse_other_config(out: Path, before: Prepared, stored: dict[str, Any]) ->
 def _refuse_other_cut(out: Path, plan: Plan, wish: Wish) -> None:
     """A plan is cut once: later rows are cut as the first ones, and none is taken back."""
     seconds = wish.seconds_per_shard
-    problem = ""
+    problem = go_on = ""
     if seconds is not None and seconds != plan.seconds_per_shard:
         problem = (
             f"is cut into shards of {plan.seconds_per_shard:.10g} s, not {seconds:.10g} "
             "(--seconds-per-shard)"
         )
+        go_on = "leave the flag out"
     if wish.limit is not None and wish.limit < plan.rows_in_shards:
         problem = f"plans {plan.rows_in_shards} clips, more than --limit {wish.limit}"
+        go_on = f"give --limit {plan.rows_in_shards} or more, or none for all"
     if problem:
         raise UsageError(
-            f"{out} {problem}. Leave the flag out to go on with the plan it has; for another one "
-            "choose another --out, or --overwrite to make everything again; nothing was touched"
+            f"{out} {problem}. To go on with the plan it has, {go_on}; for another one choose "
+            "another --out, or --overwrite to make everything again; nothing was touched"
         )
 
 

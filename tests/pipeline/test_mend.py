@@ -6,6 +6,7 @@ import random
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -166,6 +167,7 @@ def test_no_command_ends_in_a_traceback(copy, name, damage):
             commands[command](copy, **arguments)
         except (UsageError, FormatError, NotFinishedError) as error:
             assert name in str(error), command
+            assert max(Counter(str(error).split("; ")).values()) == 1  # nothing is advised twice
             assert str(error).isprintable()
 
 
