@@ -2,7 +2,7 @@
 
 Whatever a method calls its facts, each has a panel; names that are known here have a title, a unit
 and a place among the others, and the conventions of `train.methods` say what belongs together: NAME
-in training, val_NAME on held-out clips, val_NAME_swapped and val_NAME_chance its controls, and
+in training, val_NAME on held-out clips, val_NAME_swapped, _shifted and _chance its controls, and
 NAME_r1 is retrieval among the clips of a batch.
 """
 
@@ -14,12 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from train import page
-from train.record import HELD_OUT, Record, Series
+from train.facts import HELD_OUT
+from train.record import Record, Series
 
-Role = Literal["training", "held out", "swapped", "chance", "chance in training"]
+Role = Literal["training", "held out", "swapped", "shifted", "chance", "chance in training"]
 TRAINING: Role = "training"
 HELD: Role = "held out"
 SWAPPED: Role = "swapped"
+SHIFTED: Role = "shifted"
 CHANCE: Role = "chance"
 TRAINING_CHANCE: Role = "chance in training"
 LEVELS = (CHANCE, TRAINING_CHANCE)
@@ -28,8 +30,8 @@ LEVELS = (CHANCE, TRAINING_CHANCE)
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito 2008: told apart by colour-blind readers as well."""
 GREY = "#555555"
-OF_ROLE = {TRAINING: COLOURS[0], HELD: COLOURS[1], SWAPPED: COLOURS[3], CHANCE: GREY,
-           TRAINING_CHANCE: COLOURS[0]}  # fmt: skip
+OF_ROLE = {TRAINING: COLOURS[0], HELD: COLOURS[1], SWAPPED: COLOURS[3],
+           SHIFTED: COLOURS[4], CHANCE: GREY, TRAINING_CHANCE: COLOURS[0]}  # fmt: skip
 WIDTH, HEIGHT, DPI = 5.8, 2.9, 110
 """Inches: two beside each other on a page of 1200 pixels."""
 LEGEND_COLUMNS = 4
@@ -135,14 +137,15 @@ def facts_of(runs: Sequence[Record]) -> list[str]:
         for name in names
         if name not in NOT_FACTS
         and TOLD_BY.get(name) not in names
-        and not any(name.removesuffix(end) in names for end in ("_swapped", "_chance")
+        and not any(name.removesuffix(end) in names for end in ("_swapped", "_shifted", "_chance")
                     if name.endswith(end))
     ]  # fmt: skip
 
 
 def curves_of(run: Record, name: str, number: int = 0) -> Iterator[Curve]:
-    """A fact's curves: in training, held out, with another clip's sound, and at chance."""
-    roles = {TRAINING: name, HELD: f"{HELD_OUT}{name}", SWAPPED: f"{HELD_OUT}{name}_swapped"}
+    """A fact's curves: in training, held out, with a wrong sound, and at chance."""
+    held = f"{HELD_OUT}{name}"
+    roles = {TRAINING: name, HELD: held, SWAPPED: f"{held}_swapped", SHIFTED: f"{held}_shifted"}
     found = {role: run.series[full] for role, full in roles.items() if full in run.series}
     yield from (Curve(role, series, number) for role, series in found.items())
     levels = chances(run, name) if found else {}

@@ -11,7 +11,8 @@ import json
 from typing import Any
 
 from train.config import flat
-from train.record import HELD_OUT, LAST_STEPS, POINTERS, Record, better, read_run
+from train.facts import HELD_OUT, better
+from train.record import LAST_STEPS, POINTERS, Record, read_run
 from train.session import ORIGIN
 
 NAMES_OF_RUNS = {"run"}

@@ -8,7 +8,6 @@ Each may be missing but the config: a run that is going on has no end yet.
 import json
 import logging
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,16 +21,14 @@ from train.best import Best, best_of
 from train.checkpoint import BEST, LAST
 from train.config import RUNS, clips_per_batch, flat
 from train.errors import UsageError
+from train.facts import HELD_OUT
 from train.session import CLIPS, CONFIG, FINISHED, METRICS, ORIGIN, PREEMPTED
 
 log = logging.getLogger(__name__)
 
 Row = dict[str, Any]
-HELD_OUT = "val_"
 LAST_STEPS = 20
 """The value at the end is the mean over so many steps: a single batch's loss jumps."""
-BETTER: dict[str, Callable[[list[float]], float]] = {"loss": min, "_r1": max, "accuracy": max}
-"""Which direction is better, where there is one, by a part of the name."""
 POINTERS = (LAST, BEST)
 
 
@@ -126,11 +123,6 @@ class Record:
         facts = {name.removeprefix(HELD_OUT): value for name, value in row.items()
                  if name.startswith(HELD_OUT)}  # fmt: skip
         return best_of(facts) if "loss" in facts else None
-
-
-def better(name: str) -> Callable[[list[float]], float] | None:
-    """Whether min or max is better for this number; None for one without a direction."""
-    return next((BETTER[word] for word in BETTER if word in name), None)
 
 
 def read_run(name: str) -> Record:

@@ -22,9 +22,10 @@ from train.checkpoint import BEST, LAST, write_atomically
 from train.curves import GROUPS, LOSSES, OPTIMISER, RETRIEVAL, SPEED, Panel
 from train.diff import code, code_facts, number, results, sets, settings
 from train.errors import UsageError
+from train.facts import HELD_OUT, better
 from train.livepage import REPORT
 from train.page import HTML, STYLE, jpeg_of
-from train.record import HELD_OUT, LAST_STEPS, Record, better, read_run
+from train.record import LAST_STEPS, Record, read_run
 
 COMPARISON = "compare.html"
 ATTENTION_MAPS = ("learned", "foreign_sound", "centre")
@@ -224,10 +225,11 @@ def across(runs: Sequence[Record]) -> list[list[str]]:
 
 
 SIGNAL_HEADS = ("", f"training, last {LAST_STEPS} steps", "held out, last",
-                "held out, best", "swapped sound, last", "gap, last", "chance")  # fmt: skip
+                "held out, best", "swapped sound, last", "gap, last",
+                "shifted sound, last", "chance")  # fmt: skip
 SIGNAL_NOTE = ("Held-out clips are clips the model is not trained on. Swapped sound is each clip "
-               "with another clip's: a good model is far from chance with the right sound, and not "
-               "with the swapped one.")  # fmt: skip
+               "with another clip's, shifted sound its own at another time: a good model is far "
+               "from chance with the right sound, and not with these.")  # fmt: skip
 
 
 def signals(run: Record) -> list[list[str]]:
@@ -236,7 +238,7 @@ def signals(run: Record) -> list[list[str]]:
     for panel in signal_panels([run]):
         held = HELD_OUT + panel.name
         cells = [_end(run, panel.name), _last(run, held), _best_of(run, held)]
-        cells += [_last(run, held + end) for end in ("_swapped", "_gap")]
+        cells += [_last(run, held + end) for end in ("_swapped", "_gap", "_shifted")]
         rows.append([panel.look.title, *cells, _chance(panel)])
     return rows
 

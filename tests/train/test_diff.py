@@ -46,7 +46,7 @@ def test_settings_code_and_results_stand_side_by_side(
     ten: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    pretrain(toy(ten, run, lr=0.01, val_every=5, val_split="train"))
+    pretrain(toy(ten, run, lr=0.01, val_every=5, val_split="train", allow_overlap=True))
     other = tmp_path / "other"
     shutil.copytree(undisturbed, other)
     changed_git(other, "a" * 40, "")
@@ -54,6 +54,7 @@ def test_settings_code_and_results_stand_side_by_side(
     lines = diff(str(other), str(run))
     assert section(lines, "SETTINGS") == {
         "lr": ["0.001", "0.01"], "val_every": ["null", "5"], "val_split": ["val", "train"],
+        "allow_overlap": ["false", "true"],
     }  # fmt: skip
     code = section(lines, "CODE")
     assert code == {"commit": ["a" * 40, "b" * 40], "uncommitted": ["nothing", "1 files"]}
@@ -117,3 +118,25 @@ def test_a_run_without_a_step_says_so(ten: Path, undisturbed: Path, tmp_path: Pa
     pretrain(replace(toy(ten, run), max_steps=1))
     (run / "metrics.jsonl").unlink()
     assert "no step was measured yet" in "\n".join(diff(str(run), str(undisturbed)))
+
+
+def test_only_facts_with_a_direction_have_a_best_value(undisturbed: Path, tmp_path: Path) -> None:
+    """The greatest gap is the first model's, before it knows anything: nothing to be proud of."""
+    run = tmp_path / "run"
+    shutil.copytree(undisturbed, run)
+    facts = {
+        "val_loss_l": (3.0, 2.0, 2.5),
+        "val_a2v_r1": (0.1, 0.3, 0.2),
+        **{f"val_loss_l_{end}": (1.0, 2.0, 3.0) for end in ("gap", "swapped", "shifted", "chance")},
+        **{f"val_a2v_r1_{end}": (0.1, 0.2, 0.3) for end in ("shifted", "chance")},
+        "val_att_entropy": (1.0, 2.0, 3.0),
+        "val_closs": (1.0, 2.0, 3.0),
+    }
+    with (run / "metrics.jsonl").open("a") as file:
+        for step in range(3):
+            numbers = {name: values[step] for name, values in facts.items()}
+            file.write(json.dumps({"step": 20 + step, **numbers}) + "\n")
+    rows = section(diff(str(run), str(undisturbed)), "RESULTS (end: mean of the last 20 steps)")
+    best = {name: cells[0] for name, cells in rows.items() if name.endswith(", best")}
+    assert best == {"val_loss_l, best": "2", "val_a2v_r1, best": "0.3"}
+    assert rows["val_loss_l_gap, last"][0] == "3"

@@ -252,6 +252,26 @@ def test_clips_are_found_by_their_timing():
         result["loss"].backward()
         optimizer.step()
     assert result["a2v_r1_sync"] == 1
+    with torch.no_grad():
+        found = model.with_controls(batch)
+    assert found["loss_l"] < found["loss_l_chance"] < found["loss_l_shifted"]
+    assert found["a2v_r1_sync"] == 1 and found["a2v_r1_sync_shifted"] < 1
+
+
+@torch.no_grad()
+def test_shifted_sound_is_the_same_sound_at_another_time():
+    """Where each audio feature is one slice of mel alone, rolling one is rolling the other."""
+    model, batch = Glcm(MINI).eval(), batch_for(MINI)
+    weight = torch.randn(model.audio.out_channels, batch.mel.shape[1])
+    model.audio.forward = lambda mel: weight @ mel  # type: ignore[method-assign]
+    found = model.with_controls(batch)
+    late = 3 * (MINI.frames // 4)
+    mel = torch.cat([batch.mel[:, :, -late:], batch.mel[:, :, :-late]], dim=2)
+    shifted = model(SimpleNamespace(video=batch.video, mel=mel))
+    for name in ("loss_l", "a2v_r1_sync"):
+        assert found[f"{name}_shifted"].item() == pytest.approx(shifted[name].item(), rel=1e-5)
+    for name in ("loss_g", "att_entropy", "a2v_r1"):  # time is averaged: nothing else changes
+        assert found[name].item() == pytest.approx(shifted[name].item(), rel=1e-5)
 
 
 # --- controls ---------------------------------------------------------------------------------
@@ -270,8 +290,11 @@ def test_controls_equal_a_batch_with_its_sounds_swapped(changes: dict[str, Any])
     swapped = model(SimpleNamespace(video=batch.video, mel=torch.stack(foreign)))
     for name, value in right.items():
         assert found[name].item() == pytest.approx(value.item(), rel=1e-5, abs=1e-6)
-    for name in ("loss_g", "loss_l", "a2v_r1", "v2a_r1_l", "a2v_r1_sync"):
+    for name in ("loss_l", "v2a_r1_l"):
         assert found[f"{name}_swapped"].item() == pytest.approx(swapped[name].item(), rel=1e-5)
+    evidence = {name for name in found if name.endswith(("_swapped", "_gap", "_shifted"))}
+    assert evidence == {"loss_l_swapped", "v2a_r1_l_swapped", "loss_l_gap", "loss_l_shifted",
+                        "a2v_r1_sync_shifted"}  # fmt: skip
     gap = swapped["loss_l"] - right["loss_l"]
     assert found["loss_l_gap"].item() == pytest.approx(gap.item(), abs=1e-5)
 
@@ -291,8 +314,9 @@ def test_a_clip_alone_has_no_other_sound():
     found = Glcm(MINI).eval().with_controls(batch_for(MINI, clips=1))
     assert not [name for name in found if name.endswith(("_swapped", "_gap"))]
     only_g = Glcm(replace(MINI, objective="g")).eval().with_controls(batch_for(MINI))
-    assert "loss_g_swapped" in only_g
-    assert not [name for name in only_g if name.startswith(("loss_l", "v2a_r1_l"))]
+    assert "loss_g_chance" in only_g
+    assert not [name for name in only_g if name.startswith(("loss_l", "v2a_r1_l", "a2v_r1_sync"))]
+    assert not [name for name in only_g if name.endswith(("_swapped", "_gap", "_shifted"))]
 
 
 def test_controls_tell_position_from_synchrony():

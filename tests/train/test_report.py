@@ -43,7 +43,9 @@ def measured(ten: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("runs") / "measured"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trackers, "find_spec", lambda name: None)
-        assert pretrain(toy(ten, run, val_every=5, val_split="train")) == COMPLETE
+        assert (
+            pretrain(toy(ten, run, val_every=5, val_split="train", allow_overlap=True)) == COMPLETE
+        )
     return run
 
 
@@ -95,12 +97,12 @@ def test_its_numbers_are_those_of_a_naive_reading(measured: Path, tmp_path: Path
     tables = Tables(page_of(measured, tmp_path))
     losses = [line["loss"] for line in metrics(measured) if "loss" in line]
     held = {line["step"]: line["val_loss"] for line in metrics(measured) if "val_loss" in line}
-    end, last, best, swapped, gap, chance = tables.row("Loss")
+    end, last, best, swapped, gap, shifted, chance = tables.row("Loss")
     assert float(end) == pytest.approx(sum(losses) / len(losses), rel=1e-4)  # 15 steps, under 20
     assert float(last) == pytest.approx(held[15], rel=1e-4)
     best_step = min(held, key=held.__getitem__)
     assert best == f"{held[best_step]:.5g} (step {best_step})"
-    assert (swapped, gap, chance) == ("-", "-", "-")
+    assert (swapped, gap, shifted, chance) == ("-", "-", "-", "-")
     assert tables.row("method") == ["toy, preset toy"]
     assert tables.row("progress") == ["step 15; epoch 5.00 of 5"]
     assert tables.row("batch") == ["3 clips a device x 1 ranks x 1 accumulated = 3 a step"]
@@ -114,12 +116,14 @@ def test_its_numbers_are_those_of_a_naive_reading(measured: Path, tmp_path: Path
 
 def test_controls_stand_in_the_row_of_their_fact(tmp_path: Path) -> None:
     lines = [{"step": step, "loss": 9.0, "thing_r1": 0.3} for step in (1, 2)]
-    facts = {"thing_r1": 0.5, "thing_r1_swapped": 0.2, "thing_r1_gap": -0.3, "thing_r1_chance": 0.1}
+    facts = {"thing_r1": 0.5, "thing_r1_swapped": 0.2, "thing_r1_gap": -0.3,
+             "thing_r1_shifted": 0.15, "thing_r1_chance": 0.1}  # fmt: skip
     held = {"step": 2, "val_loss": 8.0, **{f"val_{name}": value for name, value in facts.items()}}
     run = write_run(tmp_path / "run", [*lines, held])
     html = page_of(run, tmp_path)
     row = Tables(html).row("thing_r1")
-    assert row == ["0.3", "0.5", "0.5 (step 2)", "0.2", "-0.3", "0.1, in training 0.125"]
+    controls = ["0.2", "-0.3", "0.15", "0.1, in training 0.125"]
+    assert row == ["0.3", "0.5", "0.5 (step 2)", *controls]
     assert [name for _, name in FIGURES.findall(html)] == ["loss", "thing_r1", "thing_r1_gap"]
 
 
@@ -374,7 +378,9 @@ def test_pretrain_leaves_a_page_at_each_measurement_and_at_the_end(
 
     monkeypatch.setattr(Toy, "forward", look)
     monkeypatch.setattr(livepage, "SHARE", 1e9)  # however long a page takes
-    pretrain(toy(ten, run, page=True, val_every=5, val_split="train", max_steps=12))
+    pretrain(
+        toy(ten, run, page=True, val_every=5, val_split="train", allow_overlap=True, max_steps=12)
+    )
     during = [None] * 5, [["step 5; epoch 1.67 of 5"]], [["step 10; epoch 3.33 of 5"]]
     assert seen[:5] == during[0]
     assert during[1][0] in seen
@@ -382,7 +388,7 @@ def test_pretrain_leaves_a_page_at_each_measurement_and_at_the_end(
     end = Tables((run / "report.html").read_text())
     assert end.row("progress") == ["step 12; epoch 4.00 of 5"]
     assert end.row("state")[0].startswith("is not finished after step 12")
-    pretrain(toy(ten, run, page=True, val_every=5, val_split="train"))
+    pretrain(toy(ten, run, page=True, val_every=5, val_split="train", allow_overlap=True))
     assert Tables((run / "report.html").read_text()).row("state")[0].startswith("finished, 15")
     assert "page" not in caplog.text
 
@@ -444,7 +450,9 @@ def test_a_page_that_cannot_be_made_costs_a_run_a_log_line(
     run = tmp_path / "run"
     breaks(run, monkeypatch)
     with caplog.at_level(logging.WARNING):
-        config = toy(ten, run, page=True, val_every=1, val_split="train", max_steps=2)
+        config = toy(
+            ten, run, page=True, val_every=1, val_split="train", allow_overlap=True, max_steps=2
+        )
         assert pretrain(config) == COMPLETE
     assert re.search(said, caplog.text)
     assert len([line for line in metrics(run) if "loss" in line]) == 2

@@ -10,7 +10,8 @@ called as ``module(batch)``, which returns a dict of scalars: `loss` first, then
 to log. ``module.features(batch)`` gives what downstream tasks use. ``module.with_controls(batch)``,
 where there is one, gives what held-out evaluation records instead of ``module(batch)``: the same,
 and for a fact NAME its controls NAME_swapped (each clip with another clip's sound), NAME_gap
-(swapped less right) and NAME_chance (what no knowledge gives).
+(swapped less right), NAME_shifted (its own sound out of time) and NAME_chance (what no knowledge
+gives). `train.facts` knows of which facts more, and of which less, is better.
 """
 
 from collections.abc import Mapping

@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from train.losses import Gather, GlobalLoss, LocalLoss, keep_local, own_first
+from train.losses import SLICES_PER_FRAME, Gather, GlobalLoss, LocalLoss, keep_local, own_first
 from train.methods.glcm_config import PRESETS, GlcmConfig
 from train.models.attention import (
     AttentionMap,
@@ -30,6 +30,9 @@ __all__ = ["PRESETS", "Glcm", "GlcmConfig"]
 
 COMPARED_CLIPS = 32
 """Whose sounds and pictures are paired for a2v_r1_sync: its memory grows with their square."""
+
+SHIFT_PARTS = 4
+"""Sound that is out of time is so by this part of the window."""
 
 
 class Clips(Protocol):
@@ -151,17 +154,27 @@ class Glcm(nn.Module):
         return self._objectives(*self._look(batch.video), self.audio(batch.mel))
 
     def with_controls(self, batch: Clips) -> dict[str, Tensor]:
-        """What held-out evaluation measures: also the losses with another clip's sound.
+        """What held-out evaluation measures: also the local objective with a wrong sound.
 
-        Sound and picture are swapped by one place, which leaves no clip its own sound. A network
-        that tells frames apart by their place in the window finds "its" slice in any sound; one
-        that has learnt synchrony cannot do better with a foreign sound than equal logits do.
+        Swapped, by one place, each clip has another clip's sound. A network that tells frames apart
+        by their place in the window finds "its" slice in any sound; one that has learnt synchrony
+        cannot do better with a foreign sound than equal logits do. Retrieval among the clips and
+        L_g have no such control: swapping the sounds only puts the rows of the very scores that
+        they compare into another order.
+
+        Shifted by a quarter of the window, each clip has its own sound at the wrong time. A model
+        that knows the time falls to chance, one that knows which clip it is, by voice or noise,
+        does not. The audio features are rolled, not the mel: a rolled mel has a seam in its middle
+        that no recording has, and every layer would carry it further. The features' mean over time
+        stays what it is, and with it the global embedding and the attention map, so that timing is
+        all that changes.
 
         Returns:
             what `forward` returns, and
-            loss_g_swapped, loss_l_swapped, a2v_r1_swapped, v2a_r1_l_swapped, a2v_r1_sync_swapped:
-                with foreign sound; left out for a batch of one clip, which has no other.
-            loss_g_gap, loss_l_gap: swapped less right, > 0 where sound and picture of a clip agree.
+            loss_l_swapped, v2a_r1_l_swapped: with foreign sound; left out for a batch of one clip,
+                which has no other.
+            loss_l_gap: swapped less right, > 0 where sound and picture of a clip agree.
+            loss_l_shifted, a2v_r1_sync_shifted: with each clip's own sound out of time.
             loss_g_chance, loss_l_chance, a2v_r1_chance, v2a_r1_l_chance, a2v_r1_sync_chance: with
                 equal logits, and drawn at random.
         """
@@ -169,13 +182,15 @@ class Glcm(nn.Module):
         (fg, fl), fa = self._look(batch.video), self.audio(batch.mel)
         facts = self._objectives(fg, fl, fa)
         facts |= self._chances(fg, fl, fa)
+        if fl is None:
+            return facts
         if len(fa) > 1:
             swapped = self._objectives(fg, fl, fa.roll(1, dims=0))
-            for name in {"loss_g", "loss_l", "a2v_r1", "v2a_r1_l", "a2v_r1_sync"} & swapped.keys():
-                facts[f"{name}_swapped"] = swapped[name]
-            for name in {"loss_g", "loss_l"} & swapped.keys():
-                facts[f"{name}_gap"] = swapped[name] - facts[name]
-        return facts
+            facts |= {f"{name}_swapped": swapped[name] for name in ("loss_l", "v2a_r1_l")}
+            facts["loss_l_gap"] = swapped["loss_l"] - facts["loss_l"]
+        shift = SLICES_PER_FRAME * max(fl.shape[2] // SHIFT_PARTS, 1)
+        shifted = self._objectives(fg, fl, fa.roll(shift, dims=2))
+        return facts | {f"{name}_shifted": shifted[name] for name in ("loss_l", "a2v_r1_sync")}
 
     def _chances(self, fg: Tensor, fl: Tensor | None, fa: Tensor) -> dict[str, Tensor]:
         """Losses with all logits equal, and the share of hits when drawing at random."""
