@@ -14,8 +14,8 @@ The files are the stations of the road, in this order:
     augment     on the device: crop, flip, grayscale, normalisation, SpecAugment
     methods     what is learned: a config and a module whose forward(batch) returns its losses
     schedule    learning rate by step
-    heldout     held-out clips every so many steps, with swapped sounds as control; knn: neighbours;
-                best: which signal chooses
+    heldout     held-out clips every so many steps, with wrong sounds as control; overlap: are they
+                trained on, too; knn: neighbours; best: which signal chooses; facts: their names
     pretrain    THE loop
     checkpoint  one atomic file a checkpoint; restart: from a run to it and back
     session     what surrounds the loop: run folder, lock, signals; meter: metrics, progress line

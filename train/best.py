@@ -1,5 +1,6 @@
 """Which held-out measurement is the best: retrieval, kNN where it was asked for, else the loss."""
 
+import math
 from dataclasses import dataclass
 
 KNN = "knn_accuracy"
@@ -17,12 +18,19 @@ class Best:
     """Larger is better: the mean of the signals, or minus the loss."""
     loss: float
     """Decides between equal scores."""
+    among: str = ""
+    """The clips that were measured, and how many were compared with each other: to find one clip
+    among 2 is easier than among 8. Empty in checkpoints of older versions."""
+
+    def compares_with(self, other: "Best") -> bool:
+        """Whether both were chosen by the same signal among as many clips."""
+        return (self.signal, self.among) == (other.signal, other.among)
 
     def is_better_than(self, other: "Best | None") -> bool:
-        """Better than nothing, and than what another signal chose: the two do not compare."""
-        if other is None or other.signal != self.signal:
+        """Better than nothing, and than one that it compares with."""
+        if other is None:
             return True
-        return (self.score, -self.loss) > (other.score, -other.loss)
+        return self.compares_with(other) and (self.score, -self.loss) > (other.score, -other.loss)
 
     def __str__(self) -> str:
         """For the log."""
@@ -30,13 +38,19 @@ class Best:
         return f"{self.signal} ({value:.4f})"
 
 
-def best_of(facts: dict[str, float]) -> Best:
+def best_of(facts: dict[str, float], among: str = "") -> Best | None:
     """The signals among a measurement's facts.
 
     Args:
         facts: averages over the held-out clips; `loss` is always there.
+        among: which clips, how many at a time.
+
+    Returns:
+        None where one of these numbers is NaN or infinite: such a model is never the best.
     """
+    loss = facts["loss"]
     names = [name for name in SIGNALS if name in facts]
-    if not names:
-        return Best("loss", -facts["loss"], facts["loss"])
-    return Best(" + ".join(names), sum(facts[name] for name in names) / len(names), facts["loss"])
+    score = sum(facts[name] for name in names) / len(names) if names else -loss
+    if not (math.isfinite(score) and math.isfinite(loss)):
+        return None
+    return Best(" + ".join(names) or "loss", score, loss, among)

@@ -105,6 +105,19 @@ def newest(folder: Path) -> dict[str, Any] | None:
     return None
 
 
+def best(folder: Path) -> dict[str, Any]:
+    """The checkpoint that `best` names.
+
+    Raises:
+        UsageError: there is none.
+        DamagedCheckpointError: it cannot be read.
+    """
+    path = _pointed_at(folder, BEST)
+    if path is None:
+        raise UsageError(f"there is no best checkpoint in {folder}")
+    return load(path)
+
+
 def load(path: Path) -> dict[str, Any]:
     """Read one checkpoint to the CPU.
 

@@ -21,6 +21,7 @@ from typing import (
     get_type_hints,
 )
 
+import torch
 import tyro
 
 from train.augment import AugmentConfig
@@ -114,6 +115,8 @@ class PretrainConfig(Generic[M]):
     learnt; None is 500 where the shards have that split, 0 is off."""
     val_split: str = "val"
     """The held-out split."""
+    allow_overlap: bool = False
+    """Measure although held-out clips are trained on, too; for trying things out."""
     val_clips: int = 512
     """At most so many held-out clips, rounded up to whole batches; the same ones each time."""
     knn: int = 0
@@ -165,6 +168,10 @@ class PretrainConfig(Generic[M]):
         name = self.run or f"{self.method}-{self.preset.removeprefix(self.method + '_')}"
         return Path(name) if "/" in name else RUNS / name
 
+    def uses_bf16(self, device: torch.device) -> bool:
+        """Whether the model runs under bf16 autocast there."""
+        return self.precision == "bf16" or (self.precision == "auto" and device.type == "cuda")
+
     def cache(self) -> Cache | None:
         """The folder for shards from elsewhere, made if it is wished for.
 
@@ -187,8 +194,8 @@ class PretrainConfig(Generic[M]):
 FREE_FIELDS = {
     "run", "data", "max_steps", "batch_size", "accumulation", "compile", "device", "threads",
     "workers", "checkpoint_every", "keep", "log_every", "init", "precision", "val_every",
-    "val_split", "val_clips", "epochs", "schedule_steps", "shards", "allow_http", "cache_gb",
-    "cache_dir", "on_bad_shard", "max_bad_shards", "knn", "page", "wandb", "profile",
+    "val_split", "val_clips", "allow_overlap", "epochs", "schedule_steps", "shards", "allow_http",
+    "cache_gb", "cache_dir", "on_bad_shard", "max_bad_shards", "knn", "page", "wandb", "profile",
 }  # fmt: skip
 """What may differ between a run and its resumption: how it is carried out and how long. Paths of
 shards may move; that they hold the same clips is checked by their fingerprint."""

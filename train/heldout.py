@@ -1,14 +1,19 @@
 """Held-out clips, measured every so many steps: what chooses `best`, and what was learnt.
 
-Middle windows and centre crops of another split, the model in evaluation mode; the method's own
-losses and facts, averaged over batches and ranks. A method with `with_controls` is asked for its
-control signals too: the same numbers for clips with another clip's sound (`_swapped`), and at
-chance (`_chance`). What a loss loses with foreign sound, the gap, is what was learnt from this
-clip's sound; a model that has learnt synchrony is worse than chance where sounds are swapped.
-Every --knn measurements, training clips that look alike are asked for the label as well.
+Middle windows and centre crops of another split, the model in evaluation mode and in the precision
+of training; the method's own losses and facts, averaged over batches and ranks. A method with
+`with_controls` is asked for its control signals too: the same numbers for clips with another clip's
+sound (`_swapped`), with their own sound out of time (`_shifted`), and at chance (`_chance`). What a
+loss loses with foreign sound, the gap, is what was learnt from this clip's sound; a model that
+knows when a sound is heard loses it where the sound is shifted. Every --knn measurements, training
+clips that look alike are asked for the label as well.
+
+Which model is the best depends on how many clips are compared at a time, and a run may go on with
+another batch size or on other ranks. What was the best so far is then measured again, as now.
 """
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -17,15 +22,18 @@ from typing import Any
 import torch
 from torch import nn
 
+from train import checkpoint
 from train.augment import centre
 from train.batch import Batch
-from train.best import KNN, best_of
+from train.best import KNN, Best, best_of
 from train.config import PretrainConfig
 from train.dist import Ranks
-from train.errors import UsageError
+from train.errors import TrainError, UsageError
+from train.facts import CONTROLS, is_control
 from train.knn import MAX_TRAINING_CLIPS, knn_accuracy, labelled_rows
 from train.loader import ClipLoader
 from train.mixture import Mixture, Source, open_mixture
+from train.overlap import refuse_overlap
 from train.plan import Plan
 from train.session import Progress, Run
 
@@ -36,8 +44,6 @@ EVERY = 500
 SUSPICIOUS_SHARE, SUSPICIOUS_FALL = 0.5, 0.1
 """A loss is suspected when it is lower than chance by this much (nats) and, with another clip's
 sound, still by this share of it."""
-CONTROLS = ("_swapped", "_gap", "_chance")
-"""Endings of a fact's control signals, see `train.methods`."""
 
 
 @dataclass
@@ -50,6 +56,10 @@ class HeldOut:
     ranks: Ranks
     batches: int = 0
     """How many are measured."""
+    among: str = ""
+    """Which clips, and how many at a time: see `Best.among`."""
+    bf16: bool = False
+    """Under autocast, as in training."""
     training: ClipLoader | None = None
     """The clips among which neighbours are looked for; None without --knn."""
     knn_every: int = 0
@@ -63,21 +73,27 @@ class HeldOut:
         """Open the split, with batches as large as in training where there are enough clips.
 
         Raises:
-            UsageError: the split is asked for, by --val-every or --knn, and the shards lack it.
+            UsageError: the split is asked for, by --val-every or --knn, and the shards lack it; or
+                clips of it are trained on.
         """
         held_out = _held_out_clips(config, sources)
         if held_out is None:
             return cls(None, 0, config.model.crop, ranks)
+        refuse_overlap(mixture, held_out, config.allow_overlap)
         loader, training = (
             _middle_windows(config, clips, ranks, min(workers, 2)) for clips in (held_out, mixture)
         )
         at_once = loader.plan.batch_size * ranks.world
         batches = min(len(loader), -(-config.val_clips // at_once))
         every = config.val_every or EVERY
-        log.info("held out: %d of %d clips of split %s every %d steps, %d at a time",
-                 batches * at_once, held_out.clips, config.val_split, every, at_once)  # fmt: skip
-        return cls(loader, every, config.model.crop, ranks, batches,
-                   training if config.knn else None, config.knn)  # fmt: skip
+        clips = f"{batches * at_once} of {held_out.clips} clips of split {config.val_split}"
+        log.info("held out: %s every %d steps, %d at a time%s", clips, every, at_once,
+                 _left_out(held_out.clips, batches, at_once))  # fmt: skip
+        return cls(
+            loader, every, config.model.crop, ranks, batches,
+            f"{clips}, {loader.plan.batch_size} at a time on each of {ranks.world} ranks",
+            config.uses_bf16(ranks.device), training if config.knn else None, config.knn,
+        )  # fmt: skip
 
     def due(self, step: int, last_step: int) -> bool:
         """Whether to measure after this step; after the last one in any case."""
@@ -86,21 +102,43 @@ class HeldOut:
 
     def improves(self, model: nn.Module, progress: Progress, run: Run) -> bool:
         """Measure, record, and say whether the model is the best so far, and by which signal."""
-        facts = self.measure(model)
-        if asks_neighbours := self._asks_neighbours(progress.step):
-            facts[KNN] = self.neighbours(model)
+        asks_neighbours = self._asks_neighbours(progress.step)
+        facts = self._facts(model, asks_neighbours)
         run.record({"step": progress.step, **{f"val_{name}": x for name, x in facts.items()}})
         log.info("held out: %s", told(facts))
         for sentence in suspicions(facts):
             log.warning("held out: %s", sentence)
-        if self.knn_every and not asks_neighbours:
+        found = best_of(facts, self.among)
+        if found is None or (self.knn_every and not asks_neighbours):
             return False  # comparable are only measurements with the same signals
-        found = best_of(facts)
+        if progress.best is not None and not found.compares_with(progress.best):
+            progress.best = self._again(model, run, asks_neighbours)
         is_best = found.is_better_than(progress.best)
         if is_best:
             log.info("best so far by %s", found)
             progress.best = found
         return is_best
+
+    def _facts(self, model: nn.Module, asks_neighbours: bool) -> dict[str, float]:
+        facts = self.measure(model)
+        return {**facts, KNN: self.neighbours(model)} if asks_neighbours else facts
+
+    def _again(self, model: nn.Module, run: Run, asks_neighbours: bool) -> Best | None:
+        """The best model so far, measured as it is done now; None where it cannot be read."""
+        log.info("held out: another number of clips or another signal than before; the best so far "
+                 "is measured again")  # fmt: skip
+        try:
+            weights = checkpoint.best(run.checkpoints)["model"]
+        except TrainError as error:
+            weights = None
+            log.warning("held out: `best` begins anew: %s", error)
+        if self.ranks.any(weights is None):
+            return None
+        now = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        model.load_state_dict(weights)
+        facts = self._facts(model, asks_neighbours)
+        model.load_state_dict(now)
+        return best_of(facts, self.among)
 
     def neighbours(self, model: nn.Module) -> float:
         """Accuracy of kNN with frozen features: training clips answer for the held-out ones."""
@@ -110,10 +148,13 @@ class HeldOut:
         first = list(plan.mixture.first_instances().values())
         enough = -(-MAX_TRAINING_CLIPS // (plan.batch_size * plan.world))
         model.eval()
-        rows = [
-            labelled_rows(model, map(self._prepared, islice(loader.one_epoch(), batches)), first)
-            for loader, batches in ((self.training, enough), (self.loader, self.batches))
-        ]
+        with self._autocast():
+            rows = [
+                labelled_rows(
+                    model, map(self._prepared, islice(loader.one_epoch(), batches)), first
+                )
+                for loader, batches in ((self.training, enough), (self.loader, self.batches))
+            ]
         model.train(training)
         everyone = self.ranks.all_objects(rows)
         known, asked = ([row for ranks in everyone for row in ranks[i]] for i in (0, 1))
@@ -130,7 +171,7 @@ class HeldOut:
         assert self.loader is not None
         training = model.training
         model.eval()
-        with torch.no_grad():
+        with torch.no_grad(), self._autocast():
             forward: Callable[[Batch], dict[str, torch.Tensor]]
             forward = getattr(model, "with_controls", model)
             found = [
@@ -141,6 +182,9 @@ class HeldOut:
         self.loader.guard.agree(self.ranks)
         everyone = [facts for rank in self.ranks.all_objects(found) for facts in rank]
         return {name: sum(f[name] for f in everyone) / len(everyone) for name in everyone[0]}
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.ranks.device.type, torch.bfloat16, self.bf16)
 
     def _prepared(self, batch: Batch) -> Batch:
         return centre(batch.to(self.ranks.device), self.crop)
@@ -169,6 +213,14 @@ def _middle_windows(
     return ClipLoader(plan, workers, random_windows=False, guard=config.guard())
 
 
+def _left_out(clips: int, batches: int, at_once: int) -> str:
+    """The clips that are not measured, and why; empty where all are."""
+    if clips - batches * at_once >= at_once:
+        return " (as many as --val-clips asks for)"
+    rest = clips - batches * at_once
+    return f"; {rest} left out, which fill no batch" if rest else ""
+
+
 def told(facts: dict[str, float]) -> str:
     """Facts for people, each with its controls behind it.
 
@@ -176,7 +228,7 @@ def told(facts: dict[str, float]) -> str:
     """
     words = []
     for name, value in facts.items():
-        if name.endswith(CONTROLS):
+        if is_control(name):
             continue
         controls = [(end, facts[name + end]) for end in CONTROLS if name + end in facts]
         beside = ", ".join(f"{end.removeprefix('_')} {number:.3f}" for end, number in controls)
@@ -185,8 +237,15 @@ def told(facts: dict[str, float]) -> str:
 
 
 def suspicions(facts: dict[str, float]) -> list[str]:
-    """A sentence for each loss that falls without the right sound."""
+    """A sentence for what is not finite, and for each loss that falls without the right sound."""
     found = []
+    if broken := [name for name, value in facts.items() if not math.isfinite(value)]:
+        found.append(
+            f"{', '.join(broken)} not finite; recorded as null, and this model is not chosen as "
+            "the best where that is the loss or a signal that chooses. Weights or BatchNorm's "
+            "running statistics may have blown up: look at earlier steps, try a smaller --lr, a "
+            "--warmup-steps, --clip-norm 1 or --precision fp32"
+        )
     for name in (name.removesuffix("_chance") for name in facts if name.endswith("_chance")):
         if not name.startswith("loss") or f"{name}_swapped" not in facts:
             continue

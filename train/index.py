@@ -24,6 +24,8 @@ from train.stores.cache import CachedStore
 
 INDEX_NAME = "shardindex.json"
 CLIP_COLUMNS = ("key", "base", "shard", "offset", "size", "instance", "frames", "labels", "splits")
+GROUP = "group"
+"""A column that sets made elsewhere may lack."""
 CONTENT_FIELDS = ("fps", "short_side", "mel_rate_hz")
 """What two sets must agree in before their clips can share a batch."""
 
@@ -56,6 +58,8 @@ class ShardSet:
     bases: pa.ChunkedArray
     labels: pa.ChunkedArray
     splits: pa.ChunkedArray
+    groups: pa.ChunkedArray
+    """Speaker or source video of each clip; null where it is not known."""
     shard: Ints
     """Position in `shards`."""
     offset: Ints
@@ -134,6 +138,7 @@ def open_shards(store: Store) -> ShardSet:
         bases=clips["base"],
         labels=clips["labels"],
         splits=_lists(clips["splits"]),
+        groups=_groups(clips),
         shard=shard,
         **{name: _ints(clips[name]) for name in ("offset", "size", "instance", "frames")},
     )
@@ -238,10 +243,11 @@ def _read_clips(store: Store) -> pa.Table:
     path = store.url("samples.parquet")
     try:
         file = pa.BufferReader(store.read("samples.parquet"))
-        missing = set(CLIP_COLUMNS) - set(pq.read_schema(file).names)
+        known = pq.read_schema(file).names
+        missing = set(CLIP_COLUMNS) - set(known)
         if missing:
             raise ShardError(f"{path} lacks {', '.join(sorted(missing))}; {_again(store)}")
-        return pq.read_table(file, columns=list(CLIP_COLUMNS))
+        return pq.read_table(file, columns=[*CLIP_COLUMNS, *({GROUP} & set(known))])
     except FileNotFoundError as error:
         raise ShardError(f"{path} is missing; {_again(store)}") from error
     except (pa.ArrowException, OSError) as error:
@@ -288,6 +294,14 @@ def _check_places(
             f"of {store.url(entry['url'])}, outside its {entry['filesize']} bytes or inside "
             f"another sample; {_again(store)}"
         )
+
+
+def _groups(clips: pa.Table) -> pa.ChunkedArray:
+    """Strings; an empty one says nothing and is null."""
+    if GROUP not in clips.column_names:
+        return pa.chunked_array([pa.nulls(len(clips), pa.string())])
+    groups = clips[GROUP].cast(pa.string())
+    return pc.if_else(pc.equal(groups, ""), pa.scalar(None, pa.string()), groups)
 
 
 def _ints(column: pa.ChunkedArray) -> Ints:

@@ -79,6 +79,9 @@ def knn_accuracy(known: Rows, asked: Rows) -> float:
         known: training clips; one with several labels has a vote for each of them.
         asked: held-out clips.
 
+    Returns:
+        NaN where a feature is not finite: such clips have no neighbours.
+
     Raises:
         UsageError: no clip of one of them has a label.
     """
@@ -87,6 +90,8 @@ def knn_accuracy(known: Rows, asked: Rows) -> float:
     for rows, name in ((known, "training"), (asked, "held-out")):
         if not rows:
             raise UsageError(f"--knn: no {name} clip has a label in these shards; leave --knn out")
+    if not all(np.isfinite(vector).all() for vector, _ in (*known, *asked)):
+        return float("nan")
     classes = sorted({label for _, labels in known for label in labels})
     votes = np.array([[name in labels for name in classes] for _, labels in known], np.uint8)
     count = max(min(NEIGHBOURS, len(known) // 2), 1)

@@ -88,7 +88,7 @@ class Meter:
         line = {
             "step": step["step"],
             "epoch": round(step["epoch"], 4),
-            **{name: value if math.isfinite(value) else None for name, value in facts.items()},
+            **facts,
             "lr": step["lr"],
             **self._speed(step["seconds"], step["waited"]),
             **self.guard.facts(self.ranks, replaced),

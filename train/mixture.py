@@ -122,6 +122,17 @@ class Mixture:
             columns["instance"].append(pa.array(ids))
         return pa.table({name: pa.chunked_array(arrays) for name, arrays in columns.items()})
 
+    def keys(self) -> pa.ChunkedArray:
+        """Of all chosen clips."""
+        return pa.chunked_array(
+            [part.shard_set.keys.take(pa.array(part.rows)).combine_chunks() for part in self.parts]
+        )
+
+    def groups(self) -> pa.ChunkedArray:
+        """Speakers or source videos of the chosen clips that know theirs."""
+        groups = [part.shard_set.groups.take(pa.array(part.rows)) for part in self.parts]
+        return pa.chunked_array([group.combine_chunks() for group in groups]).drop_null()
+
     def lines(self) -> list[str]:
         """What is read, for the log."""
         return [

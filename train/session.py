@@ -10,6 +10,7 @@ RUN/report.html      all of it to look at
 import fcntl
 import json
 import logging
+import math
 import signal
 import time
 from collections.abc import Iterator
@@ -112,9 +113,13 @@ class Run:
         self._page = LivePage(self.folder) if config.get("page") else None
 
     def record(self, facts: dict[str, Any]) -> None:
-        """Append a line to metrics.jsonl, and its numbers to the trackers."""
+        """Append a line to metrics.jsonl, and its numbers to the trackers; null for NaN and inf."""
         if self._metrics is None:
             return
+        facts = {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in facts.items()
+        }
         self._metrics.write(json.dumps(facts, allow_nan=False) + "\n")
         self._metrics.flush()
         numbers = {name: x for name, x in facts.items() if isinstance(x, int | float)}

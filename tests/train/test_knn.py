@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -112,15 +113,40 @@ def test_signals_are_averaged_and_the_loss_is_the_last_resort() -> None:
     assert not both.is_better_than(both)
     assert Best(both.signal, both.score, 1.9).is_better_than(both)  # equal: the smaller loss
     assert not Best(both.signal, 0.6, 0.1).is_better_than(both)
-    assert Best("a2v_r1", 0.1, 9.0).is_better_than(both)  # another signal does not compare
     assert both.is_better_than(None)
+    for other in (Best("a2v_r1", 0.9, 0.1), replace(both, score=0.9, among="2 clips")):
+        assert not other.compares_with(both)
+        assert not other.is_better_than(both)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("name", ["loss", "a2v_r1"])
+def test_what_is_not_finite_is_never_the_best(name: str, value: float) -> None:
+    assert best_of({"loss": 2.0, "a2v_r1": 0.5, name: value}) is None
+    assert best_of({"loss": 2.0, "a2v_r1": 0.5, "entropy": value}) is not None
+
+
+def test_features_that_are_not_finite_have_no_neighbours() -> None:
+    known = rows(6, 0)
+    broken = [(vector * math.nan, labels) for vector, labels in known]
+    assert math.isnan(knn_accuracy(known, broken))
+    assert math.isnan(knn_accuracy(broken, known))
 
 
 def test_neighbours_are_asked_every_n_measurements_and_choose(
     ten: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = tmp_path / "run"
-    config = toy(ten, run, method="seeing", val_every=2, val_split="train", knn=3, max_steps=13)
+    config = toy(
+        ten,
+        run,
+        method="seeing",
+        val_every=2,
+        val_split="train",
+        allow_overlap=True,
+        knn=3,
+        max_steps=13,
+    )
     with caplog.at_level("INFO"):
         pretrain(config)
     held_out = [line for line in metrics(run) if "val_loss" in line]
@@ -137,7 +163,15 @@ def test_neighbours_are_asked_every_n_measurements_and_choose(
 
 def test_measuring_changes_nothing_of_the_training(ten: Path, tmp_path: Path) -> None:
     plain = toy(ten, tmp_path / "plain", method="seeing")
-    asked = toy(ten, tmp_path / "asked", method="seeing", val_every=2, val_split="train", knn=1)
+    asked = toy(
+        ten,
+        tmp_path / "asked",
+        method="seeing",
+        val_every=2,
+        val_split="train",
+        allow_overlap=True,
+        knn=1,
+    )
     for config in (plain, asked):
         pretrain(config)
     ours = [line["loss"] for line in metrics(tmp_path / "asked") if "loss" in line]
@@ -146,9 +180,11 @@ def test_measuring_changes_nothing_of_the_training(ten: Path, tmp_path: Path) ->
 
 def test_the_best_of_before_is_known_after_going_on(ten: Path, tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    pretrain(toy(ten, whole, val_every=2, val_split="train"))
+    pretrain(toy(ten, whole, val_every=2, val_split="train", allow_overlap=True))
     for stop in (5, 8, None):
-        pretrain(toy(ten, parts, val_every=2, val_split="train", max_steps=stop))
+        pretrain(
+            toy(ten, parts, val_every=2, val_split="train", allow_overlap=True, max_steps=stop)
+        )
     at_stops = {5}  # the last step of a call is measured, too
     measured = {line["step"]: line["val_loss"] for line in metrics(parts) if "val_loss" in line}
     assert set(measured) == {2, 4, 6, 8, 10, 12, 14, 15} | at_stops

@@ -32,7 +32,7 @@ def events(run: Path, name: str) -> list[tuple[int, float]]:
 
 def test_tensorboard_reads_what_metrics_say(ten: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    pretrain(toy(ten, run, max_steps=6, val_every=3, val_split="train"))
+    pretrain(toy(ten, run, max_steps=6, val_every=3, val_split="train", allow_overlap=True))
     lines = metrics(run)
     for name in ("loss", "grad_norm", "lr", "val_loss"):
         expected = [(line["step"], line[name]) for line in lines if name in line]
@@ -93,7 +93,17 @@ def test_wandb_gets_every_step_in_one_run_over_resumes(
     opened = play_wandb(monkeypatch)
     run = tmp_path / "first"
     for stop in (2, 5):
-        pretrain(toy(ten, run, max_steps=stop, wandb="tries", val_every=2, val_split="train"))
+        pretrain(
+            toy(
+                ten,
+                run,
+                max_steps=stop,
+                wandb="tries",
+                val_every=2,
+                val_split="train",
+                allow_overlap=True,
+            )
+        )
     before, after = opened
     assert before.given["id"] == after.given["id"]
     assert before.given["project"] == "tries"
