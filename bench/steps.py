@@ -4,8 +4,9 @@ Three ways over the same clips of random bytes, interleaved:
 
     ours       the trainer's own functions: augmentation on the device, its precision and memory
                format, losses, clipping of gradients, fused Adam
-    plain      the same model as one would train it in an afternoon: fp32, eager, torch's defaults,
-               the loss read after every step; no augmentation
+    plain      the same model as one would train it in an afternoon: fp32, eager, torch's defaults
+               (on a GPU convolutions in TF32, matrix products not; kernels are not tried out), the
+               loss read after every step; no augmentation
     encoders   forward and backward of the encoders alone, in the trainer's precision and format
 
 Seconds are those of the clock on a GPU, from one synchronisation to the next, and CPU seconds on a
@@ -163,15 +164,18 @@ def trainer_step(config: PretrainConfig[Any], batch: Batch, device: torch.device
 
 
 def plain_step(config: PretrainConfig[Any], batch: Batch, device: torch.device) -> Way:
-    """Eager, fp32, contiguous, as the tutorials have it."""
+    """Eager, fp32, contiguous, with cuDNN's flags as torch sets them: as the tutorials have it."""
     model: nn.Module = METHODS[METHOD].module(config.model).to(device).train()
     optimizer = torch.optim.Adam(model.parameters(), config.lr)
     clips = centre(batch, config.model.crop)
 
     def step() -> float:
         optimizer.zero_grad()
-        loss = model(clips)["loss"]
-        loss.backward()
+        with torch.backends.cudnn.flags(
+            enabled=True, benchmark=False, deterministic=False, allow_tf32=True
+        ):
+            loss = model(clips)["loss"]
+            loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
         optimizer.step()
         return float(loss.item())

@@ -30,7 +30,7 @@ from train.errors import UsageError
 from train.generated import write_generated_set
 from train.loader import ClipLoader
 from train.methods import method_named, preset_named
-from train.mixture import open_mixture, parse_shards
+from train.mixture import open_mixture, parse_shards, require_mel_slices
 from train.plan import Plan
 from train.pretrain import build_model, forward_backward, pretrain
 from train.session import METRICS
@@ -177,6 +177,7 @@ def _prepare(check: CheckConfig[Any], folder: Path) -> Trial:
     config = check.for_pretrain(shards)
     mixture = open_mixture(parse_shards(shards, config.data), frames=config.model.frames,
                            split=config.split)  # fmt: skip
+    require_mel_slices(mixture, config.model)
     loaded = next(ClipLoader(Plan(mixture, config.seed, config.clips_per_batch)).batches())
     batch = Augment(config.augment, config.model.crop, config.seed)(loaded, 0)
     return Trial(check, config, folder, batch)
@@ -319,7 +320,7 @@ def _some(names: list[str]) -> str:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """The runs inside do not tell their own steps."""
-    names = ("train.pretrain", "train.restart", "train.meter")
+    names = ("train.pretrain", "train.restart", "train.meter", "train.heldout")
     before = {name: logging.getLogger(name).level for name in names}
     for name in names:
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -8,7 +8,7 @@ Whatever is not finite ends the run with the facts a person needs.
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ import psutil
 import torch
 from torch import Tensor
 
+from train import checkpoint
 from train.batch import Batch
 from train.dist import Ranks
 from train.errors import TrainError
@@ -28,6 +29,9 @@ PEAK_TFLOPS = {"H200": 989, "H100": 989, "A100": 312, "L40S": 362, "L4": 121, "V
 """Dense bf16 (V100: fp16), from the data sheets."""
 SHOWN = ("loss_g", "loss_l", "a2v_r1", "a2v_r1_sync", "v2a_r1_l", "att_entropy_share")
 """Facts of a method that belong on the progress line, where it gives them."""
+
+SHOWN_CLIPS = 32
+"""Of those that made a loss NaN: a usual batch."""
 
 
 class NotFiniteError(TrainError):
@@ -61,16 +65,25 @@ class Meter:
         self.watch.waiting(time.perf_counter() - start)
         return batch
 
-    def record(self, step: int, epoch: float, facts: dict[str, Tensor], rate: float,
-               norm: Tensor, batch: Batch) -> None:  # fmt: skip
-        """Note a step; numbers of the step before are read now."""
-        tensors = {**facts, "grad_norm": norm}
-        values = sent_to_host(torch.stack([value.detach().float() for value in tensors.values()]))
+    def record(self, step: int, epoch: float, facts: Sequence[dict[str, Tensor]], rate: float,
+               norm: Tensor, keys: Sequence[tuple[str, ...]]) -> None:  # fmt: skip
+        """Note a step; numbers of the step before are read now.
+
+        Args:
+            step: its number.
+            epoch: how far the run is.
+            facts: of each batch whose gradients were added up; their means are recorded.
+            rate: the learning rate.
+            norm: of the gradient.
+            keys: of the clips of each batch.
+        """
+        tensors = [*(value for one in facts for value in one.values()), norm]
+        values = sent_to_host(torch.stack([value.detach().float() for value in tensors]))
         self.flush()
         seconds, waited = self.watch.lap()
         self._pending = {
-            "step": step, "epoch": epoch, "names": list(tensors), "values": values, "lr": rate,
-            "keys": batch.keys, "seconds": seconds, "waited": waited,
+            "step": step, "epoch": epoch, "names": list(facts[0]), "values": values, "lr": rate,
+            "keys": keys, "seconds": seconds, "waited": waited,
         }  # fmt: skip
 
     def flush(self) -> None:
@@ -82,9 +95,13 @@ class Meter:
         if self._pending is None:
             return
         step, self._pending = self._pending, None
-        *means, replaced = self.ranks.mean([*step["values"](), float(self.guard.clips)])
-        facts = dict(zip(step["names"], means, strict=True))
-        self._check(step, facts)
+        names, (*values, norm) = step["names"], step["values"]()
+        batches = [dict(zip(names, values[i:], strict=False))
+                   for i in range(0, len(values), len(names))]  # fmt: skip
+        means = [sum(one[name] for one in batches) / len(batches) for name in names]
+        *means, replaced = self.ranks.mean([*means, norm, float(self.guard.clips)])
+        facts = dict(zip([*names, "grad_norm"], means, strict=True))
+        self._check(step, facts, batches)
         line = {
             "step": step["step"],
             "epoch": round(step["epoch"], 4),
@@ -123,17 +140,36 @@ class Meter:
             f"ETA {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d}"
         )
 
-    def _check(self, step: dict[str, Any], facts: dict[str, float]) -> None:
+    def _check(
+        self, step: dict[str, Any], facts: dict[str, float], batches: list[dict[str, float]]
+    ) -> None:
         bad = [name for name in ("loss", "grad_norm") if not math.isfinite(facts[name])]
         if bad:
             shown = ", ".join(f"{name} {value:.4g}" for name, value in facts.items())
-            keys = ", ".join(step["keys"][:8])
+            saved = checkpoint.checkpoints(self.run.checkpoints)
+            go_on = (
+                "No checkpoint holds this step. Go on from the last one in another RUN: --init "
+                f"{self.run.folder}" if saved else "There is no checkpoint yet: begin another RUN"
+            )  # fmt: skip
             raise NotFiniteError(
                 f"{' and '.join(bad)} not finite at step {step['step']} (epoch "
-                f"{step['epoch']:.3f}): {shown}; learning rate {step['lr']:.3g}; clips {keys}, ... "
-                "No checkpoint holds this step. Go on from the last one in another RUN: --init "
-                f"{self.run.folder} with a smaller --lr, --precision fp32 or --model.sim cosine"
+                f"{step['epoch']:.3f}): {shown}; learning rate {step['lr']:.3g}; "
+                f"{_clips_at_fault(step['keys'], facts, batches)}. {go_on} with a smaller --lr, "
+                "--precision fp32 or --model.sim cosine"
             )
+
+
+def _clips_at_fault(
+    keys: Sequence[tuple[str, ...]], facts: dict[str, float], batches: list[dict[str, float]]
+) -> str:
+    """The clips of those batches whose loss is not finite; of all, where only a gradient is not."""
+    wrong = [not math.isfinite(one["loss"]) for one in batches]
+    if not any(wrong) and not math.isfinite(facts["loss"]):
+        return "the clips are another rank's, which names them"
+    chosen = [one for one, is_wrong in zip(keys, wrong, strict=True) if is_wrong or not any(wrong)]
+    clips = [key for batch in chosen for key in batch]
+    more = f" and {len(clips) - SHOWN_CLIPS} more" if len(clips) > SHOWN_CLIPS else ""
+    return f"clips {', '.join(clips[:SHOWN_CLIPS])}{more}"
 
 
 def sent_to_host(values: Tensor) -> Callable[[], list[float]]:

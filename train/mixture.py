@@ -12,10 +12,12 @@ import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from pipeline.format import MEL_SLICES_PER_FRAME
 from train.errors import UsageError
 from train.index import (
     Ints,
@@ -189,6 +191,26 @@ def open_mixture(
         parts.append(_part(source, shard_set, first_instance, frames, split, subset_seed))
         first_instance += shard_set.instances
     return Mixture(tuple(parts), frames, split)
+
+
+def require_mel_slices(mixture: Mixture, model: Any) -> None:
+    """Refuse a model that needs more mel slices a frame than shards have.
+
+    Args:
+        mixture: what it would be trained on.
+        model: a method's config; one without `slices_per_frame` takes what shards have.
+
+    Raises:
+        UsageError: says both numbers.
+    """
+    needed = getattr(model, "slices_per_frame", MEL_SLICES_PER_FRAME)
+    if needed != MEL_SLICES_PER_FRAME:
+        name = mixture.parts[0].shard_set.name
+        raise UsageError(
+            f"this model needs {needed} mel slices a frame, {needed * mixture.fps:g} a second; "
+            f"{name} has {MEL_SLICES_PER_FRAME}, {MEL_SLICES_PER_FRAME * mixture.fps:g} a second, "
+            "as every profile of the pipeline. Leave --model.audio-stride at 1"
+        )
 
 
 # --- pieces -----------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from train.loader import ClipLoader, default_workers, on_device
 from train.memory import is_out_of_memory, largest_that_fits, memory_limit_bytes
 from train.meter import Meter
 from train.methods import method_named
-from train.mixture import open_mixture, parse_shards
+from train.mixture import open_mixture, parse_shards, require_mel_slices
 from train.plan import Plan, seed_of
 from train.profile import StepProfile
 from train.restart import origin_of, resume, save
@@ -72,6 +72,7 @@ def train(config: PretrainConfig[Any], ranks: Ranks, run: Run, stop: Stop) -> in
     mixture = open_mixture(
         sources, frames=config.model.frames, split=config.split, subset_seed=config.subset_seed
     )
+    require_mel_slices(mixture, config.model)
     plan = Plan(mixture, config.seed, config.clips_per_batch, ranks.world, ranks.rank)
     workers = default_workers(ranks.local_world) if config.workers is None else config.workers
     loader = ClipLoader(plan, workers, pin_memory=ranks.device.type == "cuda", guard=config.guard())
@@ -106,11 +107,13 @@ def train(config: PretrainConfig[Any], ranks: Ranks, run: Run, stop: Stop) -> in
     while progress.step < last_step:
         for group in optimizer.param_groups:
             group["lr"] = float(rates[progress.step])
+        facts, keys = [], []
         for micro in range(config.accumulation):
             with profile.phase("data"):
                 batch = augment(meter.next_of(batches), progress.batches)
             is_last = micro == config.accumulation - 1
-            facts = forward_backward(parallel, batch, config, ranks.device, is_last, profile)
+            facts += [forward_backward(parallel, batch, config, ranks.device, is_last, profile)]
+            keys += [batch.keys]
             progress.batches += 1
         with profile.phase("optimizer"):
             norm = nn.utils.clip_grad_norm_(trainable, config.clip_norm or float("inf"))
@@ -118,7 +121,7 @@ def train(config: PretrainConfig[Any], ranks: Ranks, run: Run, stop: Stop) -> in
             optimizer.zero_grad(set_to_none=True)
         progress.step += 1
         epoch = progress.batches / len(loader)
-        meter.record(progress.step, epoch, facts, float(rates[progress.step - 1]), norm, batch)
+        meter.record(progress.step, epoch, facts, float(rates[progress.step - 1]), norm, keys)
 
         told_to_stop = ranks.any(stop.wanted)  # the same answer on all ranks, at the same step
         measuring = held_out.due(progress.step, last_step)
@@ -134,8 +137,9 @@ def train(config: PretrainConfig[Any], ranks: Ranks, run: Run, stop: Stop) -> in
             meter.watch.lap()  # steps are timed without this
         profile.end_of_step(progress.step)
         if told_to_stop and progress.step < last_step:
-            log.info("%s: saved at step %d; the same command goes on", stop.name, progress.step)
-            run.end(session.PREEMPTED, {"step": progress.step, "signal": stop.name})
+            name = next(filter(None, ranks.all_objects(stop.name)))  # it may be another rank's
+            log.info("%s: saved at step %d; the same command goes on", name, progress.step)
+            run.end(session.PREEMPTED, {"step": progress.step, "signal": name})
             return PREEMPTED
 
     # --- end
@@ -163,21 +167,38 @@ def build_model(config: PretrainConfig[Any], device: torch.device) -> nn.Module:
         raise UsageError("--sync-bn needs GPUs; leave it out on a CPU")
     torch.manual_seed(seed_of(config.seed, "weights") >> 1)
     torch.set_float32_matmul_precision("highest")  # TF32 would round the losses' logits
+    torch.backends.cudnn.allow_tf32 = False  # or --precision fp32 would not be fp32 on a GPU
+    torch.backends.cudnn.benchmark = True  # batches have one shape: the fastest kernels are found
     if config.threads:
         torch.set_num_threads(config.threads)
     model: nn.Module = method_named(config.method).module(config.model, gather_with_grad)
     if config.sync_bn:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     for module in model.modules():
-        if isinstance(module, nn.Conv3d):
+        if isinstance(module, nn.Conv3d) and not _is_channels_last(module.weight):
             module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     return model.to(device).train()
+
+
+def _is_channels_last(weight: Tensor) -> bool:
+    """Already so; 1x1x1 kernels are in any case, the order of one place being no order."""
+    return weight.is_contiguous(memory_format=torch.channels_last_3d)
+
+
+def _with_plain_strides(gradient: Tensor) -> Tensor:
+    """The same memory with the strides torch gives to new tensors."""
+    return gradient.flatten().view(gradient.shape)
 
 
 def parallel_model(model: nn.Module, config: PretrainConfig[Any], ranks: Ranks) -> nn.Module:
     """Compiled if wished for, and averaging gradients over ranks where there are several."""
     wrapped: Any = torch.compile(model) if config.compile else model
     if ranks.world > 1:
+        for weight in model.parameters():
+            if weight.requires_grad and weight.ndim == 5 and weight.is_contiguous():
+                # Kernels of one place: convolutions give their gradients now these, now those
+                # strides for the same memory, and DDP would warn of that at each start.
+                weight.register_hook(_with_plain_strides)  # type: ignore[no-untyped-call]
         with warnings.catch_warnings():
             # Buffers stay each rank's own: banks are large, and batch statistics are not used here.
             # Newer torch announces another flag, but says itself to keep this one for such buffers.
@@ -194,13 +215,13 @@ def forward_backward(
     sync: bool,
     profile: StepProfile | None = None,
 ) -> dict[str, Tensor]:
-    """One batch: its losses and facts; gradients are added up, and sent at the last batch.
+    """One batch: its losses and facts, detached; gradients are added up, sent at the last batch.
 
     Raises:
         TooLargeError: memory is too small; the message names a batch that fits.
     """
     profile = profile or StepProfile(0, config.folder, device)
-    half = config.precision == "bf16" or (config.precision == "auto" and device.type == "cuda")
+    half = config.uses_bf16(device)
     waiting = isinstance(model, DistributedDataParallel) and not sync
 
     def step(clips: Batch) -> dict[str, Tensor]:
@@ -209,7 +230,7 @@ def forward_backward(
                 facts: dict[str, Tensor] = model(clips)
             with profile.phase("backward"):
                 (facts["loss"] / config.accumulation).backward()  # type: ignore[no-untyped-call]
-        return facts
+        return {name: value.detach() for name, value in facts.items()}
 
     try:
         return step(batch)
@@ -272,7 +293,8 @@ def out_of_memory_line(config: PretrainConfig[Any], device: torch.device, fits: 
     said = (
         f"{size} clips do not fit into the {memory_limit_bytes(device) / 2**30:.0f} GiB of {device}"
     )
-    other_ways = "--precision bf16, or a smaller preset"
+    less = "" if config.uses_bf16(device) else "--precision bf16, or "
+    other_ways = f"{less}a smaller preset"
     if fits == 0:
         return f"{said}, nor does a single one; try {other_ways}"
     smaller = fits or max(size // 2, 1)
@@ -285,10 +307,18 @@ def out_of_memory_line(config: PretrainConfig[Any], device: torch.device, fits: 
 
 
 def flop_per_clip(config: PretrainConfig[Any], device: torch.device) -> float | None:
-    """Forward and backward of one clip; counted only where it is compared with a GPU's peak."""
+    """Forward and backward of one clip; counted only where it is compared with a GPU's peak.
+
+    None too where it cannot be counted: a method may ask for what the meta device does not have
+    (values of tensors: RuntimeError), or for more than `input_shapes` names (AttributeError).
+    """
     if device.type != "cuda":
         return None
     from train.describe import describe_config
 
-    counted = describe_config(config.method, config.model)["gflop_per_clip"]
+    try:
+        counted = describe_config(config.method, config.model)["gflop_per_clip"]
+    except (RuntimeError, AttributeError) as error:
+        log.warning("no MFU: the FLOPs of %s cannot be counted (%s)", config.method, error)
+        return None
     return float(counted["forward_backward"]) * 1e9

@@ -10,7 +10,7 @@ from torch import Tensor
 from tests.train.runs import toy
 from tests.train.test_batch import batch
 from tests.train.toy import Toy, ToyConfig
-from train import memory, trackers
+from train import memory, pretrain as pretraining, trackers
 from train.errors import TrainError
 from train.memory import is_out_of_memory, largest_that_fits
 from train.methods import METHODS, MethodEntry
@@ -92,3 +92,24 @@ def test_several_ranks_do_not_try_but_propose_half(ten: Path, tmp_path: Path) ->
     assert "half as many may: --batch-size 3 --accumulation 2" in line
     gib = f"{memory.memory_limit_bytes(torch.device('cpu')) / 2**30:.0f} GiB"
     assert gib in line
+
+
+@pytest.mark.parametrize(
+    ("precision", "device", "advised"),
+    [
+        ("auto", "cpu", True),
+        ("fp32", "cuda", True),
+        ("bf16", "cpu", False),
+        ("auto", "cuda", False),
+    ],
+)
+def test_bf16_is_advised_where_it_is_not_in_use(
+    ten: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str, device: str,
+    advised: bool,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(pretraining, "memory_limit_bytes", lambda device: 1 << 30)
+    config = toy(ten, tmp_path / "run", precision=precision)
+    for fits in (None, 0, 2):
+        line = out_of_memory_line(config, torch.device(device), fits)
+        assert ("--precision bf16" in line) == advised
+        assert "a smaller preset" in line

@@ -41,6 +41,7 @@ class Clock:
 class FakeRun:
     folder: Path = Path("run")
     lines: list[dict[str, Any]] = field(default_factory=list)
+    checkpoints: Path = Path("run/checkpoints")
 
     def record(self, facts: dict[str, Any]) -> None:
         self.lines.append(facts)
@@ -80,7 +81,8 @@ def slow(clock: Clock) -> Iterator[Batch]:
 def do_step(meter: Meter, batches: Iterator[Batch], clock: Clock, step: int, loss: float) -> None:
     batch = meter.next_of(batches)
     clock.now += COMPUTING
-    meter.record(step, step / 10, {"loss": torch.tensor(loss)}, 0.5, torch.tensor(2.0), batch)
+    facts = [{"loss": torch.tensor(loss)}]
+    meter.record(step, step / 10, facts, 0.5, torch.tensor(2.0), [batch.keys])
 
 
 def test_waiting_share_of_a_slow_loader(clock: Clock) -> None:
@@ -136,7 +138,7 @@ def test_waiting_share_of_a_whole_run(
 def test_what_changes_after_a_step_is_not_what_is_written(clock: Clock) -> None:
     run, loss = FakeRun(), torch.tensor(1.0)
     meter, batches = meter_of(run), slow(clock)
-    meter.record(1, 0.1, {"loss": loss}, 0.5, torch.tensor(2.0), next(batches))
+    meter.record(1, 0.1, [{"loss": loss}], 0.5, torch.tensor(2.0), [next(batches).keys])
     loss += 5
     meter.flush()
     assert run.lines[0]["loss"] == 1
@@ -147,6 +149,59 @@ def test_not_finite_is_told_at_the_next_step(clock: Clock) -> None:
     do_step(meter, batches, clock, 1, float("nan"))
     with pytest.raises(NotFiniteError, match=r"loss not finite at step 1 .*clip0"):
         do_step(meter, batches, clock, 2, 1.0)
+
+
+def accumulated(meter: Meter, losses: list[float], norm: float = 2.0) -> None:
+    """A step of batches of two clips each: a0, a1; b0, b1; ..."""
+    facts = [{"loss": torch.tensor(loss), "share": torch.tensor(loss / 10)} for loss in losses]
+    keys = [(f"{letter}0", f"{letter}1") for letter in "abcd"[: len(losses)]]
+    meter.record(1, 0.1, facts, 0.5, torch.tensor(norm), keys)
+
+
+def test_facts_of_accumulated_batches_are_means() -> None:
+    run = FakeRun()
+    meter = meter_of(run)
+    accumulated(meter, [1.0, 2.0, 6.0])
+    meter.flush()
+    line = run.lines[0]
+    assert (line["loss"], line["share"]) == pytest.approx((3.0, 0.3))
+    assert line["grad_norm"] == 2
+
+
+@pytest.mark.parametrize(
+    ("losses", "norm", "said"),
+    [
+        ([1.0, float("nan"), 2.0], float("nan"), "; clips b0, b1. "),
+        ([1.0, float("inf"), float("nan")], 2.0, "; clips b0, b1, c0, c1. "),
+        ([1.0, 2.0], float("inf"), "; clips a0, a1, b0, b1. "),
+    ],
+)
+def test_the_batch_at_fault_is_named(losses: list[float], norm: float, said: str) -> None:
+    meter = meter_of(FakeRun())
+    accumulated(meter, losses, norm)
+    with pytest.raises(NotFiniteError, match=said):
+        meter.flush()
+
+
+def test_another_rank_names_its_own_clips(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Ranks, "mean", lambda self, numbers: [float("nan"), *numbers[1:]])
+    meter = meter_of(FakeRun())
+    accumulated(meter, [1.0])
+    with pytest.raises(NotFiniteError, match="the clips are another rank's"):
+        meter.flush()
+
+
+def test_from_where_to_go_on(tmp_path: Path) -> None:
+    run = FakeRun(tmp_path, checkpoints=tmp_path / "checkpoints")
+    for saved, said in ((False, "There is no checkpoint yet"), (True, f"--init {tmp_path}")):
+        if saved:
+            run.checkpoints.mkdir()
+            (run.checkpoints / "step-00000001.pt").touch()
+        meter = meter_of(run)
+        accumulated(meter, [float("nan")])
+        with pytest.raises(NotFiniteError, match=said) as caught:
+            meter.flush()
+        assert ("--init" in str(caught.value)) == saved
 
 
 # --- the host does not wait for the device ------------------------------------------------------

@@ -3,25 +3,36 @@
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 
 from tests.train.ramps import ramp_set
 from tests.train.runs import assert_like, metrics, same, toy, weights
-from tests.train.toy import ToyConfig
-from train import checkpoint, trackers
+from tests.train.toy import Toy, ToyConfig
+from train import checkpoint, pretrain as pretraining, trackers
+from train.batch import Batch
 from train.config import PretrainConfig, differences, from_dict
+from train.dist import Ranks
 from train.errors import LockedError, UsageError
 from train.meter import NotFiniteError
-from train.methods import METHODS, preset_named
-from train.pretrain import COMPLETE, PREEMPTED, pretrain
+from train.methods import METHODS, MethodEntry, preset_named
+from train.pretrain import (
+    COMPLETE,
+    PREEMPTED,
+    build_model,
+    flop_per_clip,
+    forward_backward,
+    parallel_model,
+    pretrain,
+)
 
 REPOSITORY = Path(__file__).parents[2]
 SAME = ("loss", "video_norm", "grad_norm", "lr", "epoch")
@@ -317,3 +328,78 @@ def test_held_out_clips_are_measured_where_there_are_some(
         )
     assert "held out: 6 of 10 clips of split train every 500 steps" in caplog.text
     assert [line["step"] for line in metrics(tmp_path / "some") if "val_loss" in line] == [1]
+
+
+# --- the model between config and loop ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("block", ["hara", "sf", "code"])
+def test_gradients_have_the_strides_of_their_weights(
+    monkeypatch: pytest.MonkeyPatch, block: str
+) -> None:
+    """What DDP warns of at its first step otherwise; seen without its processes."""
+    with_no_processes = type("Alone", (), {"__new__": lambda cls, model, **_: model})
+    monkeypatch.setattr(pretraining, "DistributedDataParallel", with_no_processes)
+    small = replace(preset_named("glcm", "tiny"), frames=4, n_slow=2, crop=32, block=block)
+    config = PretrainConfig(model=small, preset="tiny", device="cpu")
+    model = build_model(config, torch.device("cpu"))
+    model = parallel_model(model, config, Ranks(world=2))
+    generator = torch.Generator().manual_seed(0)
+    for channels_last in (False, True):
+        video = torch.randn(2, 3, 4, 32, 32, generator=generator)
+        if channels_last:
+            video = video.to(memory_format=torch.channels_last_3d)
+        mel = torch.randn(2, 80, 12, generator=generator)
+        numbers = torch.arange(2)
+        batch = Batch(video, mel, numbers, numbers, ("a", "b"))
+        model.zero_grad(set_to_none=True)
+        forward_backward(model, batch, config, torch.device("cpu"), sync=True)
+        for name, weight in model.named_parameters():
+            assert weight.grad is not None
+            assert weight.grad.stride() == weight.stride(), name
+
+
+def test_a_model_that_needs_more_mel_is_refused(ten: Path, tmp_path: Path) -> None:
+    model = replace(preset_named("glcm", "tiny"), frames=8, n_slow=2, crop=32, audio_stride=4)
+    with pytest.raises(
+        UsageError, match=r"needs 12 mel slices a frame, 120 a second; demo-glcm has 3, 30 a second"
+    ):
+        pretrain(replace(toy(ten, tmp_path / "run"), method="glcm", model=model))
+
+
+def test_a_signal_that_another_rank_got_has_its_name(
+    ten: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(Ranks, "any", lambda self, flag: True)
+    monkeypatch.setattr(
+        Ranks, "all_objects", lambda self, item: ["", "SIGUSR1"] if item == "" else [item]
+    )
+    with caplog.at_level(logging.INFO):
+        assert pretrain(toy(ten, tmp_path / "run")) == PREEMPTED
+    assert "SIGUSR1: saved at step 1" in caplog.text
+    assert json.loads((tmp_path / "run/preempted").read_text())["signal"] == "SIGUSR1"
+
+
+class Peeking(Toy):
+    """Looks at a value, which the meta device does not have."""
+
+    def forward(self, batch: Any) -> dict[str, torch.Tensor]:
+        return {"loss": self.mel.weight.sum() * self.mel.bias.sum().item()}
+
+
+class Sized(ToyConfig):
+    """A toy whose input is known."""
+
+    input_shapes: ClassVar[Any] = {"video": (3, 8, 16, 16), "mel": (80, 24)}
+
+
+@pytest.mark.parametrize(("model", "said"), [(Sized(), "meta"), (ToyConfig(), "input_shapes")])
+def test_flops_that_cannot_be_counted_do_not_stop_a_run(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, model: Any, said: str
+) -> None:
+    monkeypatch.setitem(METHODS, "peeking", MethodEntry(ToyConfig, Peeking, {"toy": ToyConfig()}))
+    config = PretrainConfig(model=model, method="peeking", preset="toy")
+    assert flop_per_clip(config, torch.device("cuda")) is None
+    assert re.search(f"no MFU: the FLOPs of peeking cannot be counted .*{said}", caplog.text)
+    known = PretrainConfig(model=preset_named("glcm", "tiny"), preset="tiny")
+    assert flop_per_clip(known, torch.device("cuda")) > 1e8  # type: ignore[operator]
