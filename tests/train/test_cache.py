@@ -2,6 +2,7 @@
 
 import fcntl
 import hashlib
+import json
 import multiprocessing
 import os
 from collections.abc import Iterator
@@ -227,6 +228,61 @@ def test_foreign_files_are_never_deleted_nor_overwritten(served: Web, tmp_path: 
     assert [use(cache, served, name) for name in "abcde"] == [True, True, False, True, True]
     assert kept(cache, served) == "cde"
     assert {name: (folder / name).read_bytes() for name in foreign} == foreign
+
+
+RECEIPT = {"fetched_by": "glav", "url": "http://x/a.tar", "bytes": 9, "sha256": "f" * 64}
+
+
+@pytest.mark.parametrize(
+    "receipt",
+    [
+        {},
+        [],
+        "notes",
+        {**RECEIPT, "fetched_by": "another program"},
+        {**RECEIPT, "sha256": "e" * 64},
+        {**RECEIPT, "bytes": "many"},
+        {name: value for name, value in RECEIPT.items() if name != "url"},
+    ],
+)
+@pytest.mark.parametrize("kind", ["tar", "part"])
+def test_a_json_beside_it_does_not_make_a_file_ours(
+    served: Web, tmp_path: Path, receipt: Any, kind: str
+) -> None:
+    """Only a receipt that this cache wrote about this very file does."""
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    name = "f" * 64
+    foreign = {f"{name}.{kind}": b"mine" * SIZE, f"{name}.json": json.dumps(receipt).encode()}
+    for file, data in foreign.items():
+        (folder / file).write_bytes(data)
+    cache = Cache(folder, SIZE)
+    assert [use(cache, served, name) for name in "ab"] == [True, True]  # foreign bytes do not count
+    assert {file: (folder / file).read_bytes() for file in foreign} == foreign
+
+
+def test_a_json_of_the_name_of_a_receipt_is_not_overwritten(served: Web, tmp_path: Path) -> None:
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    wanted = shard(served, "a")
+    paths = {kind: folder / f"{wanted.id}.{kind}" for kind in ("json", "tar")}
+    paths["json"].write_text('{"my": "notes"}')
+    cache = Cache(folder, MB)
+    assert not use(cache, served, "a")
+    paths["tar"].write_bytes(bytes(SIZE))  # as long as the shard, but something else
+    assert not use(cache, served, "a")
+    assert paths["json"].read_text() == '{"my": "notes"}'
+    assert paths["tar"].read_bytes() == bytes(SIZE)
+
+
+def test_our_own_receipt_makes_it_ours(served: Web, tmp_path: Path) -> None:
+    """The bytes that are to be deleted in the tests above are deleted with a true receipt."""
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    (folder / f"{'f' * 64}.tar").write_bytes(b"x" * SIZE)
+    (folder / f"{'f' * 64}.json").write_text(json.dumps({**RECEIPT, "bytes": SIZE}))
+    assert use(Cache(folder, SIZE), served, "a")
+    assert not (folder / f"{'f' * 64}.tar").exists()
 
 
 def test_a_shard_larger_than_the_cache_is_read_from_afar(served: Web, tmp_path: Path) -> None:

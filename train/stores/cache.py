@@ -2,7 +2,8 @@
 
     CACHE/ID.tar    a whole shard; ID is its SHA-256 from the index, so equal shards are kept once
     CACHE/ID.part   one that is being fetched, locked by the process that does it
-    CACHE/ID.json   the receipt: address, bytes. Nothing without a receipt is ever deleted
+    CACHE/ID.json   the receipt: who fetched it, address, bytes. Nothing is ever deleted, used or
+                    written over that has no receipt of ours saying just this about it
 
 All processes of a host share the folder: whoever needs a shard first fetches it, the others read
 it from afar meanwhile. A shard is renamed to .tar only when bytes and SHA-256 are the index's.
@@ -25,7 +26,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from train.errors import ShardError, StoreError, UsageError
 from train.stores.base import ShardFile, Store
@@ -36,6 +37,7 @@ log = logging.getLogger(__name__)
 
 LOCK_NAME = "lock"
 FULL = (errno.ENOSPC, errno.EDQUOT)
+FETCHED_BY = "glav"
 FETCHES = 2
 """Of a shard whose bytes are not those of the index; then it is damaged where it comes from."""
 
@@ -70,6 +72,8 @@ class Cache:
     wanted: set[str] = field(default_factory=set)
     """Ids of the sets that are read now."""
     _said: set[str] = field(default_factory=set)
+    _receipts: dict[tuple[str, int, int], Shard | None] = field(default_factory=dict)
+    """Read so far, by id, inode and bytes of the file: each is read once."""
 
     def __post_init__(self) -> None:
         """Make the folder.
@@ -152,28 +156,43 @@ class Cache:
         return LocalFile(descriptor)
 
     def _touch(self, shard: Shard) -> bool:
-        """False where there is no receipt: then it is somebody else's file."""
+        """False where there is no receipt of ours: then it is somebody else's file."""
+        if self._receipt(shard.id) is None:
+            return False
         try:
             os.utime(self._path(shard.id, "json"))
-        except FileNotFoundError:
+        except OSError:
             return False
         return True
 
+    def _receipt(self, shard_id: str) -> Shard | None:
+        """What was fetched under this id; None where no receipt of ours says so."""
+        path = self._path(shard_id, "json")
+        try:
+            facts = path.lstat()
+        except OSError:
+            return None
+        version = (shard_id, facts.st_ino, facts.st_size)
+        if version not in self._receipts:
+            self._receipts[version] = _read_receipt(path, shard_id)
+        return self._receipts[version]
+
     def _ours(self, kind: str) -> dict[str, os.stat_result]:
-        """Shards with a receipt by id: files ending in `.tar` or `.part`."""
+        """Files of shards that we fetched, by id: those ending in `.tar`, `.part` or `.json`."""
         with os.scandir(self.folder) as entries:
             files = {entry.name: entry for entry in entries if entry.is_file(follow_symlinks=False)}
         found = {}
         for name, entry in files.items():
             shard_id, _, ending = name.partition(".")
-            known = re.fullmatch(r"[0-9a-f]{64}", shard_id) and f"{shard_id}.json" in files
-            if known and ending == kind:
+            if ending != kind or not re.fullmatch(r"[0-9a-f]{64}", shard_id):
+                continue
+            if self._receipt(shard_id) is not None:
                 found[shard_id] = entry.stat()
         return found
 
     def _is_taken(self, shard: Shard) -> bool:
         """Somebody else's file has the name that the shard would get."""
-        names = [self._path(shard.id, kind) for kind in ("tar", "part")]
+        names = [self._path(shard.id, kind) for kind in ("tar", "part", "json")]
         strange = [
             path for path in names if path.exists() and shard.id not in self._ours(path.suffix[1:])
         ]
@@ -220,10 +239,10 @@ class Cache:
     def _begin(self, shard: Shard) -> int:
         """A locked file of full size: other processes count it, and a full disk shows now."""
         receipt = {"url": shard.url, "bytes": shard.size, "sha256": shard.sha256,
-                   "fetched_by": "glav", "fetched_unix": round(time.time())}  # fmt: skip
+                   "fetched_by": FETCHED_BY, "fetched_unix": round(time.time())}  # fmt: skip
         descriptor = None
         try:
-            self._path(shard.id, "json").write_text(json.dumps(receipt) + "\n")
+            self._write_receipt(shard.id, receipt)
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
             descriptor = os.open(self._path(shard.id, "part"), flags, 0o664)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -234,6 +253,15 @@ class Cache:
                 os.close(descriptor)
             raise _no_room(error) from error
         return descriptor
+
+    def _write_receipt(self, shard_id: str, receipt: dict[str, Any]) -> None:
+        """Whole or not at all: half a receipt would make the shard somebody else's."""
+        temporary = self._path(shard_id, "json.tmp")
+        try:
+            temporary.write_text(json.dumps(receipt) + "\n")
+            os.replace(temporary, self._path(shard_id, "json"))
+        finally:
+            temporary.unlink(missing_ok=True)
 
     def _fill(self, part: int, shard: Shard, remote: ShardFile) -> None:
         """Copy and compare.
@@ -373,6 +401,18 @@ class CachedStore:
         except ShardError as error:
             self._damaged[name] = error
             raise
+
+
+def _read_receipt(path: Path, shard_id: str) -> Shard | None:
+    """None for a file that is not one of our receipts, or is of another shard."""
+    try:
+        facts = json.loads(path.read_bytes())
+        if facts["fetched_by"] != FETCHED_BY:
+            return None
+        shard = Shard(str(facts["url"]), int(facts["bytes"]), str(facts["sha256"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return shard if shard.id == shard_id else None
 
 
 def _opened(path: Path) -> int | None:
