@@ -22,7 +22,8 @@ The files are the stations of the road, in this order:
     trackers    TensorBoard and W&B; profile: --profile; memory: which batch would have fitted
     report      a run as a page; curves: its figures; livepage: kept fresh while a run goes on;
                 record: what a run left, read again; page: what the HTML pages share
-    attention_mass  does the attention map lie on what sounds; boxes: where that is known
+    attention_mass  does the attention map lie on what sounds; boxes: where that is known;
+                strangers: whose sound is foreign to a clip
     dist        ranks, gathering with gradient, a stop flag all ranks agree on
 
 Beside the road: `describe` (sizes and cost), `check` with `generated`, `twins` and `checkpage` (is

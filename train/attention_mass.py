@@ -7,8 +7,9 @@
 Shards whose samples know boxes (the demo corpus' truth, or faces and mouths) answer it. The share
 of a map's mass inside the box is divided by the box's share of the picture, which is the mass of a
 uniform map: 1 is no knowledge, more is better. Beside it stand two baselines: a Gaussian in the
-middle of the picture, where cameramen put things, and the same maps made with another clip's sound.
-A map that is as good with foreign sound looks at what is conspicuous, not at what sounds.
+middle of the picture, where cameramen put things, and the same maps made with the sound of another
+speaker or source. A map that is as good with foreign sound looks at what is conspicuous, not at
+what sounds.
 
 Prints a line for all clips and one a label, with bootstrap intervals; writes the overlay
 attention-SPLIT.png and the numbers as JSON into the run's folder, where `python -m train report`
@@ -33,6 +34,7 @@ from train.errors import UsageError
 from train.methods import method_named
 from train.mixture import Mixture, open_mixture, parse_shards
 from train.read import FRAMES, MEL, ShardReader, StoredClip, Window
+from train.strangers import strangers
 
 RESAMPLES = 10_000
 CLIPS_AT_ONCE = 8
@@ -115,7 +117,8 @@ def measure(options: AttentionOptions) -> dict[str, Any]:
 
     Returns:
         JSON types: `learned`, `foreign_sound` and `centre` with mean, low, high, clips; `kinds`
-        the same for each label; `without_box`, clips that know none inside the crop; `picture`.
+        the same for each label; `foreign_sound_from`, where it is from; `without_box`, clips that
+        know none inside the crop; `picture`.
 
     Raises:
         UsageError: no clip has a box, or the method has no attention map.
@@ -123,7 +126,8 @@ def measure(options: AttentionOptions) -> dict[str, Any]:
     model, config, step = load_model(options.checkpoint)
     sources = parse_shards(options.shards, options.data)
     mixture = open_mixture(sources, frames=config.frames, split=options.split)
-    seen = list(look(model, config.crop, mixture, options))
+    foreign = [strangers(part, part.rows[: options.limit].tolist()) for part in mixture.parts]
+    seen = list(look(model, config.crop, mixture, options, [others for others, _ in foreign]))
     ratios = clip_ratios(seen)
     if not ratios:
         raise UsageError(
@@ -138,6 +142,7 @@ def measure(options: AttentionOptions) -> dict[str, Any]:
         "step": step,
         "split": options.split,
         "boxes": options.boxes,
+        "foreign_sound_from": "; ".join(dict.fromkeys(said for _, said in foreign)),
         **_summary(list(ratios.values())),
         "kinds": {
             kind: _summary([one for one in ratios.values() if one["kind"] == kind])
@@ -165,18 +170,33 @@ def load_model(path: Path) -> tuple[Any, Any, int]:
     return model.eval(), config, int(saved["step"])
 
 
-def look(model: Any, crop: int, mixture: Mixture, options: AttentionOptions) -> Iterator[Seen]:
-    """Every window of every clip; some clips at a time, so that memory does not grow with them."""
+def look(
+    model: Any,
+    crop: int,
+    mixture: Mixture,
+    options: AttentionOptions,
+    foreign: list[dict[int, int]],
+) -> Iterator[Seen]:
+    """Every window of every clip; some clips at a time, so that memory does not grow with them.
+
+    Args:
+        model: with an attention map.
+        crop: side of its pictures.
+        mixture: the clips.
+        options: what is measured.
+        foreign: for each part of the mixture a row whose sound is foreign to a row; may lack it.
+    """
     shown = 0
-    for part in mixture.parts:
+    for part, others in zip(mixture.parts, foreign, strict=True):
         more = {LANDMARKS} & set(part.shard_set.members) if options.boxes == "mouth" else ()
         wanted = ("json", FRAMES, MEL, *more)
         rows = part.rows[: options.limit]
         reader = ShardReader(part.shard_set)
         for chunk in np.array_split(rows, max(1, len(rows) // CLIPS_AT_ONCE)):
             clips = [reader.read(row, wanted) for row in chunk.tolist()]
+            sounds = [reader.read(others[row], ("json", MEL)) for row in chunk.tolist() if others]
             for number in range(options.windows):
-                seen = _look_at(model, crop, mixture, options, clips, number)
+                seen = _look_at(model, crop, mixture, options, clips, sounds, number)
                 if number == 0:
                     seen = [_shown(one, shown + i < options.shown) for i, one in enumerate(seen)]
                     shown += len(seen)
@@ -190,16 +210,19 @@ def _look_at(
     mixture: Mixture,
     options: AttentionOptions,
     clips: list[StoredClip],
+    sounds: list[StoredClip],
     number: int,
 ) -> list[Seen]:
-    """The same window of several clips."""
-    windows = [
-        Window(spread(clip.meta["frames"] - mixture.frames, options.windows)[number],
-               mixture.frames, 0.5)
-        for clip in clips
-    ]  # fmt: skip
+    """The same window of several clips, and of their foreign sounds if there are any."""
+    windows, others = (
+        [Window(spread(clip.meta["frames"] - mixture.frames, options.windows)[number],
+                mixture.frames, 0.5) for clip in several]
+        for several in (clips, sounds)
+    )  # fmt: skip
     batch = centre(_batch(clips, windows, mixture.short_side), crop)
-    own, foreign = attention_of(model, batch)
+    mels = [sound.mel(window) for sound, window in zip(sounds, others, strict=True)]
+    mel = torch.from_numpy(np.stack(mels)).to(batch.mel) if mels else None
+    own, foreign = attention_of(model, batch, mel)
     return [
         Seen(
             clip.meta["key"],
@@ -236,21 +259,26 @@ def _batch(clips: list[StoredClip], windows: list[Window], side: int) -> Batch:
     )
 
 
-def attention_of(model: Any, batch: Batch) -> tuple[Floats, Floats]:
+def attention_of(model: Any, batch: Batch, mel: torch.Tensor | None) -> tuple[Floats, Floats]:
     """Maps of a prepared batch.
 
+    Args:
+        model: with an attention map.
+        batch: the clips.
+        mel: (B, 80, 3T) foreign sounds; None where there are none.
+
     Returns:
-        (B, H, W) with each clip's own sound, and with that of the clip before it in the batch
-        (NaN for a clip alone).
+        (B, H, W) with each clip's own sound, and with the foreign one (NaN without).
     """
     with torch.no_grad():
         found = model.features(batch)
+        own = found["att"].double().numpy()
+        if mel is None:
+            return own, own * np.nan
         grid = found.get("fg", found["fl"])
-        query, cells = model.embed_global(grid, found["fa"].roll(1, dims=0))
+        query, cells = model.embed_global(grid, model.audio(mel))
         foreign = model.attention(query, cells).view_as(found["att"])
-    if len(batch) == 1:
-        foreign = foreign * torch.nan
-    return found["att"].double().numpy(), foreign.double().numpy()
+    return own, foreign.double().numpy()
 
 
 def clip_ratios(seen: list[Seen]) -> dict[str, dict[str, Any]]:
@@ -331,6 +359,7 @@ def told(result: dict[str, Any]) -> str:
             if name in part
         ]
         lines.append(f"  {label:<8} {part['learned']['clips']:>4} clips: {'; '.join(words)}")
+    lines.append(f"  foreign sound is from {result['foreign_sound_from']}")
     if result["without_box"]:
         lines.append(f"  {result['without_box']} clips without a box in the crop left out")
     return "\n".join([*lines, f"overlay: {result['picture']}"])

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pipeline import format as shard_format
-from tests.train.ramps import ramp, ramp_set_of
+from tests.train.ramps import mixture_of, ramp, ramp_set_of
 from tests.train.runs import toy
 from train.attention_mass import (
     MAPS,
@@ -32,6 +32,7 @@ from train.methods import preset_named
 from train.methods.glcm import Glcm
 from train.pretrain import pretrain
 from train.read import StoredClip, Window, _square
+from train.strangers import elsewhere, source_of, strangers
 
 
 def by_pixels(boxes: Any, side: int, fine: int = 40) -> Any:
@@ -188,18 +189,64 @@ def test_a_clip_counts_once_however_many_windows_it_has():
     assert {key: one["learned"] for key, one in found.items()} == {"a": 1, "b": 2}
 
 
-def test_foreign_sound_is_that_of_the_clip_before():
+def test_maps_with_foreign_sound_are_those_of_a_clip_that_has_it():
     torch.manual_seed(0)
     config = replace(preset_named("glcm", "tiny"), frames=8, n_slow=2, crop=32, width=8)
     model = Glcm(config).eval()
-    video, mel = torch.randn(3, 3, 8, 32, 32), torch.randn(3, 80, 24)
+    video, mel, sounds = torch.randn(3, 3, 8, 32, 32), *torch.randn(2, 3, 80, 24)
     numbers = torch.arange(3)
-    own, foreign = attention_of(model, Batch(video, mel, numbers, numbers, ("a", "b", "c")))
+    batch = Batch(video, mel, numbers, numbers, ("a", "b", "c"))
+    own, foreign = attention_of(model, batch, sounds)
     for clip in range(3):
-        for sound, found in ((clip, own), (clip - 1, foreign)):
-            alone = Batch(video[[clip]], mel[[sound]], numbers[:1], numbers[:1], ("x",))
-            assert attention_of(model, alone)[0][0] == pytest.approx(found[clip], abs=1e-5)
-    assert np.isnan(attention_of(model, alone)[1]).all()
+        for sound, found in ((mel, own), (sounds, foreign)):
+            alone = Batch(video[[clip]], sound[[clip]], numbers[:1], numbers[:1], ("x",))
+            assert attention_of(model, alone, None)[0][0] == pytest.approx(found[clip], abs=1e-5)
+    assert np.isnan(attention_of(model, batch, None)[1]).all()
+
+
+def test_keys_of_windows_are_those_of_their_file():
+    assert source_of("folder/cats/tom-00010000") == "folder/cats/tom"
+    assert source_of("folder/cats/tom-123456789") == "folder/cats/tom"
+    assert source_of("demo/head/010") == "demo/head/010"
+    assert source_of("folder/cats/tom-2024") == "folder/cats/tom-2024"
+
+
+@pytest.mark.parametrize("names", ["ab", "aab", "abab", "aaaab", "aabbcc", "cabbage", "ba" * 9])
+def test_everyone_has_a_stranger(names: str):
+    found = elsewhere(list(names))
+    assert all(names[other] != names[one] for one, other in enumerate(found))
+    for name in set(names):  # and not all of them the same one
+        same = [other for one, other in enumerate(found) if names[one] == name]
+        assert len(set(same)) == min(len(same), len(names) - len(same))
+
+
+def grouped(folder: Path, facts: list[tuple[str, str]]) -> Any:
+    """The part of a set of (key, group)."""
+    clips = []
+    for number, (key, group) in enumerate(facts):
+        members = ramp(key, number, 12)
+        meta = {**json.loads(members["json"]), "group": group}
+        clips.append({**members, "json": shard_format.encode_json(meta)})
+    return mixture_of(str(ramp_set_of(folder / "demo-glcm", [clips]))).parts[0]
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected", "said"),
+    [
+        ([("d/a", "eve"), ("d/b", "eve"), ("d/c", "bob")], {0: {2}, 1: {2}, 2: {0, 1}}, "group"),
+        ([("d/a-00000000", "s1"), ("d/a-00001000", "s1"), ("d/b", "s1")],
+         {0: {2}, 1: {2}, 2: {0, 1}}, "source file of the same group"),
+        ([("d/a-00000000", "d:a"), ("d/a-00001000", "d:a")], {}, "nowhere"),
+    ],
+)  # fmt: skip
+def test_foreign_sound_is_of_another_group_or_source(
+    tmp_path: Path, facts: Any, expected: Any, said: str
+):
+    part = grouped(tmp_path, facts)
+    found, where = strangers(part, part.rows.tolist())
+    assert said in where
+    assert found.keys() == expected.keys()
+    assert all(found[row] in may for row, may in expected.items())
 
 
 # --- the whole command --------------------------------------------------------------------------
@@ -234,7 +281,8 @@ def test_the_command_measures_a_run(trained: Path, tmp_path: Path):
     assert Path(result["picture"]).read_bytes().startswith(b"\x89PNG")
     stored = json.loads(Path(result["picture"]).with_suffix(".json").read_text())
     assert stored == result
-    assert "foreign sound" in told(result) and "4 clips" in told(result)
+    assert "foreign sound is from nowhere" not in told(result) and "4 clips" in told(result)
+    assert "foreign_sound" in result
 
 
 def test_shards_without_boxes_are_refused(trained: Path, ten: Path):
