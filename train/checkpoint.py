@@ -23,7 +23,8 @@ log = logging.getLogger(__name__)
 
 FORMAT = 1
 LAST, BEST = "last", "best"
-MAX_DIFF_CHARACTERS = 200_000
+MAX_DIFF_CHARACTERS, MAX_NAMES = 200_000, 100
+"""Of the uncommitted changes, and of the files that git does not know."""
 DAMAGE = (RuntimeError, OSError, EOFError, ValueError, KeyError, pickle.UnpicklingError,
           zipfile.BadZipFile)  # fmt: skip
 """What torch.load raises for a file that is cut short or is no checkpoint."""
@@ -184,11 +185,18 @@ def restore_random_state(state: dict[str, torch.Tensor], device: torch.device) -
         torch.cuda.set_rng_state(state["cuda"], device)
 
 
-def git_state() -> dict[str, str]:
-    """Commit and uncommitted changes of the code that runs; empty outside a checkout."""
+def git_state() -> dict[str, Any]:
+    """Commit, uncommitted changes and names of unknown files; empty outside a checkout."""
+    diff = _git("diff", "HEAD", "--no-color", "--no-ext-diff")
+    if len(diff) > MAX_DIFF_CHARACTERS:
+        more = len(diff) - MAX_DIFF_CHARACTERS
+        diff = f"{diff[:MAX_DIFF_CHARACTERS]}\n... {more} characters more are not recorded\n"
+    names = _git("ls-files", "--others", "--exclude-standard", "--full-name", ":/").splitlines()
+    more_names = [f"... and {len(names) - MAX_NAMES} more"] if len(names) > MAX_NAMES else []
     return {
         "commit": _git("rev-parse", "HEAD").strip(),
-        "diff": _git("diff", "HEAD", "--no-color", "--no-ext-diff")[:MAX_DIFF_CHARACTERS],
+        "diff": diff,
+        "untracked": names[:MAX_NAMES] + more_names,
     }
 
 

@@ -140,6 +140,7 @@ def code_facts(origin: dict[str, Any]) -> dict[str, str]:
     return {
         "commit": git.get("commit") or "not recorded",
         "uncommitted": f"{changed} files" if changed else "nothing",
+        "untracked": ", ".join(git.get("untracked", [])) or "nothing",
         **{name: _text(origin.get(name, "-")) for name in ("plugins", "torch", "ranks", "device")},
     }
 

@@ -81,7 +81,8 @@ class HeldOut:
             return cls(None, 0, config.model.crop, ranks)
         refuse_overlap(mixture, held_out, config.allow_overlap)
         loader, training = (
-            _middle_windows(config, clips, ranks, min(workers, 2)) for clips in (held_out, mixture)
+            _middle_windows(config, clips, ranks, min(workers, 2))
+            for clips in (held_out, mixture.once())
         )
         at_once = loader.plan.batch_size * ranks.world
         batches = min(len(loader), -(-config.val_clips // at_once))

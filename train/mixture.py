@@ -10,7 +10,7 @@ the window are left out and counted.
 import hashlib
 import logging
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +123,11 @@ class Mixture:
             ids = part.first_instance + part.shard_set.instance[part.rows]
             columns["instance"].append(pa.array(ids))
         return pa.table({name: pa.chunked_array(arrays) for name, arrays in columns.items()})
+
+    def once(self) -> "Mixture":
+        """The same clips, each once an epoch, whatever their weights."""
+        parts = (replace(part, clips_per_epoch=len(part.rows)) for part in self.parts)
+        return replace(self, parts=tuple(parts))
 
     def keys(self) -> pa.ChunkedArray:
         """Of all chosen clips."""

@@ -72,6 +72,7 @@ def test_a_sound_method_passes_and_leaves_a_page(
     page = tmp_path / "page.html"
     with caplog.at_level("INFO"):
         assert check.check(replace(default_of("toy", None), page=page, lr=0.03)) == 0
+    assert {r.name for r in caplog.records if r.levelname == "INFO"} == {"train.check"}
     lines = [r.getMessage() for r in caplog.records if r.name == "train.check"]
     words = [line.split()[0] for line in lines[:-1]]
     assert words == ["ok"] * len(check.CHECKS)

@@ -72,6 +72,22 @@ def best(run: Path) -> str:
     return (run / "checkpoints/best").read_text().strip()
 
 
+@pytest.mark.parametrize(("precision", "expected"), [("bf16", True), ("fp32", False)])
+def test_held_out_clips_run_in_the_precision_of_training(
+    split: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str, expected: bool
+) -> None:
+    seen: list[tuple[bool, bool]] = []
+    original = Toy.forward
+
+    def forward(self: Toy, batch: Any) -> dict[str, torch.Tensor]:
+        seen.append((self.training, torch.is_autocast_enabled("cpu")))
+        return original(self, batch)
+
+    monkeypatch.setattr(Toy, "forward", forward)
+    pretrain(toy(split, tmp_path / "run", val_every=1, max_steps=1, precision=precision))
+    assert seen == [(True, expected), (False, expected)]
+
+
 # --- what is not finite ---------------------------------------------------------------------------
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from tests.train.runs import metrics, toy
 from tests.train.test_batch import batch
 from tests.train.toy import Toy, ToyConfig
-from train import trackers
+from train import heldout, trackers
 from train.best import Best, best_of
 from train.errors import UsageError
 from train.knn import LABELS_OF_A_SET, NEIGHBOURS, Rows, knn_accuracy, labelled_rows
@@ -159,6 +159,24 @@ def test_neighbours_are_asked_every_n_measurements_and_choose(
     best = max(asked, key=lambda step: (asked[step], -loss[step], -step))
     assert (run / "checkpoints/best").read_text() == f"step-{best:08d}.pt\n"
     assert "best so far by knn_accuracy (" in caplog.text
+
+
+@pytest.mark.parametrize("weight", ["2", "0.5", "1"])
+def test_every_training_clip_answers_once(
+    ten: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weight: str
+) -> None:
+    """However often it is trained on: a clip that is there twice would have two votes."""
+    given: list[tuple[Rows, Rows]] = []
+
+    def accuracy(known: Rows, asked: Rows) -> float:
+        given.append((known, asked))
+        return 0.5
+
+    monkeypatch.setattr(heldout, "knn_accuracy", accuracy)
+    pretrain(toy(ten, tmp_path / "run", method="seeing", shards=f"{ten}@w={weight}", batch_size=2,
+                 max_steps=1, knn=1, val_split="train", allow_overlap=True))  # fmt: skip
+    ((known, asked),) = given
+    assert len(known) == len(asked) == 10
 
 
 def test_measuring_changes_nothing_of_the_training(ten: Path, tmp_path: Path) -> None:

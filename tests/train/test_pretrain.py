@@ -67,7 +67,7 @@ def test_a_checkpoint_says_where_it_comes_from(undisturbed: Path) -> None:
     assert saved["position"] == {"epoch": 5, "clips": 0}
     assert saved["config"]["method"] == "toy"
     assert saved["first_instances"] == {"demo-glcm": 0}
-    assert set(saved["git"]) == {"commit", "diff"}
+    assert set(saved["git"]) == {"commit", "diff", "untracked"}
     assert saved["plugins"] == os.environ.get("GLAV_PLUGINS", "")
     assert len(saved["random"]) == 1
 
@@ -357,6 +357,16 @@ def test_gradients_have_the_strides_of_their_weights(
         for name, weight in model.named_parameters():
             assert weight.grad is not None
             assert weight.grad.stride() == weight.stride(), name
+
+
+def test_fp32_is_fp32_and_kernels_are_tried_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What torch does not do by itself on a GPU."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    build_model(PretrainConfig(model=ToyConfig(), method="toy"), torch.device("cpu"))
+    assert torch.backends.cudnn.benchmark
+    assert not torch.backends.cudnn.allow_tf32
+    assert torch.get_float32_matmul_precision() == "highest"
 
 
 def test_a_model_that_needs_more_mel_is_refused(ten: Path, tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def test_code_and_sets_of_a_run_are_known(undisturbed: Path, ten: Path) -> None:
     git = ["git", "-C", str(REPOSITORY)]
     head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True)
     assert origin["git"]["commit"] == head.stdout.strip()
-    assert set(origin["git"]) == {"commit", "diff"}
+    assert set(origin["git"]) == {"commit", "diff", "untracked"}
     assert origin["sets"]["demo-glcm"]["clips"] == 10
     assert origin["sets"]["demo-glcm"]["path"] == str(ten)
     assert origin["torch"] == torch.__version__
@@ -83,10 +83,20 @@ def test_uncommitted_changes_are_saved(tmp_path: Path, monkeypatch: pytest.Monke
     for words in (["init", "-q"], ["add", "."], [*identity, "commit", "-qm", "first"]):
         subprocess.run(["git", "-C", str(tmp_path), *words], check=True)
     (package / "checkpoint.py").write_text("new\n")
+    (tmp_path / "notes.txt").write_text("of mine\n")
+    (package / "loose.py").write_text("x = 1\n")
     monkeypatch.setattr(checkpoint, "__file__", str(package / "checkpoint.py"))
     state = checkpoint.git_state()
     assert re.fullmatch("[0-9a-f]{40}", state["commit"])
     assert "-old\n+new\n" in state["diff"]
+    assert state["untracked"] == ["notes.txt", "train/loose.py"]
+    monkeypatch.setattr(checkpoint, "MAX_DIFF_CHARACTERS", 50)
+    monkeypatch.setattr(checkpoint, "MAX_NAMES", 1)
+    cut = checkpoint.git_state()
+    more = len(state["diff"]) - 50
+    expected = f"{state['diff'][:50]}\n... {more} characters more are not recorded\n"
+    assert cut["diff"] == expected
+    assert cut["untracked"] == ["notes.txt", "... and 1 more"]
 
 
 # --- other ranks, other workers -------------------------------------------------------------------
