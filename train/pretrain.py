@@ -175,19 +175,9 @@ def build_model(config: PretrainConfig[Any], device: torch.device) -> nn.Module:
     if config.sync_bn:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     for module in model.modules():
-        if isinstance(module, nn.Conv3d) and not _is_channels_last(module.weight):
+        if isinstance(module, nn.Conv3d):
             module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     return model.to(device).train()
-
-
-def _is_channels_last(weight: Tensor) -> bool:
-    """Already so; 1x1x1 kernels are in any case, the order of one place being no order."""
-    return weight.is_contiguous(memory_format=torch.channels_last_3d)
-
-
-def _with_plain_strides(gradient: Tensor) -> Tensor:
-    """The same memory with the strides torch gives to new tensors."""
-    return gradient.flatten().view(gradient.shape)
 
 
 def parallel_model(model: nn.Module, config: PretrainConfig[Any], ranks: Ranks) -> nn.Module:
@@ -198,7 +188,12 @@ def parallel_model(model: nn.Module, config: PretrainConfig[Any], ranks: Ranks) 
             if weight.requires_grad and weight.ndim == 5 and weight.is_contiguous():
                 # Kernels of one place: convolutions give their gradients now these, now those
                 # strides for the same memory, and DDP would warn of that at each start.
-                weight.register_hook(_with_plain_strides)  # type: ignore[no-untyped-call]
+                strides = weight.stride()
+                weight.register_hook(  # type: ignore[no-untyped-call]
+                    lambda gradient, strides=strides: gradient.contiguous().as_strided(
+                        gradient.shape, strides
+                    )
+                )
         with warnings.catch_warnings():
             # Buffers stay each rank's own: banks are large, and batch statistics are not used here.
             # Newer torch announces another flag, but says itself to keep this one for such buffers.

@@ -139,32 +139,35 @@ def test_a_job_that_fails_after_an_earlier_preemption_is_not_queued_for_ever(ten
 
 # --- the script alone: what it waits for is played, too -------------------------------------------
 
-SLOWLY = """trap 'case $BASH_COMMAND in kill*|wait*|[[]*signalled*) sleep 0.5;; esac' DEBUG"""
-"""Before it looks whether the step is there: what may happen then has happened."""
+SLOWLY = """trap 'case $BASH_COMMAND in kill*|wait*) sleep 0.5;; esac' DEBUG"""
+"""Before it looks for the step or waits: the step is gone by then."""
 
 
-def played(tmp_path, step):
-    """Exit code and words of the script whose job step is these lines of bash."""
+def played(tmp_path, step, prelude=""):
+    """Exit code and words of the script whose job step is these lines of bash.
+
+    Handing a signal on takes a second, in which the step may end.
+    """
     env = slurm(tmp_path)
-    (tmp_path / "slowly").write_text(SLOWLY)
-    for name, text in {"srun": f"BASH_ENV= ; {step}", "scancel": "true"}.items():
+    (tmp_path / "prelude").write_text(prelude)
+    for name, text in {"srun": step, "scancel": "sleep 1"}.items():
         (tmp_path / "bin" / name).write_text(f"#!/bin/bash\ntrap - DEBUG\n{text}\n")
-    process = batch({**env, "BASH_ENV": str(tmp_path / "slowly")}, tmp_path / "run", "nowhere")
+    process = batch({**env, "BASH_ENV": str(tmp_path / "prelude")}, tmp_path / "run", "nowhere")
     text, _ = process.communicate(timeout=100)
     return process.returncode, text
 
 
 @pytest.mark.parametrize("code", [0, 3, 138])
 def test_a_step_that_is_gone_at_once_has_its_code(tmp_path, code):
-    assert played(tmp_path, f"exit {code}") == (code, "")
+    assert played(tmp_path, f"exit {code}", SLOWLY) == (code, "")
 
 
 @pytest.mark.parametrize("code", [0, 3, 138])
 def test_a_signal_that_comes_as_the_step_ends_does_not_change_its_code(tmp_path, code):
-    found, text = played(tmp_path, f"sleep 1; kill -USR1 $PPID; exit {code}")
+    found, text = played(tmp_path, f"sleep 1; kill -USR1 $(ps -o ppid= $PPID); exit {code}")
     assert (found, text) == (code, "USR1: the ranks save\n")
 
 
 def test_two_signals_are_no_end(tmp_path):
-    twice = "sleep 1; kill -USR1 $PPID; sleep 2; kill -USR1 $PPID; sleep 2; exit 4"
+    twice = f"{'sleep 2; kill -USR1 $(ps -o ppid= $PPID); ' * 2}sleep 2; exit 4"
     assert played(tmp_path, twice) == (4, "USR1: the ranks save\n" * 2)

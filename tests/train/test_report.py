@@ -286,7 +286,8 @@ def test_measuring_attention_brings_the_page_up_to_date(
     runs = [write_run(tmp_path / name, [{"step": 1, "loss": 1.0}]) for name in ("with", "without")]
     report([str(runs[0])])
     part = {"learned": {"mean": 2.345, "low": 2.0, "high": 3.0, "clips": 7}}
-    facts = {**part, "kinds": {}, "step": 9, "split": "val", "boxes": "truth", "without_box": 0}
+    facts = {**part, "kinds": {}, "step": 9, "split": "val", "boxes": "truth", "without_box": 0,
+             "foreign_sound_from": "another group"}  # fmt: skip
     for run in runs:
         picture = run / "attention-val.png"
         imsave(picture, np.zeros((4, 4, 3), np.uint8))
