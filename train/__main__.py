@@ -264,8 +264,8 @@ def main() -> None:
     except TrainError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("stopped; run the same command again to go on", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(str(error) or "stopped before anything was done", file=sys.stderr)
         sys.exit(130)
 
 

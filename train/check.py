@@ -32,7 +32,7 @@ from train.loader import ClipLoader
 from train.methods import method_named, preset_named
 from train.mixture import open_mixture, parse_shards
 from train.plan import Plan
-from train.pretrain import build_model, forward_backward, pretrain
+from train.pretrain import PREEMPTED, build_model, forward_backward, pretrain
 from train.session import METRICS
 
 M = TypeVar("M")
@@ -273,9 +273,9 @@ def resume(trial: Trial) -> tuple[bool, str]:
     """A run that is stopped and goes on gives the same losses and weights, bit by bit."""
     whole = replace(trial.config, run=str(trial.folder / "whole"))
     parts = replace(trial.config, run=str(trial.folder / "parts"))
-    pretrain(whole)
-    for stop in (STOP_AT, None):
-        pretrain(replace(parts, max_steps=stop))
+    for run in (whole, replace(parts, max_steps=STOP_AT), parts):
+        if pretrain(run) == PREEMPTED:  # the person, or the machine, wants the check to end
+            raise KeyboardInterrupt
     ours, theirs = (_lines(run.folder) for run in (parts, whole))
     for number, (one, other) in enumerate(zip(ours, theirs, strict=True), 1):
         if one != other:

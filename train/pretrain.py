@@ -3,7 +3,8 @@
     python -m train pretrain --shards data/shards/demo-glcm --preset tiny --max-steps 100
     torchrun --standalone --nproc_per_node 8 -m train pretrain --run-dir first
 
-The same command goes on where the run stands: after Ctrl-C, a crash or preemption.
+The same command goes on where the run stands: after Ctrl-C, a crash or preemption. Ctrl-C finishes
+the step and saves; a second one stops at once.
 """
 
 import logging
@@ -103,6 +104,7 @@ def train(config: PretrainConfig[Any], ranks: Ranks, run: Run, stop: Stop) -> in
     # --- steps
     profile = StepProfile(config.profile, run.folder, ranks.device, ranks.rank)
     batches = on_device(loader.batches(plan.position(progress.batches)), ranks.device)
+    stop.speaks, stop.saved_step = ranks.is_first, progress.step
     while progress.step < last_step:
         for group in optimizer.param_groups:
             group["lr"] = float(rates[progress.step])
@@ -129,6 +131,7 @@ def train(config: PretrainConfig[Any], ranks: Ranks, run: Run, stop: Stop) -> in
                 is_best = measuring and held_out.improves(model, progress, run)
                 if saving or told_to_stop or is_best:
                     save(config, run, plan, model, optimizer, ranks, progress, is_best)
+                    stop.saved_step = progress.step
                 if measuring:
                     run.show()
             meter.watch.lap()  # steps are timed without this

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import torch
 from tests.train.ramps import ramp_set
 from tests.train.runs import assert_like, metrics, same, toy, weights
 from tests.train.toy import ToyConfig
-from train import checkpoint, trackers
+from train import checkpoint, session, trackers
 from train.config import PretrainConfig, differences, from_dict
 from train.errors import LockedError, UsageError
 from train.heldout import suspicions, told
@@ -116,6 +117,67 @@ def test_a_signal_saves_at_once_and_the_same_command_goes_on(
     assert pretrain(toy(ten, tmp_path / "run")) == COMPLETE
     assert not (tmp_path / "run/preempted").exists()
     assert_like(tmp_path / "run", undisturbed)
+
+
+def ctrl_c_at(monkeypatch: pytest.MonkeyPatch, *calls: int) -> None:
+    """Send SIGINT to ourselves when the toy is called the n-th time, with a second in between."""
+    from tests.train.toy import Toy
+
+    original = Toy.forward
+
+    def forward(self: Any, batch: Any) -> Any:
+        for _ in range(calls.count(self.calls)):
+            os.kill(os.getpid(), signal.SIGINT)
+            monkeypatch.setattr(session, "ECHO_SECONDS", 0.0)
+        return original(self, batch)
+
+    monkeypatch.setattr(Toy, "forward", forward)
+
+
+def test_ctrl_c_finishes_the_step_and_saves(
+    ten: Path, tmp_path: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    with monkeypatch.context() as patch:
+        ctrl_c_at(patch, 6)  # two steps after a checkpoint
+        assert pretrain(toy(ten, tmp_path / "run")) == PREEMPTED
+    assert "a second Ctrl-C stops at once" in capfd.readouterr().err
+    note = json.loads((tmp_path / "run/preempted").read_text())
+    assert note == {"step": 7, "signal": "SIGINT"}
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert pretrain(toy(ten, tmp_path / "run")) == COMPLETE
+    assert_like(tmp_path / "run", undisturbed)
+
+
+def test_a_second_ctrl_c_stops_at_once_and_says_what_is_lost(
+    ten: Path, tmp_path: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        ctrl_c_at(patch, 6, 6)
+        with pytest.raises(KeyboardInterrupt, match="nothing saved since step 4;"):
+            pretrain(toy(ten, tmp_path / "run"))
+    assert not (tmp_path / "run/preempted").exists()
+    assert pretrain(toy(ten, tmp_path / "run")) == COMPLETE
+    assert_like(tmp_path / "run", undisturbed)
+
+
+def test_one_ctrl_c_that_comes_twice_is_one(
+    ten: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the terminal to the whole process group, and from a launcher once more."""
+    stop = session.Stop(saved_step=0)
+    clock = iter([100.0, 100.1, 101.0])
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    stop(signal.SIGINT, None)
+    stop(signal.SIGINT, None)
+    with pytest.raises(KeyboardInterrupt, match="since step 0"):
+        stop(signal.SIGINT, None)
+
+
+def test_ctrl_c_before_the_first_step_ends_at_once() -> None:
+    with session.stop_on_signals() as stop, pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+    assert not stop.wanted
 
 
 def test_steps_after_the_last_checkpoint_are_measured_once(
