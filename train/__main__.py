@@ -84,6 +84,11 @@ def check(arguments: list[str]) -> int:
         raise UsageError(
             f"name the method first: python -m train check METHOD; known: {', '.join(METHODS)}"
         )
+    if _early(arguments)[0].config is not None:
+        raise UsageError(
+            "train check reads no --config: name the preset and the settings that differ from it, "
+            "such as --preset tiny --model.window-M 5"
+        )
     named = "glcm" if not arguments or arguments[0].startswith("-") else arguments[0]
     try:
         default = default_of(named, _early(arguments)[0].preset)

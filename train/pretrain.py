@@ -27,7 +27,7 @@ from train.loader import ClipLoader, default_workers, on_device
 from train.memory import is_out_of_memory, largest_that_fits, memory_limit_bytes
 from train.meter import Meter
 from train.methods import method_named
-from train.mixture import open_mixture, parse_shards
+from train.mixture import Mixture, open_mixture, parse_shards
 from train.plan import Plan, seed_of
 from train.profile import StepProfile
 from train.restart import origin_of, resume, save
@@ -95,7 +95,8 @@ def train(config: PretrainConfig[Any], ranks: Ranks, run: Run, stop: Stop) -> in
     last_step = min(steps, config.max_steps or steps)
     clips_per_step = plan.batch_size * ranks.world * config.accumulation
     meter = Meter(run, ranks.device, clips_per_step, last_step, config.log_every,
-                  flop_per_clip(config, ranks.device), ranks, loader.guard)  # fmt: skip
+                  flop_per_clip(config, ranks.device), ranks, loader.guard,
+                  clips_compared=clips_compared(config, plan))  # fmt: skip
     announce(config, plan, workers, steps, last_step, progress, ranks)
     run.begin(config.as_dict(), origin_of(plan, ranks), progress.step)
     if ranks.is_first:
@@ -134,7 +135,7 @@ def train(config: PretrainConfig[Any], ranks: Ranks, run: Run, stop: Stop) -> in
                     stop.saved_step = progress.step
                 if measuring:
                     run.show()
-            meter.watch.lap()  # steps are timed without this
+            meter.pause()  # steps are timed without this
         profile.end_of_step(progress.step)
         if told_to_stop and progress.step < last_step:
             log.info("%s: saved at step %d; the same command goes on", stop.name, progress.step)
@@ -240,12 +241,14 @@ def announce(
     """What will be done, in numbers."""
     for line in plan.mixture.lines():
         log.info("%s", line)
+    if ranks.is_first and (warning := rate_warning(config, plan.mixture)):
+        log.warning("%s", warning)
     total = plan.batch_size * ranks.world
     log.info(
         "batch: %d clips a device x %d ranks x %d accumulated = %d a step; %d other clips are "
         "negatives of each clip",
         plan.batch_size, ranks.world, config.accumulation, total * config.accumulation,
-        (total if getattr(config.model, "gather", True) else plan.batch_size) - 1,
+        clips_compared(config, plan) - 1,
     )  # fmt: skip
     left_out = plan.clips_per_epoch - plan.batches_per_epoch * total
     log.info(
@@ -253,6 +256,26 @@ def announce(
         "%s, %d reading processes",
         plan.batches_per_epoch, left_out, steps, progress.step, last_step, ranks.device, workers,
     )  # fmt: skip
+
+
+def clips_compared(config: PretrainConfig[Any], plan: Plan) -> int:
+    """Clips of a batch that are told apart: those of all ranks, where they are gathered."""
+    gathers = getattr(config.model, "gather", True)
+    return plan.batch_size * (plan.world if gathers else 1)
+
+
+def rate_warning(config: PretrainConfig[Any], mixture: Mixture) -> str:
+    """A sentence where the window lasts shorter or longer than the method means; else empty."""
+    meant = method_named(config.method).fps
+    if meant is None or mixture.fps == meant:
+        return ""
+    frames = mixture.frames
+    return (
+        f"{config.method}'s presets are made for {meant:g} fps, these shards have {mixture.fps:g}: "
+        f"a window of {frames} frames lasts {frames / mixture.fps:.2f} s instead of "
+        f"{frames / meant:.2f} s. Make shards with PROFILE=glcm (10 fps), or mean it and set "
+        "--model.frames"
+    )
 
 
 def finished_line(config: PretrainConfig[Any], facts: dict[str, Any]) -> str:

@@ -382,4 +382,30 @@ def test_held_out_clips_are_measured_where_there_are_some(
 
 def test_controls_stand_behind_their_fact() -> None:
     facts = {"loss": 3.0, "loss_l": 2.1, "loss_l_chance": 3.434, "loss_l_swapped": 3.39}
-    assert told(facts) == "loss 3.000 loss_l 2.100 (swapped 3.390, chance 3.434)"
+    assert told(facts) == "loss 3.00, loss_l 2.10 (swapped 3.39, chance 3.43)"
+    assert told({**facts, "pos_l": 1.0}) == told(facts)  # in metrics.jsonl
+    assert told({"loss": 1.0, "own": 2.0}) == "loss 1.00, own 2.00"  # a method without controls
+
+
+def test_the_log_says_how_long_a_window_is_and_how_many_clips_are_left_out(
+    ten: Path, other: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Ten clips of 30 frames in one set, six of 12 in the other; at 10 fps."""
+    with caplog.at_level(logging.INFO):
+        model = ToyConfig(frames=20)
+        pretrain(toy(ten, tmp_path / "run", model, max_steps=1))
+    assert "demo-glcm: 10 of 10 clips" in caplog.text
+    assert "windows of 20 frames = 2.00 s at 10 fps" in caplog.text
+    with pytest.raises(UsageError, match=r"all 6 clips .* 20 frames = 2.00 s .* longest has 12"):
+        pretrain(toy(other, tmp_path / "short", model, max_steps=1))
+
+
+def test_another_rate_than_the_presets_are_made_for_is_told(
+    ten: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for meant, said in ((25, True), (10, False), (None, False)):
+        caplog.clear()
+        monkeypatch.setitem(METHODS, "toy", replace(METHODS["toy"], fps=meant))
+        pretrain(toy(ten, tmp_path / f"run{meant}", max_steps=1))
+        assert ("made for 25 fps, these shards have 10: a window of 8 frames lasts 0.80 s instead "
+                "of 0.32 s" in caplog.text) is said  # fmt: skip
