@@ -79,7 +79,9 @@ def test_the_log_names_negatives_and_split(
     with caplog.at_level(logging.INFO):
         pretrain(toy(ten, tmp_path / "run", max_steps=1, accumulation=2))
     assert "3 clips a device x 1 ranks x 2 accumulated = 6 a step; 2 other clips" in caplog.text
-    assert "10 clips of split train at 10 fps, 10 an epoch" in caplog.text
+    assert "10 of 10 clips of split train, 10 an epoch; windows of 8 frames = 0.80 s at 10 fps" in (
+        caplog.text
+    )
     assert "stopped at --max-steps 1 of 7" in caplog.text
 
 
