@@ -84,6 +84,11 @@ def check(arguments: list[str]) -> int:
         raise UsageError(
             f"name the method first: python -m train check METHOD; known: {', '.join(METHODS)}"
         )
+    if _early(arguments)[0].config is not None:
+        raise UsageError(
+            "train check reads no --config: name the preset and the settings that differ from it, "
+            "such as --preset tiny --model.window-M 5"
+        )
     named = "glcm" if not arguments or arguments[0].startswith("-") else arguments[0]
     try:
         default = default_of(named, _early(arguments)[0].preset)
@@ -264,8 +269,8 @@ def main() -> None:
     except TrainError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("stopped; run the same command again to go on", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(str(error) or "stopped before anything was done", file=sys.stderr)
         sys.exit(130)
 
 

@@ -87,6 +87,8 @@ class Seen:
     """(T, 4): x0, y0, x1, y1 over the crop's side, 0 .. 1 inside it; NaN where there is none."""
     maps: dict[str, Floats]
     """(H, W) by `MAPS`, each sums to 1; NaN where there is no other clip's sound."""
+    start_seconds: float = 0.0
+    """Where the window begins, from the clip's first frame."""
     frame: Floats | None = None
     """The middle frame (H, W, 3) in 0 .. 1, of windows that are shown."""
 
@@ -135,7 +137,8 @@ def measure(options: AttentionOptions) -> dict[str, Any]:
             "of the demo corpus know `truth`, shards made with faces know `face` and `mouth`"
         )
     picture = options.picture or _folder_of(options.checkpoint) / f"attention-{options.split}.png"
-    draw(picture, [one for one in seen if one.frame is not None])
+    shown = [one for one in seen if one.frame is not None]
+    draw(picture, shown, {key: one["learned"] for key, one in ratios.items()}, options.windows)
     kinds = sorted({one["kind"] for one in ratios.values()})
     return {
         "checkpoint": str(options.checkpoint),
@@ -229,6 +232,7 @@ def _look_at(
             (clip.meta["label_names"] or [clip.meta["dataset"]])[0],
             boxes_in_crop(clip, window, options.boxes),
             {"learned": own[i], "foreign_sound": foreign[i], "centre": centre_map(len(own[i]))},
+            window.start / mixture.fps,
             _middle_frame(batch, i),
         )
         for i, (clip, window) in enumerate(zip(clips, windows, strict=True))
@@ -311,29 +315,61 @@ def _folder_of(path: Path) -> Path:
 # --- showing ------------------------------------------------------------------------------------
 
 
-def draw(path: Path, seen: list[Seen]) -> None:
-    """Middle frames with the map laid over them and the box drawn in, a picture a clip."""
+def draw(path: Path, seen: list[Seen], means: dict[str, float], windows: int) -> None:
+    """What was measured: the map of one window of each clip over its middle frame, and the boxes.
+
+    A map is one for a whole window, in which what sounds moves; the ratio is taken with the boxes
+    of all its frames, so all are drawn, the middle frame's thick.
+
+    Args:
+        path: of the PNG.
+        seen: one window a clip.
+        means: by key, the clip's ratio over all its windows, as it counts in the table.
+        windows: how many those are.
+    """
     from matplotlib.figure import Figure
-    from matplotlib.patches import Rectangle
 
     columns = min(4, len(seen))
     rows = -(-len(seen) // columns)
-    figure = Figure(figsize=(2.6 * columns, 2.9 * rows), layout="constrained")
-    for place, one in enumerate(seen):
-        assert one.frame is not None
-        att = one.maps["learned"]
-        axes = figure.add_subplot(rows, columns, place + 1)
-        axes.imshow(one.frame, extent=(0, 1, 1, 0))
-        axes.imshow(att, extent=(0, 1, 1, 0), cmap="inferno", alpha=0.55, vmin=0)
-        x0, y0, x1, y1 = one.boxes[len(one.boxes) // 2]
-        if np.isfinite(x0):
-            axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor="lime"))
-        ratio = mass_ratio(att, covered(one.boxes, len(att)))
-        axes.set_title(f"{one.key}\n{ratio:.2f} x uniform", fontsize=8)
-        axes.set(xlim=(0, 1), ylim=(1, 0))
+    figure = Figure(figsize=(2.6 * columns + 1, 3.1 * rows + 0.8), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    top = max(float(one.maps["learned"].max() * one.maps["learned"].size) for one in seen)
+    for axes in grid:
         axes.set_axis_off()
+    for axes, one in zip(grid, seen, strict=False):
+        att = one.maps["learned"]
+        axes.imshow(one.frame, extent=(0, 1, 1, 0))
+        image = axes.imshow(att * att.size, extent=(0, 1, 1, 0), cmap="inferno", alpha=0.55,
+                            vmin=0, vmax=top)  # fmt: skip
+        _draw_boxes(axes, one.boxes)
+        axes.set_title(_caption(one, means, windows), fontsize=8)
+        axes.set(xlim=(0, 1), ylim=(1, 0))
+    figure.colorbar(image, ax=grid.tolist(), shrink=0.6, label="attention, x uniform")
+    figure.suptitle(
+        "Attention of one window a clip over its middle frame. Green: where the source is in each "
+        "frame of the\nwindow (thick: in this frame). The ratio is the mass inside all these boxes "
+        "over a uniform map's.", fontsize=9,
+    )  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
+
+
+def _draw_boxes(axes: Any, boxes: Floats) -> None:
+    from matplotlib.patches import Rectangle
+
+    for number, (x0, y0, x1, y1) in enumerate(boxes.tolist()):
+        if np.isfinite(x0):
+            width, alpha = (1.8, 1.0) if number == len(boxes) // 2 else (0.5, 0.6)
+            axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor="lime",
+                                     linewidth=width, alpha=alpha))  # fmt: skip
+
+
+def _caption(one: Seen, means: dict[str, float], windows: int) -> str:
+    """The window's ratio, and beside it the clip's as it counts in the table."""
+    cover = covered(one.boxes, len(one.maps["learned"]))
+    here = f"{mass_ratio(one.maps['learned'], cover):.2f}" if cover.any() else "no box"
+    mean = f"; mean of its {windows} windows {means[one.key]:.2f}" if one.key in means else ""
+    return f"{one.key}, window at {one.start_seconds:.1f} s\n{here}{mean}"
 
 
 def _middle_frame(batch: Batch, clip: int) -> Floats:
@@ -362,7 +398,26 @@ def told(result: dict[str, Any]) -> str:
     lines.append(f"  foreign sound is from {result['foreign_sound_from']}")
     if result["without_box"]:
         lines.append(f"  {result['without_box']} clips without a box in the crop left out")
-    return "\n".join([*lines, f"overlay: {result['picture']}"])
+    return "\n".join([*lines, f"overlay: {result['picture']}", how_to_read(result)])
+
+
+def how_to_read(result: dict[str, Any]) -> str:
+    """One sentence about what these numbers say, and what they do not."""
+    learned, centre = result["learned"], result["centre"]
+    said = f"how to read it: 1 is a uniform map; after step {result['step']:,}, on split "
+    said += f"{result['split']}, the map is at {learned['mean']:.2f}"
+    if learned["low"] <= centre["mean"]:
+        return (
+            f"{said}, not clearly above `centre` ({centre['mean']:.2f}): it knows no more than "
+            "'look at the middle'"
+        )
+    foreign = result.get("foreign_sound")
+    if foreign and learned["low"] <= foreign["mean"]:
+        return (
+            f"{said}, above `centre`, but about as good with foreign sound "
+            f"({foreign['mean']:.2f}): it looks at what is conspicuous, not at what sounds"
+        )
+    return f"{said}, above both baselines: it lies on what sounds"
 
 
 def write(result: dict[str, Any]) -> None:

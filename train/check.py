@@ -11,6 +11,7 @@ model sees it.
 import json
 import logging
 import tempfile
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,7 +33,7 @@ from train.loader import ClipLoader
 from train.methods import method_named, preset_named
 from train.mixture import open_mixture, parse_shards, require_mel_slices
 from train.plan import Plan
-from train.pretrain import build_model, forward_backward, pretrain
+from train.pretrain import PREEMPTED, build_model, forward_backward, pretrain
 from train.session import METRICS
 
 M = TypeVar("M")
@@ -43,6 +44,8 @@ GENERATED_BATCHES = 3
 LONGER_FRAMES = 8
 """By how much generated clips are longer than the window, so that windows move."""
 RESUME_STEPS, STOP_AT = 4, 2
+TWIN_STEPS = 6
+"""Of one rank and of two together, for the guess how long it takes."""
 OF_THE_MACHINE = {"clips_per_second", "step_seconds", "data_wait_share", "memory_bytes", "mfu",
                   "time"}  # fmt: skip
 """What two equal runs may differ in."""
@@ -154,18 +157,31 @@ def check(config: CheckConfig[Any]) -> int:
 
     with tempfile.TemporaryDirectory(prefix="glav-check-") as name, _quiet():
         trial = _prepare(config, Path(name))
-        verdicts = [_verdict(trial, title, function) for title, function in CHECKS.items()]
+        verdicts = list(_verdicts(trial))
     page = config.page or RUNS / f"check-{config.method}.html"
     write_page(page, trial, verdicts)
-    for line in table(verdicts):
-        log.info("%s", line)
     log.info("the batch as the model sees it: %s", page)
     return int(any(verdict.ok is False for verdict in verdicts))
 
 
-def table(verdicts: list[Verdict]) -> list[str]:
-    """A line a check."""
-    return [f"{verdict.word:<8} {verdict.name:<14} {verdict.said}" for verdict in verdicts]
+def _verdicts(trial: Trial) -> Iterator[Verdict]:
+    """One check after the other, each told as soon as it is known, with what comes next.
+
+    How long that takes is told once a step was timed, by the steps a check takes at least.
+    """
+    seconds_a_step = None
+    steps = {"overfit": trial.check.steps, "two ranks": TWIN_STEPS, "resume": 2 * RESUME_STEPS}
+    for name, function in CHECKS.items():
+        told = function.__doc__ or ""
+        about = f" (about {steps[name] * seconds_a_step:.0f} s or more)" if seconds_a_step else ""
+        log.info("next: %s%s: %s", name, about, told.strip().rstrip("."))
+        start = time.monotonic()
+        verdict = _verdict(trial, name, function)
+        seconds = time.monotonic() - start
+        if name == "gradients":
+            seconds_a_step = seconds
+        log.info("%-8s %-10s %s (%.0f s)", verdict.word, name, verdict.said, seconds)
+        yield verdict
 
 
 def _prepare(check: CheckConfig[Any], folder: Path) -> Trial:
@@ -274,9 +290,9 @@ def resume(trial: Trial) -> tuple[bool, str]:
     """A run that is stopped and goes on gives the same losses and weights, bit by bit."""
     whole = replace(trial.config, run=str(trial.folder / "whole"))
     parts = replace(trial.config, run=str(trial.folder / "parts"))
-    pretrain(whole)
-    for stop in (STOP_AT, None):
-        pretrain(replace(parts, max_steps=stop))
+    for run in (whole, replace(parts, max_steps=STOP_AT), parts):
+        if pretrain(run) == PREEMPTED:  # the person, or the machine, wants the check to end
+            raise KeyboardInterrupt
     ours, theirs = (_lines(run.folder) for run in (parts, whole))
     for number, (one, other) in enumerate(zip(ours, theirs, strict=True), 1):
         if one != other:

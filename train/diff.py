@@ -2,8 +2,8 @@
 
     python -m train diff runs/glcm-r18 runs/glcm-cosine
 
-Settings, code, data and results, in this order, from what the runs left in their folders: only what
-differs, except results, which stand side by side.
+Batch, settings, code, data and results, in this order, from what the runs left in their folders:
+only what differs, except batch and results, which stand side by side.
 """
 
 import difflib
@@ -35,6 +35,7 @@ def diff(run: str, other: str) -> list[str]:
     """
     left, right = read_run(run), read_run(other)
     sections = {
+        "BATCH": batch(left, right),
         "SETTINGS": settings(left, right),
         "CODE": code(left, right),
         "DATA": data(left, right),
@@ -44,7 +45,27 @@ def diff(run: str, other: str) -> list[str]:
     for title, rows in sections.items():
         lines += ["", title]
         lines += columns([["", "A", "B"], *rows]) if rows else ["  the same"]
+        if title == "BATCH":
+            lines += incomparable(left, right)
     return lines + changed_code(left, right)
+
+
+def batch(*runs: Record) -> list[list[str]]:
+    """How many clips a step has, and among how many a clip is told apart; always shown."""
+    facts = [_batch_facts(run) for run in runs]
+    return [[name, *(_text(one[name]) for one in facts)] for name in facts[0]]
+
+
+def incomparable(left: Record, right: Record) -> list[str]:
+    """A sentence where the losses of the two are of tasks that are not equally hard."""
+    ours, theirs = left.clips_compared, right.clips_compared
+    if ours == theirs:
+        return []
+    said = [f"{run - 1} negatives" if run else "an unknown number" for run in (ours, theirs)]
+    return [
+        f"  {said[0]} in A, {said[1]} in B: losses and R@1 over the clips of a batch (loss, "
+        "loss_g, a2v_r1) cannot be compared between the two; more negatives are harder"
+    ]
 
 
 def settings(*runs: Record) -> list[list[str]]:
@@ -53,7 +74,7 @@ def settings(*runs: Record) -> list[list[str]]:
 
 
 def code(*runs: Record) -> list[list[str]]:
-    """Commit, uncommitted changes, plugins, torch and ranks, where they differ."""
+    """Commit, uncommitted changes, plugins, torch and device, where they differ."""
     return _differing([code_facts(run.origin) for run in runs])
 
 
@@ -141,7 +162,19 @@ def code_facts(origin: dict[str, Any]) -> dict[str, str]:
         "commit": git.get("commit") or "not recorded",
         "uncommitted": f"{changed} files" if changed else "nothing",
         "untracked": ", ".join(git.get("untracked", [])) or "nothing",
-        **{name: _text(origin.get(name, "-")) for name in ("plugins", "torch", "ranks", "device")},
+        **{name: _text(origin.get(name, "-")) for name in ("plugins", "torch", "device")},
+    }
+
+
+def _batch_facts(run: Record) -> dict[str, Any]:
+    ranks, accumulated = run.origin.get("ranks"), run.config.get("accumulation", 1)
+    compared = run.clips_compared
+    return {
+        "clips a step": run.clips_on_a_device * ranks * accumulated if ranks else "-",
+        "clips a device": run.clips_on_a_device,
+        "ranks": ranks or "-",
+        "accumulated": accumulated,
+        "negatives of a clip": compared - 1 if compared else "-",
     }
 
 

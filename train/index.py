@@ -8,7 +8,7 @@ import json
 import re
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,13 @@ GROUP = "group"
 """A column that sets made elsewhere may lack."""
 CONTENT_FIELDS = ("fps", "short_side", "mel_rate_hz")
 """What two sets must agree in before their clips can share a batch."""
+
+MADE_BY = {
+    "demo-glcm": "make demo",
+    "kinetics400-glcm": "make shards DATASET=kinetics400",
+    "avspeech-glcm": "make shards DATASET=avspeech",
+}
+"""The sets that the documentation names, by folder: only for these we know what to type."""
 
 Ints = npt.NDArray[np.int64]
 
@@ -204,22 +211,33 @@ def _read_index(store: Store) -> dict[str, Any]:
 
 
 def _no_index(store: Store) -> UsageError | IncompleteError:
-    dataset = store.name.partition("-")[0]
     if not store.is_local:
         return UsageError(
             f"no shards under {store}: there is no {store.url(INDEX_NAME)}. Check the address, or "
             "copy a finished set there, with all its files"
         )
     try:
-        store.read("plan.json")
-    except OSError:
-        return UsageError(
-            f"no shards under {store}; make them with `make shards DATASET={dataset}`"
-        )
+        dataset = json.loads(store.read("plan.json"))["dataset"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return UsageError(f"no shards under {store}: {_instead(Path(str(store)))}")
     return IncompleteError(
-        f"{store} is not finished: it has no {INDEX_NAME}. Run `make shards DATASET={dataset}` "
-        f"again, or train on what is there after `python -m pipeline finalize {store} --partial`"
+        f"{store} is not finished: it has no {INDEX_NAME}. Run the command that began it again "
+        f"(`make shards DATASET={dataset}` ...), or train on what is there after `python -m "
+        f"pipeline finalize {store} --partial`"
     )
+
+
+def _instead(folder: Path) -> str:
+    """Which sets there are near a folder without one, and how this one is made, where known."""
+    for place in (folder, folder.parent):
+        if found := sorted(path.parent.name for path in place.glob(f"*/{INDEX_NAME}")):
+            return f"{place} holds the sets {', '.join(found)}"
+    if folder.name in MADE_BY:
+        return f"make them with `{MADE_BY[folder.name]}`"
+    where = f"{folder.parent} holds no set" if folder.parent.is_dir() else (
+        f"there is no folder {folder.parent}"
+    )  # fmt: skip
+    return f"{where}. Check the path; `make shards` lists what sets can be made of"
 
 
 def _again(store: Store) -> str:

@@ -8,7 +8,7 @@ Pictures stay bytes and square (short side); `train.augment` does the rest on th
 
 import math
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -175,7 +175,7 @@ class ClipDataset(Dataset[Batch | TrainError]):
         )
 
 
-def on_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
+def on_device(batches: Iterator[Batch], device: torch.device) -> Generator[Batch, None, None]:
     """Copy one batch ahead, on a stream of its own, while the GPU computes."""
     if device.type != "cuda":
         yield from batches

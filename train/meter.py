@@ -27,8 +27,11 @@ log = logging.getLogger(__name__)
 
 PEAK_TFLOPS = {"H200": 989, "H100": 989, "A100": 312, "L40S": 362, "L4": 121, "V100": 125}
 """Dense bf16 (V100: fp16), from the data sheets."""
-SHOWN = ("loss_g", "loss_l", "a2v_r1", "a2v_r1_sync", "v2a_r1_l", "att_entropy_share")
-"""Facts of a method that belong on the progress line, where it gives them."""
+SHOWN = ("loss_g", "loss_l", "a2v_r1", "a2v_r1_sync")
+"""Facts of a method that belong on the progress line, where it gives them; the rest is in
+metrics.jsonl."""
+MUCH_WAITING = 0.1
+"""From this share of a step's time on the wait for data is told."""
 
 SHOWN_CLIPS = 32
 """Of those that made a loss NaN: a usual batch."""
@@ -55,8 +58,15 @@ class Meter:
     guard: Guard = field(default_factory=Guard)
     """The loader's count of clips that could not be read."""
     watch: Stopwatch = field(default_factory=Stopwatch)
+    clips_compared: int | None = None
+    """Clips among which `a2v_r1` looks for one; None says no chance level."""
     _pending: dict[str, Any] | None = None
     _recent: list[float] = field(default_factory=list)
+    """Seconds of the steps since the last progress line."""
+    _steps: int = 0
+    """Of this call."""
+    _between: float = 0.0
+    """Seconds between steps, for measurements and checkpoints, in this call."""
 
     def next_of(self, batches: Iterator[Batch]) -> Batch:
         """The next batch; the time it takes counts as waiting."""
@@ -85,6 +95,10 @@ class Meter:
             "step": step, "epoch": epoch, "names": list(facts[0]), "values": values, "lr": rate,
             "keys": keys, "seconds": seconds, "waited": waited,
         }  # fmt: skip
+
+    def pause(self) -> None:
+        """What happened since the last step was no part of a step; the ETA counts it, though."""
+        self._between += self.watch.lap()[0]
 
     def flush(self) -> None:
         """Read, check and write what is pending.
@@ -116,7 +130,8 @@ class Meter:
             log.info("%s", self._progress(line))
 
     def _speed(self, seconds: float, waited: float) -> dict[str, Any]:
-        self._recent = [*self._recent[-49:], seconds]
+        self._recent.append(seconds)
+        self._steps += 1
         flop = (self.flop_per_clip or 0) * self.clips_per_step / self.ranks.world
         peak = peak_flops(self.device)
         return {
@@ -128,17 +143,32 @@ class Meter:
         }
 
     def _progress(self, line: dict[str, Any]) -> str:
-        middle = sorted(self._recent)[len(self._recent) // 2]
-        left = int((self.last_step - line["step"]) * middle)
-        facts = " ".join(f"{name} {line[name]:.3f}" for name in SHOWN if line.get(name) is not None)
-        mfu = f" mfu {line['mfu']:.0%}" if line["mfu"] else ""
+        seconds = self._seconds_a_step()
+        left = int((self.last_step - line["step"]) * (seconds + self._between / self._steps))
+        facts = ", ".join(self._shown(name, line[name]) for name in ("loss", *SHOWN)
+                          if line.get(name) is not None)  # fmt: skip
+        waited = line["data_wait_share"]
+        waiting = f", waiting {waited:.0%} for data" if waited >= MUCH_WAITING else ""
+        mfu = f", mfu {line['mfu']:.0%}" if line["mfu"] else ""
         return (
-            f"step {line['step']}/{self.last_step} epoch {line['epoch']:.2f} "
-            f"loss {line['loss']:.4f} {facts} | {self.clips_per_step / middle:.1f} clips/s "
-            f"{middle * 1000:.0f} ms/step, waiting {line['data_wait_share']:.0%}, "
-            f"{line['memory_bytes'] / 2**30:.1f} GiB{mfu}, "
-            f"ETA {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d}"
+            f"step {line['step']}/{self.last_step}, epoch {line['epoch']:.2f}: {facts} | "
+            f"{seconds * 1000:.0f} ms/step, {self.clips_per_step / seconds:.1f} clips/s"
+            f"{waiting}{mfu}, ETA {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d}"
         )
+
+    def _seconds_a_step(self) -> float:
+        """Mean since the last progress line; without a call's first step, in which readers start.
+
+        A mean, so that steps a line times it are the seconds between two lines.
+        """
+        recent, self._recent = self._recent, []
+        if self._steps == len(recent) > 1:
+            recent = recent[1:]
+        return sum(recent) / len(recent)
+
+    def _shown(self, name: str, value: float) -> str:
+        chance = self.clips_compared if name == "a2v_r1" else None
+        return f"{name} {value:.3f}" + (f" (chance {1 / chance:.3f})" if chance else "")
 
     def _check(
         self, step: dict[str, Any], facts: dict[str, float], batches: list[dict[str, float]]

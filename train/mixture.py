@@ -61,6 +61,8 @@ class Part:
     """Added to the set's instance ids."""
     too_short: int
     """Clips of the split with fewer frames than the window."""
+    in_split: int
+    """Clips of the split, whether they are used or not."""
 
 
 @dataclass(frozen=True)
@@ -143,10 +145,10 @@ class Mixture:
     def lines(self) -> list[str]:
         """What is read, for the log."""
         return [
-            f"{part.shard_set.name}: {len(part.rows):,} clips of split {self.split} "
-            f"at {self.fps:g} fps, {part.clips_per_epoch:,} an epoch"
-            + (f"; {part.too_short:,} shorter than {self.frames} frames left out"
-               if part.too_short else "")
+            f"{part.shard_set.name}: {len(part.rows):,} of {part.in_split:,} clips of split "
+            f"{self.split}, {part.clips_per_epoch:,} an epoch; windows of "
+            f"{seconds_of(self.frames, self.fps)}"
+            + (f"; {part.too_short:,} clips are shorter and left out" if part.too_short else "")
             + ("" if part.shard_set.complete else "; the index is partial, more may follow")
             for part in self.parts
         ]  # fmt: skip
@@ -218,6 +220,11 @@ def require_mel_slices(mixture: Mixture, model: Any) -> None:
         )
 
 
+def seconds_of(frames: int, fps: float) -> str:
+    """Such as `28 frames = 1.12 s at 25 fps`."""
+    return f"{frames} frames = {frames / fps:.2f} s at {fps:g} fps"
+
+
 # --- pieces -----------------------------------------------------------------------------------
 
 
@@ -256,14 +263,16 @@ def _part(
     if not len(rows):
         longest = int(shard_set.frames[in_split].max())
         raise UsageError(
-            f"every clip of {shard_set.name} is shorter than the window of {frames} frames (the "
-            f"longest has {longest}); choose a preset with fewer frames"
+            f"all {len(in_split):,} clips of {shard_set.name}, split {split}, are shorter than the "
+            f"window of {seconds_of(frames, float(shard_set.fps))}: the longest has {longest} "
+            "frames. Choose a preset with a shorter window, such as PRESET=tiny (16 frames), or "
+            "set --model.frames"
         )
     too_short = len(in_split) - len(rows)
     if source.clips is not None:
         rows = _subset(shard_set, rows, source.clips, seed)
     clips_per_epoch = round(len(rows) * source.weight)
-    return Part(shard_set, rows, clips_per_epoch, first_instance, too_short)
+    return Part(shard_set, rows, clips_per_epoch, first_instance, too_short, len(in_split))
 
 
 def _subset(shard_set: ShardSet, rows: Ints, clips: int, seed: int) -> Ints:

@@ -3,12 +3,13 @@
     python -m train pretrain --shards data/shards/demo-glcm --preset tiny --max-steps 100
     torchrun --standalone --nproc_per_node 8 -m train pretrain --run-dir first
 
-The same command goes on where the run stands: after Ctrl-C, a crash or preemption.
+The same command goes on where the run stands: after Ctrl-C, a crash or preemption. Ctrl-C finishes
+the step and saves; a second one stops at once.
 """
 
 import logging
 import warnings
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ from train.loader import ClipLoader, default_workers, on_device
 from train.memory import is_out_of_memory, largest_that_fits, memory_limit_bytes
 from train.meter import Meter
 from train.methods import method_named
-from train.mixture import open_mixture, parse_shards, require_mel_slices
+from train.mixture import Mixture, open_mixture, parse_shards, require_mel_slices
 from train.plan import Plan, seed_of
 from train.profile import StepProfile
 from train.restart import origin_of, resume, save
@@ -95,7 +96,8 @@ def train(config: PretrainConfig[Any], ranks: Ranks, run: Run, stop: Stop) -> in
     last_step = min(steps, config.max_steps or steps)
     clips_per_step = plan.batch_size * ranks.world * config.accumulation
     meter = Meter(run, ranks.device, clips_per_step, last_step, config.log_every,
-                  flop_per_clip(config, ranks.device), ranks, loader.guard)  # fmt: skip
+                  flop_per_clip(config, ranks.device), ranks, loader.guard,
+                  clips_compared=clips_compared(config, plan))  # fmt: skip
     announce(config, plan, workers, steps, last_step, progress, ranks)
     run.begin(config.as_dict(), origin_of(plan, ranks), progress.step)
     if ranks.is_first:
@@ -104,43 +106,46 @@ def train(config: PretrainConfig[Any], ranks: Ranks, run: Run, stop: Stop) -> in
     # --- steps
     profile = StepProfile(config.profile, run.folder, ranks.device, ranks.rank)
     batches = on_device(loader.batches(plan.position(progress.batches)), ranks.device)
-    while progress.step < last_step:
-        for group in optimizer.param_groups:
-            group["lr"] = float(rates[progress.step])
-        facts, keys = [], []
-        for micro in range(config.accumulation):
-            with profile.phase("data"):
-                batch = augment(meter.next_of(batches), progress.batches)
-            is_last = micro == config.accumulation - 1
-            facts += [forward_backward(parallel, batch, config, ranks.device, is_last, profile)]
-            keys += [batch.keys]
-            progress.batches += 1
-        with profile.phase("optimizer"):
-            norm = nn.utils.clip_grad_norm_(trainable, config.clip_norm or float("inf"))
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        progress.step += 1
-        epoch = progress.batches / len(loader)
-        meter.record(progress.step, epoch, facts, float(rates[progress.step - 1]), norm, keys)
+    stop.speaks, stop.saved_step = ranks.is_first, progress.step
+    with closing(batches):  # its readers would keep the process waiting when it ends
+        while progress.step < last_step:
+            for group in optimizer.param_groups:
+                group["lr"] = float(rates[progress.step])
+            facts, keys = [], []
+            for micro in range(config.accumulation):
+                with profile.phase("data"):
+                    batch = augment(meter.next_of(batches), progress.batches)
+                is_last = micro == config.accumulation - 1
+                facts += [forward_backward(parallel, batch, config, ranks.device, is_last, profile)]
+                keys += [batch.keys]
+                progress.batches += 1
+            with profile.phase("optimizer"):
+                norm = nn.utils.clip_grad_norm_(trainable, config.clip_norm or float("inf"))
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+            progress.step += 1
+            epoch = progress.batches / len(loader)
+            meter.record(progress.step, epoch, facts, float(rates[progress.step - 1]), norm, keys)
 
-        told_to_stop = ranks.any(stop.wanted)  # the same answer on all ranks, at the same step
-        measuring = held_out.due(progress.step, last_step)
-        saving = progress.step % config.checkpoint_every == 0 or progress.step == last_step
-        if measuring or saving or told_to_stop:
-            meter.flush()  # first, so that nothing is saved that the guard would refuse
-            with profile.phase("saving"):
-                is_best = measuring and held_out.improves(model, progress, run)
-                if saving or told_to_stop or is_best:
-                    save(config, run, plan, model, optimizer, ranks, progress, is_best)
-                if measuring:
-                    run.show()
-            meter.watch.lap()  # steps are timed without this
-        profile.end_of_step(progress.step)
-        if told_to_stop and progress.step < last_step:
-            name = next(filter(None, ranks.all_objects(stop.name)))  # it may be another rank's
-            log.info("%s: saved at step %d; the same command goes on", name, progress.step)
-            run.end(session.PREEMPTED, {"step": progress.step, "signal": name})
-            return PREEMPTED
+            told_to_stop = ranks.any(stop.wanted)  # the same answer on all ranks, at the same step
+            measuring = held_out.due(progress.step, last_step)
+            saving = progress.step % config.checkpoint_every == 0 or progress.step == last_step
+            if measuring or saving or told_to_stop:
+                meter.flush()  # first, so that nothing is saved that the guard would refuse
+                with profile.phase("saving"):
+                    is_best = measuring and held_out.improves(model, progress, run)
+                    if saving or told_to_stop or is_best:
+                        save(config, run, plan, model, optimizer, ranks, progress, is_best)
+                        stop.saved_step = progress.step
+                    if measuring:
+                        run.show()
+                meter.pause()  # steps are timed without this
+            profile.end_of_step(progress.step)
+            if told_to_stop and progress.step < last_step:
+                name = next(filter(None, ranks.all_objects(stop.name)))  # it may be another rank's
+                log.info("%s: saved at step %d; the same command goes on", name, progress.step)
+                run.end(session.PREEMPTED, {"step": progress.step, "signal": name})
+                return PREEMPTED
 
     # --- end
     profile.abandon()
@@ -253,12 +258,14 @@ def announce(
     """What will be done, in numbers."""
     for line in plan.mixture.lines():
         log.info("%s", line)
+    if ranks.is_first and (warning := rate_warning(config, plan.mixture)):
+        log.warning("%s", warning)
     total = plan.batch_size * ranks.world
     log.info(
         "batch: %d clips a device x %d ranks x %d accumulated = %d a step; %d other clips are "
         "negatives of each clip",
         plan.batch_size, ranks.world, config.accumulation, total * config.accumulation,
-        (total if getattr(config.model, "gather", True) else plan.batch_size) - 1,
+        clips_compared(config, plan) - 1,
     )  # fmt: skip
     left_out = plan.clips_per_epoch - plan.batches_per_epoch * total
     log.info(
@@ -266,6 +273,26 @@ def announce(
         "%s, %d reading processes",
         plan.batches_per_epoch, left_out, steps, progress.step, last_step, ranks.device, workers,
     )  # fmt: skip
+
+
+def clips_compared(config: PretrainConfig[Any], plan: Plan) -> int:
+    """Clips of a batch that are told apart: those of all ranks, where they are gathered."""
+    gathers = getattr(config.model, "gather", True)
+    return plan.batch_size * (plan.world if gathers else 1)
+
+
+def rate_warning(config: PretrainConfig[Any], mixture: Mixture) -> str:
+    """A sentence where the window lasts shorter or longer than the method means; else empty."""
+    meant = method_named(config.method).fps
+    if meant is None or mixture.fps == meant:
+        return ""
+    frames = mixture.frames
+    return (
+        f"{config.method}'s presets are made for {meant:g} fps, these shards have {mixture.fps:g}: "
+        f"a window of {frames} frames lasts {frames / mixture.fps:.2f} s instead of "
+        f"{frames / meant:.2f} s. Make shards with PROFILE=glcm (10 fps), or mean it and set "
+        "--model.frames"
+    )
 
 
 def finished_line(config: PretrainConfig[Any], facts: dict[str, Any]) -> str:

@@ -112,10 +112,11 @@ class StepProfile:
         operators = self._profiler.key_averages().table(
             sort_by=order, row_limit=TOP_OPERATORS, max_name_column_width=50
         )
-        log.info("operators that take longest, over %d steps:\n%s", self._steps, operators)
+        table = path.with_name(path.name.replace(".json.gz", ".txt"))
+        table.write_text(f"operators that take longest, over {self._steps} steps\n{operators}\n")
         log.info("where a step's time goes:\n%s", "\n".join(self.table()))
-        log.info("trace of steps %d to %d: %s (open it at ui.perfetto.dev)",
-                 step - self._steps + 1, step, path)  # fmt: skip
+        log.info("trace of steps %d to %d: %s (open it at ui.perfetto.dev); the operators that "
+                 "take longest: %s", step - self._steps + 1, step, path, table.name)  # fmt: skip
 
     def table(self) -> list[str]:
         """Milliseconds and share of each phase; the rest is metrics and agreeing between ranks."""

@@ -8,6 +8,9 @@ Each may be missing but the config: a run that is going on has no end yet.
 import json
 import logging
 import math
+import re
+from array import array
+from bisect import bisect_left
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +30,8 @@ from train.session import CLIPS, CONFIG, FINISHED, METRICS, ORIGIN, PREEMPTED
 log = logging.getLogger(__name__)
 
 Row = dict[str, Any]
+Columns = dict[str, tuple["array[int]", "array[float]"]]
+"""Steps and values by name, while they are read."""
 LAST_STEPS = 20
 """The value at the end is the mean over so many steps: a single batch's loss jumps."""
 POINTERS = (LAST, BEST)
@@ -45,6 +50,10 @@ class Series(NamedTuple):
         """The newest value."""
         return float(self.values[-1])
 
+    def at(self, step: int) -> float:
+        """The value of a step that it has."""
+        return float(self.values[np.searchsorted(self.steps, step)])
+
     @property
     def end(self) -> float:
         """Mean of the last training steps."""
@@ -60,23 +69,13 @@ class Record:
     """Flat: {"model.tau": 1}."""
     origin: dict[str, Any]
     """Code, ranks, device and sets of the last call; empty where it was not recorded."""
-    rows: list[Row]
-    """What was measured, a row a step."""
+    series: dict[str, Series]
+    """Every number that was measured, by name, in the order of their first appearance."""
 
-    @cached_property
-    def series(self) -> dict[str, Series]:
-        """Every number but the step, by name, in the order of their first appearance."""
-        found: dict[str, list[tuple[int, float]]] = {}
-        for row in self.rows:
-            for name, value in row.items():
-                if isinstance(value, int | float) and math.isfinite(value):
-                    found.setdefault(name, []).append((row["step"], value))
-        found.pop("step", None)
-        columns = {name: zip(*points, strict=True) for name, points in found.items()}
-        return {
-            name: Series(np.array(steps, np.int64), np.array(values, np.float64))
-            for name, (steps, values) in columns.items()
-        }
+    @property
+    def last_step(self) -> int:
+        """The newest step with a number; 0 before the first."""
+        return max((int(series.steps[-1]) for series in self.series.values()), default=0)
 
     @cached_property
     def keys(self) -> set[tuple[str, str]]:
@@ -119,9 +118,13 @@ class Record:
     def best(self) -> Best | None:
         """The measurement that chose the checkpoint `best`; None where that is not known."""
         name = self.pointer(BEST)
-        row = next((row for row in self.rows if name == f"step-{row['step']:08d}.pt"), {})
-        facts = {name.removeprefix(HELD_OUT): value for name, value in row.items()
-                 if name.startswith(HELD_OUT)}  # fmt: skip
+        match = re.fullmatch(r"step-(\d{8})\.pt", name)
+        step = int(match[1]) if match else -1
+        facts = {
+            name.removeprefix(HELD_OUT): series.at(step)
+            for name, series in self.series.items()
+            if name.startswith(HELD_OUT) and step in series.steps
+        }
         return best_of(facts) if "loss" in facts else None
 
 
@@ -155,31 +158,51 @@ def read_run(name: str) -> Record:
     )
 
 
-def read_metrics(path: Path) -> list[Row]:
-    """The rows of metrics.jsonl, one a step, in order.
+def read_metrics(path: Path) -> dict[str, Series]:
+    """The finite numbers of metrics.jsonl, a column each; a dict a step took ten times the memory.
 
-    A measurement on held-out clips is a line of its own and joins the row of its step. Steps that
-    were done again, after a crash, count as they were done last: a line that goes back makes all
-    that was measured from its step on void. The last line may be torn while the run goes on.
+    A measurement on held-out clips is a line of its own, of the same step. Steps that were done
+    again, after a crash, count as they were done last: a line that goes back makes all that was
+    measured from its step on void. The last line may be torn while the run goes on.
     """
+    columns: Columns = {}
+    newest, names_of_newest, left_out = -1, set[str](), 0
     if not path.is_file():
-        return []
-    rows: dict[int, Row] = {}
-    left_out = 0
+        return {}
     with path.open(errors="replace") as file:
         for text in file:
             line = _line(text)
             if line is None:
                 left_out += 1
                 continue
-            step = line["step"]
-            is_again = bool((rows.get(step, {}).keys() & line.keys()) - {"step"})
-            if is_again or (rows and step < next(reversed(rows))):
-                rows = {number: row for number, row in rows.items() if number < step}
-            rows[step] = {**rows.get(step, {}), **line}
+            step = line.pop("step")
+            if step < newest or (step == newest and names_of_newest & line.keys()):
+                _forget_from(step, columns)
+                names_of_newest = set()
+            names_of_newest = line.keys() | (names_of_newest if step == newest else set())
+            newest = step
+            _add(step, line, columns)
     if left_out:
         log.warning("%s: %d lines that are no JSON were left out", path, left_out)
-    return list(rows.values())
+    return {
+        name: Series(np.array(steps, np.int64), np.array(values, np.float64))
+        for name, (steps, values) in columns.items()
+        if steps
+    }
+
+
+def _add(step: int, line: Row, columns: Columns) -> None:
+    for name, value in line.items():
+        if isinstance(value, int | float) and math.isfinite(value):
+            steps, values = columns.setdefault(name, (array("q"), array("d")))
+            steps.append(step)
+            values.append(value)
+
+
+def _forget_from(step: int, columns: Columns) -> None:
+    for steps, values in columns.values():
+        first = bisect_left(steps, step)
+        del steps[first:], values[first:]
 
 
 def _line(text: str) -> Row | None:

@@ -366,7 +366,7 @@ def _clock(seconds: float) -> str:
 
 def _groups(runs: Sequence[Record], names: Sequence[str]) -> list[dict[str, Any]]:
     """Groups of panels, drawn."""
-    last_step = max((run.rows[-1]["step"] for run in runs if run.rows), default=1)
+    last_step = max(1, *(run.last_step for run in runs))
     return [
         {
             "title": title,

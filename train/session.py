@@ -11,6 +11,7 @@ import fcntl
 import json
 import logging
 import math
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -33,24 +34,56 @@ log = logging.getLogger(__name__)
 
 PREEMPTED, FINISHED, METRICS, CONFIG = "preempted", "finished.json", "metrics.jsonl", "config.json"
 ORIGIN, CLIPS = "origin.json", "clips.parquet"
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+ECHO_SECONDS = 0.5
+"""A Ctrl-C may come twice, from the terminal and from a launcher; these are one."""
+
+
+STDERR = 2
+STOPPING = (
+    b"\nCtrl-C: finishing this step, then saving; a second Ctrl-C stops at once, without saving\n"
+)
 
 
 @dataclass
 class Stop:
-    """Set by a signal; the loop looks at it after every step."""
+    """Set by a signal; the loop looks at it after every step. A second Ctrl-C stops at once."""
 
     wanted: bool = False
     name: str = ""
+    speaks: bool = True
+    """Says what a Ctrl-C does; the first rank's."""
+    saved_step: int | None = None
+    """The step a resumption would go on from; None before the loop, where nothing can be lost."""
+    _asked: float = float("-inf")
+    """When the first signal came, by the monotonic clock."""
 
     def __call__(self, number: int, _frame: FrameType | None) -> None:
-        """The handler: remembers, does nothing else."""
-        self.wanted, self.name = True, signal.Signals(number).name
+        """The handler.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C before the loop, or after a first signal; says what is lost.
+        """
+        now = time.monotonic()
+        by_hand = number == signal.SIGINT
+        if by_hand and self.saved_step is None:
+            raise KeyboardInterrupt
+        if by_hand and self.wanted:
+            if now - self._asked < ECHO_SECONDS:
+                return
+            raise KeyboardInterrupt(
+                f"stopped at once: nothing saved since step {self.saved_step}; the same command "
+                "goes on from there"
+            )
+        self.wanted, self.name, self._asked = True, signal.Signals(number).name, now
+        if by_hand and self.speaks:
+            # Not through logging: the signal may have come while a line was being written.
+            os.write(STDERR, STOPPING)
 
 
 @contextmanager
 def stop_on_signals() -> Iterator[Stop]:
-    """SIGTERM and SIGUSR1 ask for a stop instead of ending the process."""
+    """SIGTERM, SIGUSR1 and Ctrl-C ask for a stop instead of ending the process."""
     stop = Stop()
     before = {number: signal.signal(number, stop) for number in STOP_SIGNALS}
     try:

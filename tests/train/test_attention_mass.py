@@ -16,8 +16,10 @@ from train.attention_mass import (
     MAPS,
     AttentionOptions,
     Seen,
+    _caption,
     attention_of,
     clip_ratios,
+    how_to_read,
     interval,
     measure,
     spread,
@@ -283,6 +285,27 @@ def test_the_command_measures_a_run(trained: Path, tmp_path: Path):
     assert stored == result
     assert "foreign sound is from nowhere" not in told(result) and "4 clips" in told(result)
     assert "foreign_sound" in result
+
+
+def test_how_to_read_it_depends_on_the_baselines():
+    def said(learned: float, foreign: float, centre: float) -> str:
+        numbers = {"learned": learned, "foreign_sound": foreign, "centre": centre}
+        parts = {name: {"mean": x, "low": x - 0.1, "high": x + 0.1} for name, x in numbers.items()}
+        return how_to_read({**parts, "step": 200, "split": "train"})
+
+    assert "knows no more than 'look at the middle'" in said(1.2, 1.0, 1.4)
+    assert "about as good with foreign sound (1.80)" in said(1.8, 1.8, 1.4)
+    assert "it lies on what sounds" in said(2.5, 1.8, 1.4)
+    assert "after step 200, on split train" in said(2.5, 1.8, 1.4)
+
+
+def test_a_caption_tells_its_window_and_the_clips_mean():
+    """Its numbers are those of the table, however its one window turned out."""
+    left = np.array([[0.0, 0.0, 0.5, 1.0]])
+    inside = np.array([[1.0, 0], [0, 0]])
+    seen = Seen("a", "x", left, dict.fromkeys(MAPS, inside), 1.25)
+    assert _caption(seen, {"a": 1.1}, 4) == "a, window at 1.2 s\n2.00; mean of its 4 windows 1.10"
+    assert _caption(replace(seen, boxes=left * np.nan), {}, 4) == "a, window at 1.2 s\nno box"
 
 
 def test_shards_without_boxes_are_refused(trained: Path, ten: Path):

@@ -75,7 +75,9 @@ def test_a_sound_method_passes_and_leaves_a_page(
     assert {r.name for r in caplog.records if r.levelname == "INFO"} == {"train.check"}
     lines = [r.getMessage() for r in caplog.records if r.name == "train.check"]
     words = [line.split()[0] for line in lines[:-1]]
-    assert words == ["ok"] * len(check.CHECKS)
+    assert words == ["next:", "ok"] * len(check.CHECKS)  # each is told when it is known
+    assert [line.split(":")[1].split(" (")[0].strip() for line in lines[:-1:2]] == [*check.CHECKS]
+    assert all("(about" in line for line in lines[4:-1:2])
     html = page.read_text()
     assert html.count("data:image/png;base64,") == 1 + 4  # the loss, and each clip
     assert len(re.findall(r"<h3>generated/clip\d{4}", html)) == 4

@@ -75,6 +75,22 @@ def test_settings_code_and_results_stand_side_by_side(
         assert f"  {name}  {folder}: finished, 15 steps, 5.0 epochs" in lines
 
 
+def test_the_batch_stands_on_top_with_what_cannot_be_compared(
+    ten: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    pretrain(toy(ten, run, batch_size=5, accumulation=2, max_steps=1))
+    lines = diff(str(undisturbed), str(run))
+    assert lines[4] == "BATCH"
+    rows = section(lines, "BATCH")
+    assert rows["clips a step"] == ["3", "10"]
+    assert rows["negatives of a clip"] == ["2", "4"]
+    assert "ranks" not in section(lines, "CODE")
+    assert any("2 negatives in A, 4 negatives in B" in line for line in lines)
+    alike = "\n".join(diff(str(undisturbed), str(undisturbed)))
+    assert "cannot be compared" not in alike
+
+
 def test_other_clips_are_counted(ten: Path, undisturbed: Path, tmp_path: Path) -> None:
     grown = ramp_set(tmp_path / "sets" / "demo-glcm", shards=3, clips=5)
     pretrain(toy(grown, tmp_path / "run", max_steps=2))

@@ -217,4 +217,6 @@ def test_a_loss_that_needs_no_sound_is_suspected() -> None:
 
 def test_controls_stand_behind_their_fact() -> None:
     facts = {"loss": 3.0, "loss_l": 2.1, "loss_l_chance": 3.434, "loss_l_swapped": 3.39}
-    assert told(facts) == "loss 3.000 loss_l 2.100 (swapped 3.390, chance 3.434)"
+    assert told(facts) == "loss 3.00, loss_l 2.10 (swapped 3.39, chance 3.43)"
+    assert told({**facts, "pos_l": 1.0}) == told(facts)  # in metrics.jsonl
+    assert told({"loss": 1.0, "own": 2.0}) == "loss 1.00, own 2.00"  # a method without controls

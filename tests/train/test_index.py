@@ -9,11 +9,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import manifests
 from pipeline.config import ShardConfig
 from tests.pipeline.fabricate import edit_json, fabricate
 from tests.train.ramps import CONFIG, ramp_set
 from train.errors import IncompleteError, ShardError, TrainError, UsageError
-from train.index import open_shards, require_pictures_and_mel, require_same_content
+from train.index import MADE_BY, open_shards, require_pictures_and_mel, require_same_content
 from train.stores.local import LocalStore
 
 
@@ -30,6 +31,30 @@ def test_a_set_is_what_its_index_says(tmp_path: Path) -> None:
 def test_no_shards_names_the_command_that_makes_them(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="make shards DATASET=kinetics400"):
         open_shards(LocalStore(tmp_path / "kinetics400-glcm"))
+    for known in MADE_BY.values():
+        name = known.partition("DATASET=")[2] or known.partition(" ")[2]
+        assert name in manifests.DATASETS
+
+
+def test_a_wrong_path_names_the_sets_that_are_near(tmp_path: Path) -> None:
+    """And never a data set that nobody has heard of."""
+    ramp_set(tmp_path / "shards" / "demo-glcm")
+    for wrong in (tmp_path / "shards" / "dmeo-glcm", tmp_path / "shards"):
+        with pytest.raises(UsageError, match=r"shards holds the sets demo-glcm$"):
+            open_shards(LocalStore(wrong))
+    with pytest.raises(UsageError, match=r"there is no folder .*/nowhere. Check the path"):
+        open_shards(LocalStore(tmp_path / "nowhere" / "nope"))
+    with pytest.raises(UsageError, match=r"holds no set. Check") as said:
+        open_shards(LocalStore(tmp_path / "nope"))
+    assert "DATASET=nope" not in str(said.value)
+
+
+def test_an_unfinished_set_is_named_by_its_plan_not_its_folder(tmp_path: Path) -> None:
+    out = ramp_set(tmp_path / "mine")
+    (out / "shardindex.json").unlink()
+    (out / "plan.json").write_text('{"dataset": "folder"}')
+    with pytest.raises(IncompleteError, match="make shards DATASET=folder"):
+        open_shards(LocalStore(out))
 
 
 def test_an_unfinished_set_names_the_ways_on(tmp_path: Path) -> None:

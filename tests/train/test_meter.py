@@ -1,5 +1,6 @@
 """Times and shares by a clock that only moves when told to; numbers read without waiting."""
 
+import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -99,6 +100,43 @@ def test_waiting_share_of_a_slow_loader(clock: Clock) -> None:
         assert line["data_wait_share"] == pytest.approx(0.75)
         assert line["step_seconds"] == pytest.approx(0.4)
         assert line["clips_per_second"] == pytest.approx(20)
+
+
+def test_the_progress_line_tells_the_time_between_two_lines(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Steps that get slower, and measurements between steps: as a clock on the wall has it."""
+    caplog.set_level(logging.INFO)
+    meter = Meter(FakeRun(), CPU, 8, last_step=40, log_every=10)  # type: ignore[arg-type]
+    meter.watch.lap()
+    for step in range(1, 31):
+        clock.now += 5.0 if step == 1 else 0.2 if step <= 20 else 3.0
+        meter.record(step, 0.1, [{"loss": torch.tensor(1.0)}], 0.5, torch.tensor(2.0), [("a", "b")])
+        if step == 15:
+            meter.flush()
+            clock.now += 60.0
+            meter.pause()
+    meter.flush()
+    first, second, third = (line for line in caplog.messages if "ms/step" in line)
+    assert " 200 ms/step, 40.0 clips/s, ETA 0:00:06" in first  # without the start of readers
+    assert " 200 ms/step, 40.0 clips/s, ETA 0:01:04" in second  # 20 x (0.2 + 60 / 20)
+    assert " 3000 ms/step, 2.7 clips/s, ETA 0:00:50" in third  # 10 x (3 + 60 / 30)
+
+
+def test_the_progress_line_is_short_and_knows_chance(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = ("loss", "loss_g", "loss_l", "a2v_r1", "a2v_r1_sync", "att_entropy", "pos_g", "neg_l")
+    meter = Meter(FakeRun(), CPU, 8, 1, 1, clips_compared=8)  # type: ignore[arg-type]
+    clock.now += 1
+    facts = {name: torch.tensor(0.25) for name in names}
+    meter.record(1, 0.1, [facts], 0.5, torch.tensor(2.0), [("a", "b")])
+    with caplog.at_level(logging.INFO):
+        meter.flush()
+    (line,) = caplog.messages
+    assert "a2v_r1 0.250 (chance 0.125)" in line
+    assert "att_entropy" not in line and "pos_g" not in line
+    assert len(line) < 160
 
 
 def test_mfu_is_of_one_rank(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:

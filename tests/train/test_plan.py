@@ -123,7 +123,8 @@ def test_clips_shorter_than_the_window_are_left_out_and_counted(demo: Path, tmp_
     clips = [ramp(f"demo/c{i}", i, frames) for i, frames in enumerate((10, 20, 30))]
     mixture = mixture_of(str(ramp_set_of(tmp_path / "demo-glcm", [clips])), frames=16)
     assert mixture.parts[0].too_short == 1
-    assert "2 an epoch; 1 shorter than 16 frames left out" in mixture.lines()[0]
+    assert "2 an epoch; windows of 16 frames" in mixture.lines()[0]
+    assert "; 1 clips are shorter and left out" in mixture.lines()[0]
     with pytest.raises(UsageError, match="the longest has 30"):
         mixture_of(str(demo), frames=31)
 

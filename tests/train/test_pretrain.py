@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,7 +18,7 @@ import torch
 from tests.train.ramps import ramp_set
 from tests.train.runs import assert_like, metrics, same, toy, weights
 from tests.train.toy import Toy, ToyConfig
-from train import checkpoint, pretrain as pretraining, trackers
+from train import checkpoint, pretrain as pretraining, session, trackers
 from train.batch import Batch
 from train.config import PretrainConfig, differences, from_dict
 from train.dist import Ranks
@@ -88,7 +89,9 @@ def test_the_log_names_negatives_and_split(
     with caplog.at_level(logging.INFO):
         pretrain(toy(ten, tmp_path / "run", max_steps=1, accumulation=2))
     assert "3 clips a device x 1 ranks x 2 accumulated = 6 a step; 2 other clips" in caplog.text
-    assert "10 clips of split train at 10 fps, 10 an epoch" in caplog.text
+    assert "10 of 10 clips of split train, 10 an epoch; windows of 8 frames = 0.80 s at 10 fps" in (
+        caplog.text
+    )
     assert "stopped at --max-steps 1 of 7" in caplog.text
 
 
@@ -126,6 +129,67 @@ def test_a_signal_saves_at_once_and_the_same_command_goes_on(
     assert pretrain(toy(ten, tmp_path / "run")) == COMPLETE
     assert not (tmp_path / "run/preempted").exists()
     assert_like(tmp_path / "run", undisturbed)
+
+
+def ctrl_c_at(monkeypatch: pytest.MonkeyPatch, *calls: int) -> None:
+    """Send SIGINT to ourselves when the toy is called the n-th time, with a second in between."""
+    from tests.train.toy import Toy
+
+    original = Toy.forward
+
+    def forward(self: Any, batch: Any) -> Any:
+        for _ in range(calls.count(self.calls)):
+            os.kill(os.getpid(), signal.SIGINT)
+            monkeypatch.setattr(session, "ECHO_SECONDS", 0.0)
+        return original(self, batch)
+
+    monkeypatch.setattr(Toy, "forward", forward)
+
+
+def test_ctrl_c_finishes_the_step_and_saves(
+    ten: Path, tmp_path: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    with monkeypatch.context() as patch:
+        ctrl_c_at(patch, 6)  # two steps after a checkpoint
+        assert pretrain(toy(ten, tmp_path / "run")) == PREEMPTED
+    assert "a second Ctrl-C stops at once" in capfd.readouterr().err
+    note = json.loads((tmp_path / "run/preempted").read_text())
+    assert note == {"step": 7, "signal": "SIGINT"}
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert pretrain(toy(ten, tmp_path / "run")) == COMPLETE
+    assert_like(tmp_path / "run", undisturbed)
+
+
+def test_a_second_ctrl_c_stops_at_once_and_says_what_is_lost(
+    ten: Path, tmp_path: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        ctrl_c_at(patch, 6, 6)
+        with pytest.raises(KeyboardInterrupt, match="nothing saved since step 4;"):
+            pretrain(toy(ten, tmp_path / "run"))
+    assert not (tmp_path / "run/preempted").exists()
+    assert pretrain(toy(ten, tmp_path / "run")) == COMPLETE
+    assert_like(tmp_path / "run", undisturbed)
+
+
+def test_one_ctrl_c_that_comes_twice_is_one(
+    ten: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the terminal to the whole process group, and from a launcher once more."""
+    stop = session.Stop(saved_step=0)
+    clock = iter([100.0, 100.1, 101.0])
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    stop(signal.SIGINT, None)
+    stop(signal.SIGINT, None)
+    with pytest.raises(KeyboardInterrupt, match="since step 0"):
+        stop(signal.SIGINT, None)
+
+
+def test_ctrl_c_before_the_first_step_ends_at_once() -> None:
+    with session.stop_on_signals() as stop, pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+    assert not stop.wanted
 
 
 def test_steps_after_the_last_checkpoint_are_measured_once(
@@ -413,3 +477,27 @@ def test_flops_that_cannot_be_counted_do_not_stop_a_run(
     assert re.search(f"no MFU: the FLOPs of peeking cannot be counted .*{said}", caplog.text)
     known = PretrainConfig(model=preset_named("glcm", "tiny"), preset="tiny")
     assert flop_per_clip(known, torch.device("cuda")) > 1e8  # type: ignore[operator]
+
+
+def test_the_log_says_how_long_a_window_is_and_how_many_clips_are_left_out(
+    ten: Path, other: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Ten clips of 30 frames in one set, six of 12 in the other; at 10 fps."""
+    with caplog.at_level(logging.INFO):
+        model = ToyConfig(frames=20)
+        pretrain(toy(ten, tmp_path / "run", model, max_steps=1))
+    assert "demo-glcm: 10 of 10 clips" in caplog.text
+    assert "windows of 20 frames = 2.00 s at 10 fps" in caplog.text
+    with pytest.raises(UsageError, match=r"all 6 clips .* 20 frames = 2.00 s .* longest has 12"):
+        pretrain(toy(other, tmp_path / "short", model, max_steps=1))
+
+
+def test_another_rate_than_the_presets_are_made_for_is_told(
+    ten: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for meant, said in ((25, True), (10, False), (None, False)):
+        caplog.clear()
+        monkeypatch.setitem(METHODS, "toy", replace(METHODS["toy"], fps=meant))
+        pretrain(toy(ten, tmp_path / f"run{meant}", max_steps=1))
+        assert ("made for 25 fps, these shards have 10: a window of 8 frames lasts 0.80 s instead "
+                "of 0.32 s" in caplog.text) is said  # fmt: skip

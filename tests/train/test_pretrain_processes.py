@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -113,6 +114,39 @@ def test_sigterm_to_torchrun_saves_on_all_ranks(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("to_all", [False, True])
+def test_ctrl_c_under_torchrun_saves_on_all_ranks(ten: Path, tmp_path: Path, to_all: bool) -> None:
+    """To torchrun alone, which hands it on; and to the workers as well."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone",
+                "--nproc_per_node", "2"]  # fmt: skip
+    two = [name.replace("--run", "--run-dir") for name in command(ten, tmp_path / "run")]
+    process = start([*torchrun, *two[1:], "--batch-size", "2", "--model.seconds", "0.3"])
+    wait_for_lines(tmp_path / "run", 2, process)
+    for one in [*(psutil.Process(process.pid).children() if to_all else []), process]:
+        one.send_signal(signal.SIGINT)
+    text, _ = process.communicate(timeout=100)
+    assert process.returncode != 0
+    assert text.count("a second Ctrl-C stops at once") == 1
+    step = json.loads((tmp_path / "run/preempted").read_text())["step"]
+    assert checkpoint.load(tmp_path / "run")["step"] == step, text
+
+
+@pytest.mark.slow
+def test_a_second_ctrl_c_in_a_process_of_its_own(ten: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = start(command(ten, run, "--model.seconds", "2"))
+    wait_for_lines(run, 1, process)
+    process.send_signal(signal.SIGINT)
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    text, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, text
+    assert "nothing saved since step 0" in text
+    assert "Traceback" not in text
+    assert not (run / "preempted").exists()
+
+
+@pytest.mark.slow
 def test_refusals_have_their_exit_codes(tmp_path: Path) -> None:
     def code(*arguments: str) -> tuple[int, str]:
         done = subprocess.run(
@@ -125,7 +159,7 @@ def test_refusals_have_their_exit_codes(tmp_path: Path) -> None:
     run = str(tmp_path / "run")
     missing = code("pretrain", "--shards", str(tmp_path / "lrw-glcm"), "--run", run)
     assert missing[0] == 2
-    assert "make shards DATASET=lrw" in missing[1]
+    assert "no shards under" in missing[1]
     out = ramp_set(tmp_path / "demo-glcm")
     edit_json(out / "shardindex.json", shardlist=[{"url": "pipe:x", "nsamples": 1, "filesize": 1}])
     assert code("pretrain", "--shards", str(out), "--run", run)[0] == 5

@@ -126,6 +126,19 @@ def test_a_lasting_outage_ends_the_run_even_where_bad_shards_are_skipped(
         next(loader.batches())
 
 
+def test_a_server_that_is_down_is_told_in_words(
+    demo: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    with web(demo) as facts:
+        url = facts.url  # its port is closed after this
+    with pytest.raises(StoreError, match=r"tried 8 times .*the last time: connection refused\."):
+        mixture_of(url)
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 7
+    assert all("connection refused; again in" in line and len(line) < 100 for line in said)
+
+
 # --- indexes from elsewhere ---------------------------------------------------------------------
 
 

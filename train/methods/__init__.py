@@ -34,6 +34,8 @@ class MethodEntry:
     """Built as module(config, gather)."""
     presets: Mapping[str, Any]
     """Named configs; the first one is the default."""
+    fps: float | None = None
+    """Frames a second that the presets' windows are made for; None suits any."""
 
     @property
     def default_preset(self) -> str:
@@ -42,7 +44,7 @@ class MethodEntry:
 
 
 METHODS: dict[str, MethodEntry] = {
-    "glcm": MethodEntry(GlcmConfig, Glcm, GLCM_PRESETS),
+    "glcm": MethodEntry(GlcmConfig, Glcm, GLCM_PRESETS, fps=10),
 }
 """Adding a method is one line here."""
 

@@ -136,7 +136,9 @@ def _get(url: str, byte_range: str = "") -> requests.Response:
             url, headers=headers, stream=True, timeout=(CONNECT_SECONDS, ANSWER_SECONDS)
         )
     except (requests.exceptions.SSLError, requests.exceptions.TooManyRedirects) as error:
-        raise RefusedError(f"{error}") from error
+        raise RefusedError(reason(error)) from error
+    except requests.exceptions.RequestException as error:
+        raise OSError(reason(error)) from error
     code = answer.status_code
     if code in (200, 206) and (url.startswith("http:") or answer.url.startswith("https:")):
         return answer
@@ -147,6 +149,15 @@ def _get(url: str, byte_range: str = "") -> requests.Response:
     if code in (408, 425, 429) or code >= 500:
         raise OSError(said)
     raise RefusedError(said if code != 200 else "the server leads from https to http")
+
+
+def reason(error: BaseException) -> str:
+    """What lies at the bottom, such as `connection refused`; requests wraps it three times."""
+    while (inner := error.__cause__ or error.__context__) is not None:
+        error = inner
+    said = error.strerror if isinstance(error, OSError) else None
+    words = " ".join((said or str(error) or type(error).__name__).split())
+    return words[:1].lower() + words[1:]
 
 
 def _body(answer: requests.Response, url: str, count: int | None = None) -> bytes:
