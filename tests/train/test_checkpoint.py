@@ -120,4 +120,4 @@ def test_random_state_comes_back() -> None:
 
 def test_the_code_that_ran_is_known() -> None:
     state = checkpoint.git_state()
-    assert set(state) == {"commit", "diff"}
+    assert set(state) == {"commit", "diff", "untracked"}
