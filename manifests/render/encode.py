@@ -33,7 +33,8 @@ VIDEO: dict[str, dict[str, Any]] = {
     "xvid": {"c:v": "libxvid", "q:v": 4},
     "mpeg1": {"c:v": "mpeg1video", "q:v": 4},
     "mpeg2": {"c:v": "mpeg2video", "q:v": 4},
-    "vp8": {"c:v": "libvpx", "deadline": "realtime", "cpu-used": 8, "b:v": "1M"},
+    # vp8: below 0 the speed is fixed; above, it follows the clock, and with it the bytes
+    "vp8": {"c:v": "libvpx", "deadline": "realtime", "cpu-used": -8, "b:v": "1M"},
     "vp9": {"c:v": "libvpx-vp9", "deadline": "realtime", "cpu-used": 8, "b:v": "1M"},
     "mjpeg": {"c:v": "mjpeg", "q:v": 5, "pix_fmt": "yuvj420p"},
 }
