@@ -38,6 +38,6 @@ import os
 # WebDataset reads this once, when it is imported: no pickles, no `pipe:` addresses.
 os.environ.setdefault("WDS_SECURE", "1")
 # Read once by OpenMP, when torch is imported: threads that wait for each other sleep instead of
-# spinning. On two cores it costs nothing when they are free; when they are not, a step with
-# spinning threads takes many times as long (docs/performance.md).
+# spinning. On two free cores it costs a few per cent; when they are busy, a step with spinning
+# threads takes many times as long (docs/performance.md).
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
