@@ -133,7 +133,7 @@ def test_a_job_that_fails_after_an_earlier_preemption_is_not_queued_for_ever(ten
     process = batch(env, run, tmp_path / "nowhere-glcm")
     text, _ = process.communicate(timeout=200)
     assert process.returncode == 1, text
-    assert "make shards DATASET=nowhere" in text
+    assert "no shards under" in text
     assert not (tmp_path / "requeued").exists()
 
 
