@@ -168,6 +168,9 @@ def _group_outcomes(file: _File, group: Sequence[int]) -> Iterator[Outcome]:
             head = lost.pts
             del stretch, clips, rendered  # their memory first
             continue
+        except (ClipError, MemoryError):  # what all rows share: these have reasons of their own
+            yield from failed
+            raise
         yield from failed
         if first is not None:
             yield first
@@ -231,7 +234,7 @@ class _Stretch:
         promised = self._file.media.promised_seconds
         if promised is None or not all(part.complete for part in parts.values()):
             return
-        covered = (self._until or self._file.start) - self._file.start
+        covered = self._until - self._file.start if self._until is not None else Fraction(0)
         wanted = promised if end is None else min(end - self._file.start, promised)
         if covered < min(promised / 2, promised - 1) and covered < wanted:
             detail = (
@@ -282,8 +285,8 @@ class _Stretch:
             return ClipError(Reason.NO_AUDIO, "there is no sound stream", "audio")
         part, shift = self._sound_packets
         times = [p.pts * p.time_base - shift for p in part.packets if p.pts is not None]  # type: ignore[union-attr]
-        ends = max([self._until or window.start, *times])
-        if window.start >= ends:
+        ends = max(times if self._until is None else [self._until, *times], default=None)
+        if ends is not None and window.start >= ends:
             begin, end = (float(time - self._file.start) for time in (window.start, ends))
             detail = f"the window starts at {begin:.2f} s, the file ends at {end:.2f} s"
             return ClipError(Reason.TOO_SHORT, detail, "sample")

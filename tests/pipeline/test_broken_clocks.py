@@ -82,6 +82,13 @@ def test_rows_that_fail_do_so_once_though_the_head_is_lost(tmp_path: Path):
     assert found[1].error.reason is Reason.TOO_SHORT
 
 
+def test_rows_keep_their_own_reason_where_no_picture_can_be_decoded(tmp_path: Path):
+    make_clip(tmp_path / "a.mp4", seconds=3)
+    rows.damage(tmp_path / "a.mp4", tmp_path / "bad.mp4", "video", range(100))
+    found = cut(tmp_path, row("bad.mp4", 0, 2), row("bad.mp4", 50, 60))
+    assert [found[n].error.reason for n in (0, 1)] == [Reason.DECODE_ERROR, Reason.TOO_SHORT]
+
+
 @pytest.mark.parametrize(("suffix", "form"), [(".ts", "mpegts"), (".vob", "vob")])
 def test_recordings_joined_as_they_are(suffix: str, form: str, tmp_path: Path):
     """Copied end to end their clocks start twice; the advice makes one clip of both."""
