@@ -113,11 +113,14 @@ class Media:
 
         Another language or subtitles may last longer, and then the file's length is theirs.
         """
-        lengths = [_stated_seconds(stream) for stream in self.streams]
-        if len(self.streams) == len(self.container.streams) or None in lengths:
+        if len(self.streams) == len(self.container.streams):
             return self.duration_seconds
-        begins = [self.first_time(stream) or self.start for stream in self.streams]
-        ends = [begin + (length or 0) for begin, length in zip(begins, lengths, strict=True)]
+        ends = []
+        for stream in self.streams:
+            begin, length = self.first_time(stream), _stated_seconds(stream)
+            if begin is None or length is None:
+                return self.duration_seconds
+            ends.append(begin + length)
         return max(ends) - self.start
 
     def read(self, start: Fraction, end: Fraction | None) -> dict[str, Packets]:

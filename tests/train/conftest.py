@@ -1,4 +1,4 @@
-"""Shard sets that several tests read."""
+"""Shard sets that several tests read, and what holds for all of them."""
 
 from pathlib import Path
 
@@ -6,6 +6,13 @@ import pytest
 
 from tests.train.ramps import ramp_set
 from tests.train.runs import toy
+from train.stores import retry
+
+
+@pytest.fixture(autouse=True)
+def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between tries at a place that does not answer."""
+    monkeypatch.setattr(retry, "FIRST_PAUSE_SECONDS", 0.001)
 
 
 @pytest.fixture(scope="session")

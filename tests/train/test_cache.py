@@ -13,7 +13,6 @@ import pytest
 
 from tests.train.servers import Web, web
 from train.errors import ShardError, StoreError, UsageError
-from train.stores import retry
 from train.stores.base import ShardFile
 from train.stores.cache import Cache, Shard
 from train.stores.local import LocalFile
@@ -21,11 +20,6 @@ from train.stores.web import HttpFile
 
 SIZE = 100_000
 MB = 1_000_000
-
-
-@pytest.fixture(autouse=True)
-def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry, "FIRST_PAUSE_SECONDS", 0.001)
 
 
 @pytest.fixture

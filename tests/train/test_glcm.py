@@ -41,6 +41,17 @@ def run(**changes: Any) -> tuple[Glcm, dict[str, Tensor]]:
     return model, model(batch_for(config))
 
 
+def learnt(model: Glcm, batch: Any, steps: int) -> dict[str, Tensor]:
+    """Train on one batch; what the last step says."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    for _ in range(steps):
+        result: dict[str, Tensor] = model(batch)
+        optimizer.zero_grad()
+        result["loss"].backward()
+        optimizer.step()
+    return result
+
+
 # --- the loss ---------------------------------------------------------------------------------
 
 
@@ -180,12 +191,7 @@ def test_bfloat16_autocast_gives_float32_losses():
 
 def test_a_batch_can_be_learnt_by_heart():
     model, batch = Glcm(MINI), batch_for(MINI, clips=4)
-    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
-    for _ in range(40):
-        result = model(batch)
-        optimizer.zero_grad()
-        result["loss"].backward()
-        optimizer.step()
+    result = learnt(model, batch, steps=40)
     assert result["loss_g"] < 0.2 * math.log(7) and result["a2v_r1"] == 1
     assert result["loss_l"] < 0.5 * math.log(7) and result["v2a_r1_l"] > 0.75
 
@@ -245,12 +251,7 @@ def test_clips_are_found_by_their_timing():
     loud = torch.rand(4, MINI.frames) > 0.5
     batch.video = torch.randn(1, *batch.video.shape[1:]) * 0.1 + loud[:, None, :, None, None]
     batch.mel = batch.mel * 0.1 + loud.repeat_interleave(3, dim=1)[:, None]
-    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
-    for _ in range(60):
-        result = model(batch)
-        optimizer.zero_grad()
-        result["loss"].backward()
-        optimizer.step()
+    result = learnt(model, batch, steps=60)
     assert result["a2v_r1_sync"] == 1
     with torch.no_grad():
         found = model.with_controls(batch)

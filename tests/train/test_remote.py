@@ -26,17 +26,11 @@ from train.loader import ClipLoader
 from train.mixture import Mixture
 from train.plan import Plan
 from train.pretrain import COMPLETE, pretrain
-from train.stores import retry
 from train.stores.cache import Cache
 from train.stores.web import HttpStore
 
 REPOSITORY = Path(__file__).parents[2]
 MB = 1_000_000
-
-
-@pytest.fixture(autouse=True)
-def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry, "FIRST_PAUSE_SECONDS", 0.001)
 
 
 @pytest.fixture

@@ -17,17 +17,12 @@ import pytest
 from tests.train.servers import Web, s3, web
 from train.errors import StoreError, UsageError
 from train.mixture import parse_shards
-from train.stores import objects, open_store, retry
+from train.stores import objects, open_store
 from train.stores.local import LocalStore
 from train.stores.objects import ObjectStore
 from train.stores.web import HttpStore
 
 REPOSITORY = Path(__file__).parents[2]
-
-
-@pytest.fixture(autouse=True)
-def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry, "FIRST_PAUSE_SECONDS", 0.001)
 
 
 @pytest.fixture
