@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,35 @@ def test_processes_share_it(served: Web, tmp_path: Path) -> None:
     for reader in readers:
         reader.join()
     assert served.sent_whole()["a.tar"] == 1
+
+
+@pytest.mark.parametrize("sha256", [None, "ab" * 32], ids=["fetched", "refused"])
+def test_names_change_only_under_the_lock(
+    served: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sha256: str | None
+) -> None:
+    """Or another process, which looks twice under the lock, finds neither the part nor the tar."""
+    unlocked: list[str] = []
+    replace, unlink = os.replace, Path.unlink
+
+    def note(path: Path) -> None:
+        with (path.parent / "lock").open("a") as lock, suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            unlocked.append(path.suffix)
+
+    def noted_replace(old: Path, new: Path) -> None:
+        note(old)
+        replace(old, new)
+
+    def noted_unlink(path: Path, missing_ok: bool = False) -> None:
+        note(path)
+        unlink(path, missing_ok)
+
+    cache = Cache(tmp_path / "cache", MB)
+    monkeypatch.setattr(os, "replace", noted_replace)
+    monkeypatch.setattr(Path, "unlink", noted_unlink)
+    with suppress(ShardError):
+        opened(cache, served, "a", sha256=sha256)
+    assert unlocked == []
 
 
 def test_while_another_process_fetches_a_shard_is_read_from_afar(

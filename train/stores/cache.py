@@ -6,7 +6,8 @@
                     written over that has no receipt of ours saying just this about it
 
 All processes of a host share the folder: whoever needs a shard first fetches it, the others read
-it from afar meanwhile. A shard is renamed to .tar only when bytes and SHA-256 are the index's.
+it from afar meanwhile. A shard is renamed to .tar only when bytes and SHA-256 are the index's, and
+names appear, change and go only under the lock of the folder: what is seen under it stays so.
 Readers hold a shared lock on what they have open, and room is made by deleting what was unused for
 longest, but neither what is locked nor what belongs to the sets of this run: an epoch asks for
 every shard alike, so throwing one of them out to let another in would only move bytes about. What
@@ -220,9 +221,11 @@ class Cache:
             return self._waited_for(shard, remote) if must else None
         try:
             self._fill(part, shard, remote)
-            os.replace(self._path(shard.id, "part"), self._path(shard.id, "tar"))
+            with self._locked():
+                os.replace(self._path(shard.id, "part"), self._path(shard.id, "tar"))
         except BaseException:
-            self._forget(shard.id, "part")
+            with self._locked():
+                self._forget(shard.id, "part")
             os.close(part)  # unlocks it
             raise
         fcntl.flock(part, fcntl.LOCK_SH)
