@@ -8,6 +8,7 @@ metrics.jsonl is the record; these are views of it, and a run does not depend on
 """
 
 import logging
+import time
 import uuid
 from importlib import import_module
 from importlib.util import find_spec
@@ -57,6 +58,7 @@ class TensorBoard:
         from torch.utils.tensorboard import SummaryWriter
 
         writer: Any = SummaryWriter
+        _wait_for_a_later_name(folder / BOARD_FOLDER)
         self._writer = writer(str(folder / BOARD_FOLDER), purge_step=step + 1)
 
     def record(self, step: int, numbers: dict[str, float]) -> None:
@@ -67,6 +69,16 @@ class TensorBoard:
     def close(self) -> None:
         """Write what is left."""
         self._writer.close()
+
+
+def _wait_for_a_later_name(folder: Path) -> None:
+    """TensorBoard reads files in the order of their names, which begin with the second.
+
+    Within one second the names' ends, a counter without leading zeros, may stand in another order.
+    """
+    seconds = {path.name.split(".")[3] for path in folder.glob("events.out.tfevents.*")}
+    while f"{int(time.time()):010d}" in seconds:
+        time.sleep(0.02)
 
 
 class WeightsAndBiases:

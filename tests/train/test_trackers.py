@@ -50,6 +50,21 @@ def test_steps_that_are_done_again_stand_there_once(ten: Path, tmp_path: Path) -
     assert steps == [1, 2, 3, 4, 5, 6, 7, 8]
 
 
+def test_files_made_within_a_second_keep_their_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their names end in a counter, and "10" sorts before "9"."""
+    from tensorboard.summary.writer import event_file_writer
+
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(9))
+    for steps in (range(1, 7), range(5, 9)):
+        board = trackers.TensorBoard(tmp_path, steps[0] - 1)
+        for step in steps:
+            board.record(step, {"loss": float(step)})
+        board.close()
+    assert [step for step, _ in events(tmp_path, "loss")] == [1, 2, 3, 4, 5, 6, 7, 8]
+
+
 def test_tensorboard_that_is_missing_is_said(
     ten: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
