@@ -26,6 +26,9 @@ The files are the stations of the road, in this order:
                 strangers: whose sound is foreign to a clip
     dist        ranks, gathering with gradient, a stop flag all ranks agree on
 
+What is evaluated: metrics with their intervals (score: resampling; rankings: AUC and AP of many
+resamples; arrays: what may be scored); ctc: characters, greedy and beam decoding.
+
 Beside the road: `describe` (sizes and cost), `check` with `generated`, `twins` and `checkpage` (is
 a method ready?), `diff` (what two runs do differently).
 
