@@ -13,6 +13,7 @@ TAKES := DATA PYTHON ARGS
 TAKES_manifest := DATASET ROOT OUT TABLE ANNOTATIONS
 TAKES_shards := $(TAKES_manifest) PROFILE FACES WORKERS RAY_ADDRESS
 TAKES_pretrain := METHOD PRESET SHARDS RUN
+TAKES_eval := TASK CHECKPOINT SHARDS RUN
 
 GOALS := $(or $(MAKECMDGOALS),$(.DEFAULT_GOAL))
 TAKEN := $(TAKES) $(foreach goal,$(GOALS),$(TAKES_$(goal)))
@@ -83,6 +84,11 @@ demo: setup  ## generated corpus -> shards -> pages -> a small model, on a fresh
 .PHONY: pretrain
 pretrain: setup  ## [METHOD=glcm PRESET= SHARDS= RUN=]: learn from shards; goes on where RUN stands
 	@$(PY) -m train pretrain --data "$(DATA)" $(call opt,METHOD,method) $(call opt,PRESET,preset) \
+		$(call opt,SHARDS,shards) $(call opt,RUN,run) $(ARGS)
+
+.PHONY: eval
+eval: setup  ## TASK= [CHECKPOINT= SHARDS= RUN=]: what a checkpoint is worth, by a paper's protocol
+	@$(PY) -m train eval --data "$(DATA)" --task "$(TASK)" $(call opt,CHECKPOINT,checkpoint) \
 		$(call opt,SHARDS,shards) $(call opt,RUN,run) $(ARGS)
 
 # --- development -------------------------------------------------------------------------------

@@ -7,6 +7,7 @@
     python -m train report first               # the run as a page: curves, facts, pictures
     python -m train describe --preset glcm_r18 # parameters, GFLOP a clip, shapes
     python -m train attention --checkpoint runs/glcm-tiny --shards data/shards/demo-glcm
+    python -m train eval --task esc50 --checkpoint runs/first   # what a checkpoint is worth
 
 `python -m train COMMAND --help` teaches each. Methods of your own: GLAV_PLUGINS=my_package.
 
@@ -42,6 +43,15 @@ PRETRAIN_HELP = """Learn from shards; the same command goes on where the run sta
 Held-out clips choose `best` with --val-every 500 (and --knn 2). A run is a folder: report.html to
 look at, metrics.jsonl, tensorboard/, checkpoints/, config.json. `python -m train diff A B` compares
 two."""
+
+EVAL_HELP = """A checkpoint becomes the numbers of the papers' tables.
+
+    python -m train eval --task esc50 --checkpoint runs/first              # fine-tuning, five folds
+    python -m train eval --task esc50 --checkpoint runs/first --protocol svm   # frozen features
+    python -m train eval --task esc50 --scratch --preset glcm_r18          # without pretraining
+
+Results lie in RUN/eval/TASK/result.json, predictions beside it; the same command goes on where it
+was interrupted. `python -m train report` puts all results beside the papers'. The tasks:"""
 
 
 def pretrain(arguments: list[str]) -> int:
@@ -176,12 +186,28 @@ def attention(arguments: list[str]) -> int:
     return 0
 
 
+def evaluate(arguments: list[str]) -> int:
+    """A downstream task: fine-tune, probe or retrieve, then result.json."""
+    from train.evaluation.config import EvalConfig
+    from train.evaluation.driver import evaluate as run_evaluate, told
+    from train.tasks import TASKS
+
+    listed = "\n".join(f"  {task.name:<12} {task.about}" for task in TASKS.values())
+    config = tyro.cli(
+        EvalConfig, prog="python -m train eval", description=f"{EVAL_HELP}\n\n{listed}",
+        args=arguments,
+    )  # fmt: skip
+    print(told(run_evaluate(config)))
+    return 0
+
+
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "pretrain": pretrain,
     "check": check,
     "diff": diff,
     "report": report,
     "attention": attention,
+    "eval": evaluate,
     "describe": describe,
 }
 

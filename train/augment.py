@@ -68,14 +68,32 @@ class Augment:
 
     def __call__(self, batch: Batch, number: int) -> Batch:
         """Augment the batch with this number in the run."""
-        draws = self._draws(len(batch), number)
-        if batch.video.device.type == "cuda":
-            draws = draws.pin_memory().to(batch.video.device, non_blocking=True)
-        boxes = random_boxes(draws[:, :4], self.config)
-        video = crop_resize(batch.video, boxes, draws[:, 4] < self.config.flip, self.crop)
-        video = _recolour(video, draws[:, 5:9], self.config)
-        mel = _spec_augment(batch.mel.float(), draws[:, 9:12], self.config)
-        return replace(batch, video=normalise(video), mel=mel)
+        video, mel = self.clips(batch.video, batch.mel, number)
+        assert video is not None
+        assert mel is not None
+        return replace(batch, video=video, mel=mel)
+
+    def clips(
+        self, video: Tensor | None, mel: Tensor | None, number: int
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Augment pictures (B, T, S, S, 3) and mel (B, 80, K); None stays None.
+
+        Returns:
+            Float pictures (B, 3, T, crop, crop), normalised, and float mel.
+        """
+        one = video if video is not None else mel
+        if one is None:
+            return None, None
+        draws = self._draws(len(one), number)
+        if one.device.type == "cuda":
+            draws = draws.pin_memory().to(one.device, non_blocking=True)
+        if video is not None:
+            boxes = random_boxes(draws[:, :4], self.config)
+            video = crop_resize(video, boxes, draws[:, 4] < self.config.flip, self.crop)
+            video = normalise(_recolour(video, draws[:, 5:9], self.config))
+        if mel is not None:
+            mel = _spec_augment(mel.float(), draws[:, 9:12], self.config)
+        return video, mel
 
     def _draws(self, clips: int, number: int) -> Tensor:
         """(clips, N_DRAWS) uniform numbers of this rank."""
@@ -86,12 +104,15 @@ class Augment:
 
 def centre(batch: Batch, crop: int) -> Batch:
     """What evaluation sees: the centre crop, nothing random."""
+    return replace(batch, video=centre_pictures(batch.video, crop), mel=batch.mel.float())
+
+
+def centre_pictures(video: Tensor, crop: int) -> Tensor:
+    """The centre crop of uint8 (B, T, S, S, 3), normalised: float (B, 3, T, crop, crop)."""
     margin = (1 - PLAIN_SIDE) / 2
-    box = torch.tensor([margin, margin, PLAIN_SIDE, PLAIN_SIDE], device=batch.video.device)
-    boxes = box.repeat(len(batch), 1)
-    still = torch.zeros(len(batch), dtype=torch.bool, device=batch.video.device)
-    video = crop_resize(batch.video, boxes, still, crop)
-    return replace(batch, video=normalise(video), mel=batch.mel.float())
+    box = torch.tensor([margin, margin, PLAIN_SIDE, PLAIN_SIDE], device=video.device)
+    still = torch.zeros(len(video), dtype=torch.bool, device=video.device)
+    return normalise(crop_resize(video, box.repeat(len(video), 1), still, crop))
 
 
 def random_boxes(draws: Tensor, config: AugmentConfig) -> Tensor:

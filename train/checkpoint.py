@@ -119,6 +119,23 @@ def best(folder: Path) -> dict[str, Any]:
     return load(path)
 
 
+def chosen(path: Path) -> Path:
+    """The file that a downstream task takes: of a run's folder `best`, or else the newest.
+
+    Raises:
+        UsageError: there is no such file, or the run has no checkpoint yet.
+    """
+    if path.is_dir():
+        folder = path / "checkpoints"
+        found = _pointed_at(folder, BEST) or _pointed_at(folder, LAST)
+        if found is None:
+            raise UsageError(f"{path} has no checkpoint; name a run's folder, or a file step-*.pt")
+        return found
+    if not path.is_file():
+        raise UsageError(f"there is no checkpoint {path}")
+    return path
+
+
 def load(path: Path) -> dict[str, Any]:
     """Read one checkpoint to the CPU.
 

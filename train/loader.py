@@ -83,7 +83,7 @@ class ClipLoader:
             prefetch_factor=PREFETCHED_BATCHES if self.workers else None,
             collate_fn=_as_is,
             pin_memory=self.pin_memory,
-            worker_init_fn=_start_worker,
+            worker_init_fn=start_worker,
             generator=torch.Generator(),  # or starting would advance the model's random numbers
         )
 
@@ -226,7 +226,7 @@ def _as_is(batch: Any) -> Any:
     return batch
 
 
-def _start_worker(_number: int) -> None:
+def start_worker(_number: int) -> None:
     """Leave signals to the main process: a whole job gets SIGTERM, and only the loop may stop."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)

@@ -1,0 +1,16 @@
+"""What a checkpoint is worth: the machinery that all tasks share. The tasks are in `train.tasks`.
+
+    task        what a task is: data set, rounds (folds, splits), settings, how it is scored
+    config      EvalConfig: the flags of `train eval`
+    labelled    a shard set with its manifest -> examples of a split, and which are missing
+    clips       an example -> windows of pictures and sound -> ClipBatch after ClipBatch
+    encoders    a checkpoint, or random weights -> features; pooling them over place and time
+    frozen      features of all clips, computed once for a checkpoint and a shard set
+    probes      linear layer, linear SVM, nearest neighbours on frozen features
+    heads       what is trained on top of the encoders; finetune: the loop that trains both
+    classify    example -> class scores, by any of these protocols
+    result      result.json, predictions, pictures
+    driver      one evaluation from flags to result.json
+
+Importing this package loads nothing.
+"""

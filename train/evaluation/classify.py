@@ -1,0 +1,166 @@
+"""Example -> class scores, by any protocol: fine-tuning, linear layer, SVM, neighbours."""
+
+import logging
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from train.evaluation import probes
+from train.evaluation.clips import ClipBatch, Look, batched, training_looks
+from train.evaluation.finetune import fit, uses_bf16
+from train.evaluation.frozen import mean_by, test_features, train_features
+from train.evaluation.heads import Classifier
+from train.evaluation.job import Job, Reading
+from train.evaluation.labelled import Example
+from train.evaluation.result import Predictions
+from train.metrics import Score, log_loss, top_k
+
+log = logging.getLogger(__name__)
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+TOP_5_FROM = 20
+"""Classes from which on top-5 says something."""
+
+
+def classify(job: Job) -> Predictions:
+    """Train and score a round.
+
+    Returns:
+        Scores are probabilities, of SVMs mean decision values, of neighbours shares of votes.
+    """
+    protocol = job.settings.protocol
+    if protocol == "finetune":
+        return finetuned(job)
+    scores, faceless = probed(job)
+    return Predictions.of_scores(job, scores, faceless)
+
+
+def accuracy(predictions: Predictions) -> list[Score]:
+    """top-1, top-5 where there are many classes, and log-loss where scores are probabilities."""
+    scores, labels = predictions.scores, predictions.labels
+    assert scores is not None
+    found = [top_k(scores, labels, 1, predictions.groups)]
+    if scores.shape[1] >= TOP_5_FROM:
+        found.append(top_k(scores, labels, 5, predictions.groups))
+    if np.allclose(scores.sum(1), 1, atol=1e-3) and scores.min() >= 0:
+        found.append(log_loss(scores, labels, predictions.groups))
+    return found
+
+
+# --- frozen features ----------------------------------------------------------------------------
+
+
+def probed(job: Job) -> tuple[Floats, npt.NDArray[np.bool_]]:
+    """Scores of the test examples by a classifier on frozen features."""
+    train, test = train_features(job), test_features(job, job.test)
+    labels = _targets(job.train)
+    val = (test_features(job, job.val), _targets(job.val)) if job.val else None
+    groups = [example.group for example in job.train]
+    chooser = probes.Chooser(len(job.classes), val, groups)
+    protocol = job.settings.protocol
+    if protocol == "knn":
+        return probes.knn(train, labels, test, chooser), test.faceless
+    if protocol == "svm":
+        values = probes.svm(train, labels, test, chooser)
+        return mean_by(values, test.owner, test.examples), test.faceless
+    logits = probes.linear(train, labels, test, chooser)
+    return averaged(logits, test.owner, test.examples, job.settings.average), test.faceless
+
+
+def _targets(examples: list[Example]) -> Ints:
+    return np.array([example.target for example in examples], np.int64)
+
+
+# --- fine-tuning --------------------------------------------------------------------------------
+
+
+def finetuned(job: Job) -> Predictions:
+    """Probabilities of the test examples by encoders and head trained together."""
+    torch.manual_seed(job.config.seed)
+    settings = job.settings
+    model = Classifier(
+        job.encoders(), settings, len(job.classes), hidden=job.config.hidden,
+        dropout=job.config.dropout,
+    ).to(job.device)  # fmt: skip
+    val, labels = job.val, _targets(job.val)
+
+    def validate() -> float:
+        scores, _ = scored(job, model, val, 1)
+        return float((scores.argmax(1) == labels).mean())
+
+    history = fit(
+        model, job.config, settings.epochs, lambda epoch: epoch_of(job, epoch),
+        classification_loss(job, model), validate if val else None, job.folder, job.device,
+    )  # fmt: skip
+    return Predictions.of_scores(job, *scored(job, model, job.test), history)
+
+
+def epoch_of(job: Job, epoch: int) -> Reading:
+    """The training windows of an epoch; a last batch of one, which BatchNorm cannot take, goes."""
+    looks = training_looks(job.train, job.window, job.config.seed, epoch)
+    batches = list(batched(looks, job.settings.batch_size, equal=False))
+    if len(batches) > 1 and len(batches[-1]) == 1:
+        batches.pop()
+    return job.read(job.train, batches)
+
+
+def classification_loss(job: Job, model: nn.Module) -> Callable[[ClipBatch, int], Tensor]:
+    """Cross-entropy of augmented windows."""
+    labels = torch.from_numpy(_targets(job.train))
+
+    def loss(batch: ClipBatch, step: int) -> Tensor:
+        ready = batch.augmented(job.augment, step)
+        logits = model(ready.video, ready.mel)
+        return functional.cross_entropy(logits.float(), labels[batch.examples].to(job.device))
+
+    return loss
+
+
+def scored(
+    job: Job, model: nn.Module, examples: list[Example], clips: int | None = None
+) -> tuple[Floats, npt.NDArray[np.bool_]]:
+    """Probabilities (examples, C) averaged over windows, and which examples show no face."""
+    logits, owner, faceless = window_logits(job, model, examples, job.scored(examples, clips))
+    shown = np.zeros(len(examples), bool)
+    shown[owner[faceless]] = True
+    log_p = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
+    return averaged(log_p, owner, len(examples), job.settings.average), shown
+
+
+@torch.no_grad()
+def window_logits(
+    job: Job, model: nn.Module, examples: list[Example], looks: list[Look]
+) -> tuple[Floats, Ints, npt.NDArray[np.bool_]]:
+    """Logits (windows, C) of a trained model, and owner and faceless of each window."""
+    model.eval()
+    logits, owner, faceless = [], [], []
+    for raw in job.read(examples, job.in_batches(looks)):
+        batch = raw.centred(job.source.crop)
+        with torch.autocast(job.device.type, torch.bfloat16, uses_bf16(job.config, job.device)):
+            logits.append(model(batch.video, batch.mel).float().cpu().numpy())
+        owner.append(batch.examples.numpy())
+        faceless.append(batch.faceless.numpy())
+    return np.concatenate(logits), np.concatenate(owner), np.concatenate(faceless)
+
+
+def averaged(log_p: Floats, owner: Ints, count: int, average: str) -> Floats:
+    """Probabilities (count, C) of examples from log-probabilities (windows, C).
+
+    Args:
+        log_p: of windows; rows may lack a constant.
+        owner: (windows,) whose each is.
+        count: examples.
+        average: `prob` averages probabilities (AVID), `logit` their logarithms (GDT).
+    """
+    if average == "prob":
+        return mean_by(np.exp(log_p), owner, count)
+    finite = np.maximum(log_p, -1e4)  # a class without training examples
+    means = mean_by(finite, owner, count)
+    odds = np.exp(means - means.max(1, keepdims=True))
+    normalised: Floats = odds / odds.sum(1, keepdims=True)
+    return normalised

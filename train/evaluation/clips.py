@@ -1,0 +1,310 @@
+"""An example -> windows of its pictures and its sound -> ClipBatch after ClipBatch.
+
+Worker processes decode; windows are drawn from (seed, epoch, name) alone in training and evenly
+spread in scoring. An example shorter than its window is repeated from its beginning.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import simplejpeg
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from pipeline.format import MEL_SLICES_PER_FRAME, FormatError, split_jpegs
+from train.augment import Augment, centre_pictures
+from train.errors import TrainError, UsageError
+from train.evaluation.labelled import Example
+from train.evaluation.task import Pictures
+from train.index import ShardSet
+from train.loader import start_worker
+from train.plan import seed_of, shuffled
+from train.read import DAMAGE, FRAMES, MEL, ShardReader, StoredClip, Window
+
+SECOND_TRACK = "2"
+"""Ending of a second face's members."""
+
+
+class Look(NamedTuple):
+    """A window of an example."""
+
+    example: int
+    """Position in the list of examples."""
+    start: int
+    """First frame, counted from the example's."""
+    frames: int
+    shift: float
+    """0 .. 1: where along the long side the square is cut out."""
+
+
+@dataclass(frozen=True)
+class View:
+    """What of a sample is read."""
+
+    pictures: Pictures
+    sound: bool
+
+    def members(self, track: int) -> tuple[str, ...]:
+        """Extensions to read."""
+        wanted = ["json"]
+        if self.pictures != "none":
+            wanted.append(FRAMES)  # of crops, too: what a clip without a face is seen by
+        if self.pictures in ("lip", "face"):
+            wanted.append(self.crop_member(track))
+        return (*wanted, *([MEL] if self.sound else []))
+
+    def crop_member(self, track: int) -> str:
+        """`lip.mjpeg`, `face2.mjpeg` and so on."""
+        return f"{self.pictures}{SECOND_TRACK if track else ''}.mjpeg"
+
+    def side(self, config: dict[str, Any]) -> int:
+        """Pixels of the squares that are read, by the shard set's configuration."""
+        return int(config["short_side"] if self.pictures == "frames" else config["crop_size"])
+
+
+def require_members(shard_set: ShardSet, view: View, task: str) -> None:
+    """Refuse a set that does not store what is looked at.
+
+    Raises:
+        UsageError: names what is missing and the profile that has it.
+    """
+    stored = set(shard_set.members)
+    missing = sorted(set(view.members(0)) - stored)
+    if stored and missing:
+        raise UsageError(
+            f"task {task} reads {', '.join(missing)}, which {shard_set.name} does not store "
+            f"(profile {shard_set.config.get('profile')}); make the shards with another PROFILE, "
+            "or choose other --pictures or --modality"
+        )
+
+
+@dataclass(frozen=True)
+class ClipBatch:
+    """B windows; as read, pictures are bytes and mel half precision."""
+
+    video: Tensor | None
+    """uint8 (B, T, S, S, 3); float (B, 3, T, H, W) once prepared."""
+    mel: Tensor | None
+    """(B, 80, 3 T); float32 once prepared."""
+    lengths: Tensor
+    """int64 (B,): frames of each window; shorter ones are repeated up to T."""
+    examples: Tensor
+    """int64 (B,): positions in the list of examples."""
+    faceless: Tensor
+    """bool (B,): a crop was asked for, and there is no face in the whole clip."""
+
+    def __len__(self) -> int:
+        """Windows."""
+        return len(self.examples)
+
+    def to(self, device: torch.device) -> "ClipBatch":
+        """What the network sees, on its device."""
+        video = None if self.video is None else self.video.to(device, non_blocking=True)
+        mel = None if self.mel is None else self.mel.to(device, non_blocking=True)
+        return replace(self, video=video, mel=mel)
+
+    def centred(self, crop: int) -> "ClipBatch":
+        """Prepared for scoring: the middle of the square, nothing random."""
+        video = None if self.video is None else centre_pictures(self.video, crop)
+        return replace(self, video=video, mel=None if self.mel is None else self.mel.float())
+
+    def augmented(self, augment: Augment, number: int) -> "ClipBatch":
+        """Prepared for training."""
+        video, mel = augment.clips(self.video, self.mel, number)
+        return replace(self, video=video, mel=mel)
+
+
+# --- which windows ------------------------------------------------------------------------------
+
+
+def scored_looks(examples: Sequence[Example], frames: int, clips: int, crops: int) -> list[Look]:
+    """Windows that are scored.
+
+    Args:
+        examples: of which.
+        frames: window; 0 is each example's own length.
+        clips: evenly spread over each example; 0 tiles it, the rest that fills no window left out.
+        crops: 1 (centre) or 3 squares along the long side.
+    """
+    shifts = (0.5,) if crops == 1 else (0.0, 0.5, 1.0)
+    return [
+        Look(number, start, frames or example.frames, shift)
+        for number, example in enumerate(examples)
+        for start in starts(example.frames, frames or example.frames, clips)
+        for shift in shifts
+    ]
+
+
+def starts(length: int, frames: int, clips: int) -> list[int]:
+    """Where windows begin: tiles, or `clips` from end to end, the middle for one."""
+    room = max(length - frames, 0)
+    if clips == 0:
+        return list(range(0, room + 1, frames))
+    if clips == 1:
+        return [room // 2]
+    spread = np.linspace(0, room, clips).round().astype(int).tolist()
+    return list(dict.fromkeys(spread))
+
+
+def training_looks(examples: Sequence[Example], frames: int, seed: int, epoch: int) -> list[Look]:
+    """One random window of each example, in random order; depends on nothing but the arguments."""
+    order = shuffled(len(examples), seed_of(seed, epoch, "order"))
+    looks = []
+    for number in order.tolist():
+        example = examples[number]
+        length = frames or example.frames
+        draw = seed_of(seed, epoch, example.name)
+        shift = seed_of(seed, epoch, example.name, "shift") / 2**64
+        looks.append(Look(number, draw % (max(example.frames - length, 0) + 1), length, shift))
+    return looks
+
+
+def batched(looks: Sequence[Look], size: int, equal: bool) -> Iterator[list[Look]]:
+    """In batches; with `equal` only windows of one length share one, so that nothing is padded."""
+    batch: list[Look] = []
+    for look in looks:
+        if batch and (len(batch) == size or (equal and look.frames != batch[0].frames)):
+            yield batch
+            batch = []
+        batch.append(look)
+    if batch:
+        yield batch
+
+
+# --- reading ------------------------------------------------------------------------------------
+
+
+def read_clips(
+    shard_set: ShardSet,
+    examples: Sequence[Example],
+    view: View,
+    batches: Sequence[list[Look]],
+    workers: int,
+) -> Iterator[ClipBatch]:
+    """Batches in the order given.
+
+    Raises:
+        ShardError: a tar is damaged or is not the one the index means.
+        StoreError: a tar cannot be reached.
+    """
+    loader: DataLoader[ClipBatch | TrainError] = DataLoader(
+        ClipReader(shard_set, examples, view),
+        batch_sampler=batches,
+        num_workers=min(workers, len(batches)),
+        collate_fn=_as_is,
+        worker_init_fn=start_worker,
+        generator=torch.Generator(),  # or starting would advance the model's random numbers
+    )
+    for item in loader:
+        if isinstance(item, TrainError):
+            raise item
+        yield item
+
+
+class ClipReader(Dataset[ClipBatch | TrainError]):
+    """Reads whole batches; lives in the workers."""
+
+    def __init__(self, shard_set: ShardSet, examples: Sequence[Example], view: View) -> None:
+        """Opens nothing, so that it can be handed to worker processes."""
+        self._set, self._examples, self._view = shard_set, examples, view
+        self._reader: ShardReader | None = None
+
+    def __getitems__(self, looks: list[Look]) -> ClipBatch | TrainError:
+        """One batch; an error travels as a value, because a traceback helps nobody."""
+        if self._reader is None:
+            self._reader = ShardReader(self._set)
+        length = max(look.frames for look in looks)
+        try:
+            read = [self._read(self._reader, look, length) for look in looks]
+        except TrainError as error:
+            return error
+        videos, mels, faceless = zip(*read, strict=True)
+        return ClipBatch(
+            video=None if videos[0] is None else torch.from_numpy(np.stack(videos)),
+            mel=None if mels[0] is None else torch.from_numpy(np.stack(mels)),
+            lengths=torch.tensor([look.frames for look in looks]),
+            examples=torch.tensor([look.example for look in looks]),
+            faceless=torch.tensor(faceless),
+        )
+
+    def _read(self, reader: ShardReader, look: Look, length: int) -> tuple[Any, Any, bool]:
+        example = self._examples[look.example]
+        clip = reader.read(example.row, self._view.members(example.track))
+        places = example.start + (look.start + np.arange(length)) % example.frames
+        try:
+            video, faceless = self._pictures(clip, places, look.shift, example.track)
+            return video, _mel(clip, places) if self._view.sound else None, faceless
+        except DAMAGE as error:
+            raise reader.refusal(example.row, error) from error
+
+    def _pictures(
+        self, clip: StoredClip, places: npt.NDArray[np.int64], shift: float, track: int
+    ) -> tuple[Any, bool]:
+        """(T, S, S, 3), and whether a face was asked for that is nowhere in the clip."""
+        if self._view.pictures == "none":
+            return None, False
+        side = self._view.side(self._set.config)
+        if self._view.pictures == "frames":
+            return _squares(clip, places, side, shift), False
+        crops = face_crops(clip, self._view.crop_member(track), places, side)
+        if crops is None:  # said by `faceless`: a centre crop is no face
+            return _centre_of_frames(clip, places, int(self._set.config["short_side"]), side), True
+        return crops, False
+
+
+def _squares(
+    clip: StoredClip, places: npt.NDArray[np.int64], side: int, shift: float
+) -> npt.NDArray[np.uint8]:
+    """Squares of whole frames; each frame is decoded once, also where the window repeats it."""
+    first, last = int(places.min()), int(places.max()) + 1
+    decoded = np.empty((last - first, side, side, 3), np.uint8)
+    clip.pictures(Window(first, last - first, shift), side, decoded)
+    return decoded[places - first]
+
+
+def _centre_of_frames(
+    clip: StoredClip, places: npt.NDArray[np.int64], short_side: int, side: int
+) -> npt.NDArray[np.uint8]:
+    """The middle of the frames, as large as a crop."""
+    frames = _squares(clip, places, short_side, 0.5)
+    if side > short_side:
+        raise FormatError(f"crops have {side} pixels, frames {short_side}; expected larger frames")
+    margin = (short_side - side) // 2
+    return frames[:, margin : margin + side, margin : margin + side]
+
+
+def face_crops(
+    clip: StoredClip, member: str, places: npt.NDArray[np.int64], side: int
+) -> npt.NDArray[np.uint8] | None:
+    """Crops of one face; where a frame has none, the nearest one's; None where no frame has."""
+    name = member.removesuffix(".mjpeg")
+    jpegs = split_jpegs(clip.members[member], clip.meta["jpeg_sizes"].get(name) or [])
+    known = np.flatnonzero([jpeg is not None for jpeg in jpegs])
+    if not len(known):
+        return None
+    nearest = known[np.abs(known[None, :] - places[:, None]).argmin(1)]
+    chosen, where = np.unique(nearest, return_inverse=True)
+    decoded = np.empty((len(chosen), side, side, 3), np.uint8)
+    for index, place in enumerate(chosen.tolist()):
+        jpeg = jpegs[place]
+        assert jpeg is not None
+        height, width, _, _ = simplejpeg.decode_jpeg_header(jpeg)
+        if (height, width) != (side, side):
+            raise FormatError(f"a crop of {member} is {width}x{height}; expected {side}x{side}")
+        decoded[index] = simplejpeg.decode_jpeg(jpeg, colorspace="RGB")
+    return decoded[where]
+
+
+def _mel(clip: StoredClip, places: npt.NDArray[np.int64]) -> npt.NDArray[np.float16]:
+    whole = clip.mel(Window(0, clip.meta["frames"], 0.5))
+    slices = places[:, None] * MEL_SLICES_PER_FRAME + np.arange(MEL_SLICES_PER_FRAME)
+    return whole[:, slices.ravel()]
+
+
+def _as_is(batch: Any) -> Any:
+    """`__getitems__` collates already."""
+    return batch

@@ -1,0 +1,139 @@
+"""The flags of `train eval`."""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from train.augment import AugmentConfig
+from train.config import Precision
+from train.errors import UsageError
+from train.evaluation.task import (
+    Average,
+    Features,
+    Modality,
+    Pictures,
+    Pooling,
+    Protocol,
+    Settings,
+)
+
+SETTINGS = tuple(item.name for item in dataclasses.fields(Settings))
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """One evaluation."""
+
+    task: str
+    """A name of `train.tasks.TASKS`; `python -m train eval --help` lists them."""
+    checkpoint: Path | None = None
+    """A run's folder, of which `best`, or else the newest checkpoint is taken, or a checkpoint;
+    None is the newest finished run."""
+    scratch: bool = False
+    """Random weights instead of a checkpoint: what the labels alone can teach."""
+    preset: str = ""
+    """With --scratch: which networks; empty is the method's default."""
+    method: str = "glcm"
+    """With --scratch: of which method."""
+    shards: str = ""
+    """The task's shard set; empty is DATA/shards/DATASET-PROFILE."""
+    data: Path = Path("data")
+    """Where default shard sets are looked for."""
+    run: str = ""
+    """Results go to RUN/eval/; empty is the checkpoint's run, or runs/scratch-PRESET."""
+    name: str = ""
+    """Folder of the result in RUN/eval; empty is TASK, with -PROTOCOL where it is not the task's
+    own."""
+    rounds: str = ""
+    """Only these folds or splits, such as fold1,fold2; the result says so."""
+    allow_missing: bool = False
+    """Score an incomplete test split; the result says how much of it there was."""
+    limit: int | None = None
+    """At most so many examples of each split, for trying things out; the result says so."""
+    overwrite: bool = False
+    """Do again what is done."""
+
+    protocol: Protocol | None = None
+    """finetune, linear, svm, knn; None is the task's own, as for all settings below."""
+    pictures: Pictures | None = None
+    """frames, lip, face or none."""
+    modality: Modality | None = None
+    """V, A or V+A."""
+    frames: int | None = None
+    """Window, frames; 0 is the whole example."""
+    clips: int | None = None
+    """Windows scored an example; 0 tiles it."""
+    train_clips: int | None = None
+    """Windows learned from an example, by frozen protocols."""
+    crops: int | None = None
+    """1 or 3 along the long side."""
+    average: Average | None = None
+    """prob or logit, over windows and crops."""
+    features: Features | None = None
+    """both, g or l."""
+    pooling: Pooling | None = None
+    """crop_avg, full_avg, full_attention."""
+    epochs: int | None = None
+    """Of fine-tuning."""
+    batch_size: int | None = None
+    """Clips a step of fine-tuning."""
+
+    lr_head: float = 1e-3
+    """Peak learning rate of AdamW for the head."""
+    lr_encoder: float | None = None
+    """And for the encoders; None is a tenth of the head's, from scratch the same."""
+    weight_decay: float = 1e-4
+    """Of AdamW, decoupled."""
+    warmup: float = 0.05
+    """Part of the steps that warm up, 0 .. 0.1; then cosine to 0."""
+    hidden: int = 512
+    """Width of the head's hidden layer."""
+    dropout: float = 0.5
+    """In the head."""
+    validation: float = 0.1
+    """Part of the training groups that choose the epoch where the data set has no validation
+    split; 0 trains on all and takes the last epoch."""
+    augment: AugmentConfig = field(
+        default_factory=lambda: AugmentConfig(resized_crop=False, grayscale=0.0)
+    )
+    """What happens to training clips on the device."""
+    seed: int = 0
+    """Of head, order, windows, augmentation and held-out groups."""
+    precision: Precision = "auto"
+    """bf16 autocast or fp32; auto is bf16 on a GPU."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:1."""
+    threads: int | None = None
+    """Threads of torch on a CPU; None leaves torch's choice."""
+    workers: int | None = None
+    """Reading processes; None is the usable cores less one, 0 reads in the loop."""
+
+    def __post_init__(self) -> None:
+        """Ranges."""
+        if self.scratch and self.checkpoint is not None:
+            raise UsageError("--scratch and --checkpoint exclude each other; leave one out")
+        if not 0 <= self.validation < 1 or not 0 <= self.warmup <= 0.1 or not 0 <= self.dropout < 1:
+            raise UsageError("--validation and --dropout: 0 or more, below 1; --warmup: 0 to 0.1")
+        if self.limit is not None and self.limit < 1:
+            raise UsageError(f"--limit is {self.limit}; expected 1 or more")
+        if self.lr_head <= 0 or (self.lr_encoder is not None and self.lr_encoder < 0):
+            raise UsageError("--lr-head must be above 0, --lr-encoder 0 or more")
+
+    @property
+    def encoder_lr(self) -> float:
+        """The encoders' peak learning rate."""
+        if self.lr_encoder is not None:
+            return self.lr_encoder
+        return self.lr_head if self.scratch else self.lr_head / 10
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """The settings that are not the task's own."""
+        return {name: getattr(self, name) for name in SETTINGS if getattr(self, name) is not None}
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON types only."""
+        plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self), default=str))
+        return plain

@@ -1,0 +1,403 @@
+"""One evaluation from flags to result.json; rounds that are done are not done again."""
+
+import fcntl
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from train.checkpoint import git_state, write_atomically
+from train.config import RUNS
+from train.cores import usable_cores
+from train.errors import IncompleteError, LockedError, UsageError
+from train.evaluation.clips import require_members
+from train.evaluation.config import EvalConfig
+from train.evaluation.encoders import Encoders, from_scratch, load_checkpoint
+from train.evaluation.finetune import STATE
+from train.evaluation.job import Job
+from train.evaluation.labelled import (
+    Example,
+    LabelledSet,
+    held_out_groups,
+    open_labelled,
+    require_whole,
+)
+from train.evaluation.result import Predictions, draw_confusion
+from train.evaluation.task import Round, Task
+from train.metrics import Score, mean_over
+from train.plan import shuffled
+from train.stores import open_store
+from train.tasks import task_named
+
+log = logging.getLogger(__name__)
+
+RESULT, PREDICTIONS, ROUND = "result.json", "predictions.parquet", "round.json"
+CARRIED_OUT = ("checkpoint", "run", "name", "rounds", "allow_missing", "overwrite", "device",
+               "threads", "workers", "data", "shards")  # fmt: skip
+"""Fields that say how, not what: a round is not done again for another value of them."""
+
+
+def evaluate(config: EvalConfig) -> dict[str, Any]:
+    """Carry out an evaluation, or what of it is not done yet.
+
+    Returns:
+        The content of result.json.
+
+    Raises:
+        UsageError: unknown task, no shards, an incomplete test split, unfitting encoders.
+        LockedError: another process writes the same result.
+    """
+    task = task_named(config.task).with_settings(**config.changes)
+    labelled = open_labelled(open_store(_shards(task, config)))
+    source = _encoders(config)
+    folder = _folder(config, task, source)
+    rounds = task.rounds_named(config.rounds)
+    expected = {one.name: require_whole(labelled, one.test, config.allow_missing) for one in rounds}
+    with _locked(folder):
+        started = time.monotonic()
+        done = [_round(config, task, labelled, source, folder, one) for one in rounds]
+        result = _result(config, task, labelled, source, rounds, done, expected)
+        result["seconds"] = round(time.monotonic() - started, 1)
+        result["confusion"] = draw_confusion(folder / "confusion.png", [p for p, _ in done])
+        write_atomically(folder / RESULT, json.dumps(result, indent=1) + "\n")
+    log.info("%s", folder / RESULT)
+    return result
+
+
+def told(result: dict[str, Any]) -> str:
+    """A result in lines for people."""
+    rounds = result["rounds"]
+    lines = [
+        f"{result['task']}, {result['protocol']}, "
+        + (f"mean of {', '.join(one['name'] for one in rounds)}" if len(rounds) > 1
+           else rounds[0]["name"])
+        + f": {result['n_scored']:,} of {result['n_expected']:,} clips scored"
+    ]  # fmt: skip
+    for metric in result["metrics"]:
+        interval = (
+            f" [{metric['low']:.4f}, {metric['high']:.4f}]" if metric["low"] is not None else ""
+        )
+        lines.append(f"  {metric['name']:<18} {metric['value']:.4f}{interval}")
+    lines += [f"  note: {note}" for note in result["notes"]]
+    return "\n".join(lines)
+
+
+# --- where things are ---------------------------------------------------------------------------
+
+
+def _shards(task: Task, config: EvalConfig) -> str:
+    """The task's shard set.
+
+    Raises:
+        UsageError: it is not where it would be; says how to get it.
+    """
+    if config.shards:
+        return config.shards
+    path = config.data / "shards" / f"{task.dataset}-{task.profile}"
+    if path.is_dir():
+        return str(path)
+    raw = config.data / "raw" / task.dataset
+    raise UsageError(
+        f"task {task.name} reads {path}, which is not there.\n"
+        f"  1. {task.obtain}; put it into {raw}\n"
+        f"  2. make shards DATASET={task.dataset} ROOT={raw}\n"
+        f"  3. make eval TASK={task.name}\n"
+        "Shards that lie elsewhere: SHARDS=path"
+    )
+
+
+def _encoders(config: EvalConfig) -> Encoders:
+    if config.scratch:
+        return from_scratch(config.method, config.preset, config.seed)
+    path = config.checkpoint or newest_finished_run()
+    source = load_checkpoint(path)
+    assert source.origin is not None
+    log.info("checkpoint %s (%s, %s, step %d)", source.origin["path"], source.method,
+             source.preset, source.origin["step"])  # fmt: skip
+    return source
+
+
+def newest_finished_run() -> Path:
+    """What is evaluated when nobody names a checkpoint.
+
+    Raises:
+        UsageError: no run is finished, or several are being trained now.
+    """
+    active = [path.parent for path in RUNS.glob("*/lock") if _is_locked(path)]
+    if len(active) > 1:
+        names = ", ".join(sorted(map(str, active)))
+        raise UsageError(f"several runs are being trained ({names}); say which one is evaluated: "
+                         "CHECKPOINT=runs/NAME")  # fmt: skip
+    finished = sorted(RUNS.glob("*/finished.json"), key=lambda path: path.stat().st_mtime)
+    if not finished:
+        raise UsageError(
+            f"no run below {RUNS}/ has finished. Train one (`make pretrain`), name a checkpoint "
+            "(CHECKPOINT=runs/NAME), or see what labels alone can teach: ARGS=--scratch"
+        )
+    return finished[-1].parent
+
+
+def _is_locked(path: Path) -> bool:
+    with path.open("a") as lock:
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        return False
+
+
+def _run_folder(config: EvalConfig, source: Encoders) -> Path:
+    if config.run:
+        return Path(config.run) if "/" in config.run else RUNS / config.run
+    if source.origin is None:
+        return RUNS / f"scratch-{source.preset}"
+    file = Path(source.origin["path"])
+    return file.parent.parent if file.parent.name == "checkpoints" else file.parent
+
+
+def _folder(config: EvalConfig, task: Task, source: Encoders) -> Path:
+    """RUN/eval/NAME."""
+    protocol = task.settings.protocol
+    usual = task_named(task.name).settings.protocol
+    name = config.name or (task.name if protocol == usual else f"{task.name}-{protocol}")
+    return _run_folder(config, source) / "eval" / name
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise LockedError(f"another process writes {folder}; give another --name") from error
+        yield
+
+
+# --- rounds -------------------------------------------------------------------------------------
+
+
+def _round(
+    config: EvalConfig, task: Task, labelled: LabelledSet, source: Encoders, folder: Path,
+    one: Round,
+) -> tuple[Predictions, list[Score]]:  # fmt: skip
+    """Train and score, or read what was scored before with the same inputs."""
+    job = _job(config, task, labelled, source, folder, one)
+    key = _key(job)
+    stored = job.folder / ROUND
+    if not config.overwrite and _stored_key(stored) == key:
+        log.info("%s: done before (again: --overwrite)", one.name)
+        predictions = Predictions.read(job.folder / PREDICTIONS)
+    else:
+        if _stored_key(job.folder / "key.json") != key or config.overwrite:
+            (job.folder / STATE).unlink(missing_ok=True)  # of another training
+        write_atomically(job.folder / "key.json", json.dumps({"key": key}) + "\n")
+        log.info("%s: %d to train on, %d to choose by, %d to score", one.name, len(job.train),
+                 len(job.val), len(job.test))  # fmt: skip
+        predictions = task.predict(job)
+        predictions.write(job.folder / PREDICTIONS)
+        (job.folder / STATE).unlink(missing_ok=True)
+    scores = task.measure(predictions)
+    facts = {"key": key, "round": asdict(one), "metrics": [score.as_json() for score in scores]}
+    write_atomically(stored, json.dumps(facts, indent=1) + "\n")
+    log.info("%s: %s %.4f", one.name, scores[0].name, scores[0].value)
+    return predictions, scores
+
+
+def _job(
+    config: EvalConfig, task: Task, labelled: LabelledSet, source: Encoders, folder: Path,
+    one: Round,
+) -> Job:  # fmt: skip
+    train, val, test = (
+        _examples(config, task, labelled, names) for names in (one.train, one.val, one.test)
+    )
+    if not test:
+        raise IncompleteError(f"{one.name}: none of its test clips is a sample")
+    if one.train and not train:
+        raise UsageError(f"{one.name}: no clip of {', '.join(one.train)} is there to train on")
+    if not val and task.settings.protocol == "finetune" and config.validation:
+        train, val = held_out_groups(train, config.validation, config.seed)
+    round_folder = folder / one.name
+    round_folder.mkdir(parents=True, exist_ok=True)
+    train_pool = _pool(config, task, labelled, [name for r in task.rounds for name in r.train])
+    test_pool = _pool(
+        config, task, labelled, [name for r in task.rounds for name in (*r.val, *r.test)]
+    )
+    job = Job(
+        task=task, config=config, round=one, labelled=labelled, train=train, val=val, test=test,
+        classes=task.classes or labelled.classes, source=source, train_pool=train_pool,
+        test_pool=test_pool, folder=round_folder, frozen=folder.parent / "features",
+        device=_device(config), workers=_workers(config),
+    )  # fmt: skip
+    require_members(labelled.shard_set, job.view, task.name)
+    _require_known_classes(job)
+    return job
+
+
+def _examples(
+    config: EvalConfig, task: Task, labelled: LabelledSet, names: Sequence[str]
+) -> list[Example]:
+    """Of the splits together."""
+    found = (task.examples or LabelledSet.examples)(labelled, names)
+    return _limited(found, config.limit)
+
+
+def _pool(
+    config: EvalConfig, task: Task, labelled: LabelledSet, names: Sequence[str]
+) -> list[Example]:
+    """What any round may ask frozen features of, each once."""
+    if config.limit is None:
+        known = _examples(config, task, labelled, names)
+    else:  # what is cut to the limit differs from round to round
+        rounds = [splits for r in task.rounds for splits in (r.train, r.val, r.test)]
+        asked = [splits for splits in rounds if set(splits) <= set(names)]
+        known = [one for splits in asked for one in _examples(config, task, labelled, splits)]
+    unique = {example.name: example for example in known}
+    return [unique[name] for name in sorted(unique)]
+
+
+def _limited(examples: list[Example], limit: int | None) -> list[Example]:
+    """At most so many, of all kinds: in an order that does not depend on names."""
+    if limit is None or len(examples) <= limit:
+        return examples
+    return [examples[place] for place in sorted(shuffled(len(examples), 0)[:limit].tolist())]
+
+
+def _require_known_classes(job: Job) -> None:
+    for example in (*job.train, *job.val, *job.test):
+        if isinstance(example.target, int) and not 0 <= example.target < len(job.classes):
+            raise UsageError(
+                f"{example.name} has the class {example.target}; expected 0 to "
+                f"{len(job.classes) - 1}, as {job.labelled.shard_set.name} names "
+                f"{len(job.classes)} classes"
+            )
+
+
+def _device(config: EvalConfig) -> torch.device:
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    if config.device != "auto":
+        return torch.device(config.device)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _workers(config: EvalConfig) -> int:
+    return max(usable_cores() - 1, 1) if config.workers is None else config.workers
+
+
+def _key(job: Job) -> str:
+    """Changes with whatever the predictions depend on."""
+    config = {k: v for k, v in job.config.as_dict().items() if k not in CARRIED_OUT}
+    facts = {
+        "config": config,
+        "settings": asdict(job.settings),
+        "round": asdict(job.round),
+        "classes": job.classes,
+        "checkpoint": job.source.origin["sha256"] if job.source.origin else None,
+        "model": asdict(job.source.config),
+        "shards": job.labelled.index_sha256,
+        "examples": [list(part) for part in (job.train, job.val, job.test)],
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _stored_key(path: Path) -> str | None:
+    try:
+        key = json.loads(path.read_bytes())["key"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return str(key)
+
+
+# --- the result ---------------------------------------------------------------------------------
+
+
+def _result(
+    config: EvalConfig, task: Task, labelled: LabelledSet, source: Encoders,
+    rounds: Sequence[Round], done: list[tuple[Predictions, list[Score]]], expected: dict[str, int],
+) -> dict[str, Any]:  # fmt: skip
+    missing = {key: reason for one in rounds for key, reason in labelled.missing(one.test).items()}
+    names = [name for predictions, _ in done for name in predictions.names]
+    metrics = [
+        mean_over(list(scores), disjoint=len(set(names)) == len(names))
+        for scores in zip(*(scores for _, scores in done), strict=True)
+    ]
+    planned = sum(expected.values())
+    there = planned - sum(len(labelled.missing(one.test)) for one in rounds)
+    scored = there if config.limit is None else sum(len(p.names) for p, _ in done)
+    return {
+        "task": task.name,
+        "dataset": task.dataset,
+        "protocol": task.settings.protocol,
+        "metric": metrics[0].as_json(),
+        "metrics": [score.as_json() for score in metrics],
+        "rounds": [
+            {"name": one.name, "n": len(p.names), "metrics": [s.as_json() for s in scores],
+             "history": p.history}
+            for one, (p, scores) in zip(rounds, done, strict=True)
+        ],
+        "n_scored": scored,
+        "n_expected": planned,
+        "coverage": scored / planned,
+        "missing": dict(sorted(missing.items())),
+        "faceless": sum(sum(p.faceless) for p, _ in done),
+        "splits": [name for one in rounds for name in one.test],
+        "settings": asdict(task.settings),
+        "config": config.as_dict(),
+        "model": {"method": source.method, "preset": source.preset},
+        "checkpoint": source.origin,
+        "shards": {
+            "path": str(labelled.shard_set.store),
+            "name": labelled.shard_set.name,
+            "index_sha256": labelled.index_sha256,
+        },
+        "notes": [*task.notes, *_notes(config, task, labelled, rounds, done, missing)],
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "git_commit": git_state()["commit"],
+    }  # fmt: skip
+
+
+def _notes(
+    config: EvalConfig, task: Task, labelled: LabelledSet, rounds: Sequence[Round],
+    done: list[tuple[Predictions, list[Score]]], missing: dict[str, str],
+) -> list[str]:  # fmt: skip
+    """What keeps the number from being the benchmark's."""
+    notes = []
+    if missing:
+        notes.append(f"--allow-missing: {len(missing)} test clips are not there and not scored")
+    if config.limit is not None:
+        notes.append(f"--limit {config.limit}: not all examples were trained on and scored")
+    if len(rounds) < len(task.rounds):
+        notes.append(f"only {', '.join(one.name for one in rounds)} of the {len(task.rounds)} "
+                     "rounds of the protocol")  # fmt: skip
+    if not labelled.shard_set.complete:
+        notes.append(f"{labelled.shard_set.name} is not finished: its index is partial")
+    faceless = sum(sum(p.faceless) for p, _ in done)
+    if faceless:
+        notes.append(f"{faceless} clips without a face were scored by the middle of their frames")
+    notes += _leaks(labelled, rounds, task)
+    return notes
+
+
+def _leaks(labelled: LabelledSet, rounds: Sequence[Round], task: Task) -> list[str]:
+    """Groups (speakers, source videos) that are trained on and scored."""
+    found = []
+    for one in rounds:
+        if not one.train:
+            continue
+        trained, tested = (
+            {row["group_id"] for row in labelled.planned(names)} - {None, ""}
+            for names in (one.train, one.test)
+        )
+        if both := len(trained & tested):
+            found.append(f"{one.name}: {both} of {len(tested)} groups of the test split (speakers, "
+                         "source videos) are trained on, too")  # fmt: skip
+    return found

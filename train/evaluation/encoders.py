@@ -1,0 +1,185 @@
+"""A checkpoint, or random weights -> features of clips; and pooling them over place and time.
+
+encoders = load_checkpoint("runs/first")
+features = encoders.features(video, mel)     # fg, fl, fa, att of `Glcm.features`
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from train import checkpoint
+from train.config import from_dict
+from train.errors import UsageError
+from train.evaluation.task import Settings
+from train.methods import method_named, preset_named
+from train.models.attention import full_precision, pool_cells, resize_attention
+
+SOUND = "fa"
+BRANCHES = {"g": ("fg",), "l": ("fl",)}
+
+
+@dataclass
+class Encoders:
+    """A method's module as a source of features, on the CPU until moved."""
+
+    module: nn.Module
+    config: Any
+    """The method's own."""
+    method: str
+    preset: str
+    origin: dict[str, Any] | None
+    """path, sha256, method, preset, step and shards of the checkpoint; None: random weights."""
+
+    @property
+    def frames(self) -> int:
+        """The window it was made for."""
+        return int(self.config.frames)
+
+    @property
+    def crop(self) -> int:
+        """Side of the pictures it sees."""
+        return int(self.config.crop)
+
+    @property
+    def channels(self) -> dict[str, int]:
+        """C of each feature."""
+        return dict(self.module.feature_channels)  # type: ignore[arg-type]
+
+    def features(self, video: Tensor | None, mel: Tensor | None) -> dict[str, Tensor]:
+        """Unpooled features before the projections (methods §1.9).
+
+        Args:
+            video: float (B, 3, T, H, W), normalised; None where only sound is used.
+            mel: float (B, 80, 3T); None where only pictures are used.
+
+        Returns:
+            For GLCM: fg (B, C_g, T', H, W), fl (B, C_l, T, H, W), fa (B, C_a, 3T) and the
+            attention map att (B, H, W); what needs a missing input is left out.
+        """
+        found: dict[str, Tensor] = self.module.features(_Clips(video, mel))  # type: ignore[operator]
+        return found
+
+
+@dataclass(frozen=True)
+class _Clips:
+    video: Tensor | None
+    mel: Tensor | None
+
+
+def load_checkpoint(path: str | Path) -> Encoders:
+    """The encoders of a checkpoint, in evaluation mode.
+
+    Args:
+        path: a checkpoint, or a run's folder, of which `best` is taken, or else the newest.
+
+    Raises:
+        UsageError: there is no such checkpoint, or its method gives no features.
+        DamagedCheckpointError: it cannot be read.
+    """
+    file = checkpoint.chosen(Path(path))
+    saved = checkpoint.load(file)
+    stored = saved["config"]
+    method = method_named(stored["method"])
+    config = from_dict(method.config, stored["model"])
+    module = method.module(config)
+    module.load_state_dict(saved["model"])
+    _require_features(module, stored["method"])
+    origin = {
+        "path": str(file),
+        "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+        "method": stored["method"],
+        "preset": stored["preset"],
+        "step": int(saved["step"]),
+        "shards": stored["shards"],
+    }
+    return Encoders(module.eval(), config, stored["method"], stored["preset"], origin)
+
+
+def from_scratch(method: str, preset: str, seed: int) -> Encoders:
+    """Random weights, the same for the same seed.
+
+    Raises:
+        UsageError: unknown method or preset, or the method gives no features.
+    """
+    entry = method_named(method)
+    name = preset or entry.default_preset
+    config = preset_named(method, name)
+    before = torch.get_rng_state()
+    torch.manual_seed(seed)
+    module = entry.module(config)
+    torch.set_rng_state(before)
+    _require_features(module, method)
+    return Encoders(module.eval(), config, method, name, None)
+
+
+def _require_features(module: nn.Module, method: str) -> None:
+    if not hasattr(module, "features") or not getattr(module, "feature_channels", None):
+        raise UsageError(
+            f"the method {method} has no `features` with `feature_channels` (see train.methods), "
+            "so nothing can be evaluated; name a checkpoint of another method"
+        )
+
+
+# --- pooling ------------------------------------------------------------------------------------
+
+
+def wanted_features(channels: dict[str, int], settings: Settings) -> dict[str, int]:
+    """The features that a task uses and their channels, in the order they are joined.
+
+    Raises:
+        UsageError: the encoders do not have them.
+    """
+    visual = [name for name in channels if name != SOUND]
+    if settings.features != "both":
+        visual = list(BRANCHES[settings.features])
+    names = visual if settings.uses_pictures else []
+    names = [*names, *([SOUND] if "A" in settings.modality else [])]
+    missing = [name for name in names if name not in channels]
+    if missing or not names:
+        raise UsageError(
+            f"the task uses the features {', '.join(names) or 'of pictures'}, these encoders have "
+            f"{', '.join(channels)}; choose other --features or --modality, or another checkpoint"
+        )
+    return {name: channels[name] for name in names}
+
+
+def pooled(found: dict[str, Tensor], names: list[str], settings: Settings) -> dict[str, Tensor]:
+    """Features averaged over place and time: float32 (B, C) each."""
+    return {name: over_frames(found, name, settings).mean(dim=1) for name in names}
+
+
+def over_frames(found: dict[str, Tensor], name: str, settings: Settings) -> Tensor:
+    """A feature averaged over the grid only: float32 (B, T', C), in its own time steps."""
+    feature = found[name]
+    with full_precision(feature):
+        if feature.ndim == 3:  # sound
+            return feature.float().transpose(1, 2)
+        if settings.pooling == "full_attention":
+            return pool_cells(feature, map_on(found["att"], feature))
+        return feature.float().mean(dim=(3, 4)).transpose(1, 2)
+
+
+def map_on(att: Tensor, feature: Tensor) -> Tensor:
+    """An attention map (B, H, W) on the grid of a feature: (B, H' W'), rows sum to 1."""
+    height, width = feature.shape[-2:]
+    same = att.shape[-2:] == (height, width)
+    return (att if same else resize_attention(att, (height, width))).flatten(1)
+
+
+def in_time(sequence: Tensor, frames: int) -> Tensor:
+    """(B, T', C) with one entry a frame: fewer are repeated, as the slow path's, more averaged.
+
+    The paper's "spatial average pooling before concatenation to preserve the temporal dimension"
+    (§4.1); slow features stand for the frames up to the next one (methods §7).
+    """
+    steps = sequence.shape[1]
+    if steps > frames:
+        several = sequence.reshape(len(sequence), frames, steps // frames, -1)
+        return several.mean(dim=2)
+    each = -(-frames // steps)
+    return sequence.repeat_interleave(each, dim=1)[:, :frames]

@@ -1,0 +1,189 @@
+"""Features of clips, computed once for a checkpoint, a shard set and a way of looking.
+
+    FOLDER/HASH/part-00003.npz    one vector a feature and window, EXAMPLES_A_PART examples each
+    FOLDER/HASH/view.json         what the hash is of
+
+A part is whole or not there, so that extraction goes on where it was interrupted.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from tqdm import tqdm
+
+from train.checkpoint import write_atomically
+from train.errors import TrainError
+from train.evaluation.clips import Look
+from train.evaluation.encoders import Encoders, pooled, wanted_features
+from train.evaluation.finetune import uses_bf16
+from train.evaluation.job import Job
+from train.evaluation.labelled import Example
+
+log = logging.getLogger(__name__)
+
+EXAMPLES_A_PART = 500
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """Vectors of windows; several belong to one example."""
+
+    vectors: Floats
+    """(windows, channels), the features side by side."""
+    owner: Ints
+    """(windows,): position of each one's example."""
+    examples: int
+    faceless: npt.NDArray[np.bool_]
+    """(examples,): crops were asked for, and there was no face."""
+
+    def mean(self) -> Floats:
+        """(examples, channels): the mean over each example's windows."""
+        return mean_by(self.vectors, self.owner, self.examples)
+
+
+def mean_by(values: Floats, owner: Ints, count: int) -> Floats:
+    """Rows averaged by owner: (windows, C) -> (count, C); each owner has a row at least."""
+    order = np.argsort(owner, kind="stable")
+    firsts = np.searchsorted(owner[order], np.arange(count))
+    sums = np.add.reduceat(values[order].astype(np.float64), firsts, axis=0)
+    return (sums / np.bincount(owner, minlength=count)[:, None]).astype(np.float32)
+
+
+def train_features(job: Job) -> Frozen:
+    """Of the job's training examples, as many windows as frozen protocols learn from."""
+    same = job.settings.train_clips == job.settings.clips and job.settings.crops == 1
+    pool = _joined(job.train_pool, job.test_pool) if same else job.train_pool
+    return _of_pool(job, pool, job.train, job.settings.train_clips)
+
+
+def test_features(job: Job, examples: list[Example]) -> Frozen:
+    """Of examples as the task scores them."""
+    settings = job.settings
+    same = settings.train_clips == settings.clips and settings.crops == 1
+    pool = _joined(job.train_pool, job.test_pool) if same else job.test_pool
+    return _of_pool(job, pool, examples, settings.clips if same else None)
+
+
+def _joined(first: list[Example], second: list[Example]) -> list[Example]:
+    """Each once, by name."""
+    known = {example.name: example for example in (*first, *second)}
+    return [known[name] for name in sorted(known)]
+
+
+def _of_pool(job: Job, pool: list[Example], wanted: list[Example], clips: int | None) -> Frozen:
+    """The features of some examples of a pool, all of which is cached."""
+    whole = frozen_features(job, pool, clips)
+    place = {example.name: number for number, example in enumerate(pool)}
+    chosen = np.array([place[example.name] for example in wanted], np.int64)
+    order = np.argsort(whole.owner, kind="stable")
+    firsts = np.searchsorted(whole.owner[order], [chosen, chosen + 1])
+    rows = np.concatenate([order[a:b] for a, b in firsts.T])
+    owner = np.repeat(np.arange(len(wanted)), firsts[1] - firsts[0])
+    return Frozen(whole.vectors[rows], owner, len(wanted), whole.faceless[chosen])
+
+
+def frozen_features(job: Job, examples: list[Example], clips: int | None = None) -> Frozen:
+    """The features of examples, from the cache or computed now.
+
+    Args:
+        job: with the encoders and the settings.
+        examples: of the job's shard set.
+        clips: windows an example, centre crop; None is as the task scores.
+
+    Raises:
+        TrainError: a feature is not finite.
+    """
+    names = list(wanted_features(job.source.channels, job.settings))
+    folder = job.frozen / _hash_of(job, examples, clips)
+    missing = [n for n in range(_parts(examples)) if not _part(folder, n).is_file()]
+    if missing:
+        _extract(job, examples, clips, folder, missing, names)
+    parts = [np.load(_part(folder, number)) for number in range(_parts(examples))]
+    vectors = np.concatenate(
+        [np.concatenate([part[name] for part in parts]) for name in names], axis=1
+    )
+    faceless = np.zeros(len(examples), bool)
+    owner = np.concatenate([part["owner"] for part in parts])
+    faceless[owner[np.concatenate([part["faceless"] for part in parts])]] = True
+    return Frozen(vectors, owner, len(examples), faceless)
+
+
+def _parts(examples: Sequence[Example]) -> int:
+    return -(-len(examples) // EXAMPLES_A_PART)
+
+
+def _part(folder: Path, number: int) -> Path:
+    return folder / f"part-{number:05d}.npz"
+
+
+def _hash_of(job: Job, examples: Sequence[Example], clips: int | None) -> str:
+    """Changes with whatever the vectors depend on."""
+    settings = job.settings
+    origin = job.source.origin
+    facts = {
+        "checkpoint": origin["sha256"] if origin else f"scratch-{job.config.seed}",
+        "method": job.source.method,
+        "preset": job.source.preset,
+        "shards": job.labelled.index_sha256,
+        "pictures": settings.pictures,
+        "modality": settings.modality,
+        "pooling": settings.pooling,
+        "window": job.window,
+        "clips": settings.clips if clips is None else clips,
+        "crops": settings.crops if clips is None else 1,
+        "examples": hashlib.sha256(repr(list(examples)).encode()).hexdigest(),
+        "bf16": uses_bf16(job.config, job.device),
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _extract(
+    job: Job, examples: list[Example], clips: int | None, folder: Path, missing: list[int],
+    names: list[str],
+) -> None:  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    encoders = job.encoders()
+    encoders.module.eval()
+    log.info("features of %d examples (kept in %s)", len(examples), folder)
+    for number in tqdm(missing, desc="features", unit="part", disable=None):
+        first = number * EXAMPLES_A_PART
+        part = examples[first : first + EXAMPLES_A_PART]
+        found = features_of(job, encoders, part, job.scored(part, clips), names)
+        found["owner"] += first
+        temporary = folder / f"part-{number:05d}.tmp.npz"
+        np.savez(temporary, **found)  # type: ignore[arg-type]
+        temporary.replace(_part(folder, number))
+    about = {"checkpoint": job.source.origin, "shards": str(job.labelled.shard_set.store)}
+    write_atomically(folder / "view.json", json.dumps(about, indent=1) + "\n")
+
+
+@torch.no_grad()
+def features_of(
+    job: Job, encoders: Encoders, examples: list[Example], looks: list[Look], names: list[str]
+) -> dict[str, npt.NDArray[Any]]:
+    """Pooled features of windows by name, and owner and faceless of each window."""
+    rows: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in (*names, "owner", "faceless")}
+    for raw in job.read(examples, job.in_batches(looks)):
+        batch = raw.centred(encoders.crop)
+        with torch.autocast(job.device.type, torch.bfloat16, uses_bf16(job.config, job.device)):
+            found = pooled(encoders.features(batch.video, batch.mel), names, job.settings)
+        for name in names:
+            rows[name].append(found[name].cpu().numpy())
+        rows["owner"].append(batch.examples.numpy())
+        rows["faceless"].append(batch.faceless.numpy())
+    joined = {name: np.concatenate(parts) for name, parts in rows.items()}
+    for name in names:
+        if not np.isfinite(joined[name]).all():
+            raise TrainError(f"the feature {name} is not finite for some clips; is the checkpoint "
+                             "of a run that diverged? `python -m train report` shows")  # fmt: skip
+    return joined

@@ -1,0 +1,99 @@
+"""What is trained on top of the encoders."""
+
+import torch
+from torch import Tensor, nn
+
+from train.evaluation.encoders import Encoders, in_time, over_frames, wanted_features
+from train.evaluation.task import Settings
+
+
+class Head(nn.Module):
+    """Two layers: Linear, ReLU, Dropout, Linear (methods §7); the same for every time step."""
+
+    def __init__(self, channels: int, hidden: int, classes: int, dropout: float) -> None:
+        """Random weights.
+
+        Args:
+            channels: of the features.
+            hidden: width between the layers.
+            classes: outputs.
+            dropout: probability.
+        """
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(channels, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, classes)
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(..., channels) -> logits (..., classes)."""
+        logits: Tensor = self.layers(features)
+        return logits
+
+
+class Classifier(nn.Module):
+    """Encoders, pooling, head: pictures and sound -> logits."""
+
+    def __init__(
+        self,
+        encoders: Encoders,
+        settings: Settings,
+        classes: int,
+        *,
+        hidden: int = 512,
+        dropout: float = 0.5,
+        per_frame: bool = False,
+    ) -> None:
+        """Put a new head on encoders, which become part of it.
+
+        Args:
+            encoders: where features are from.
+            settings: which features, how pooled.
+            classes: outputs.
+            hidden: width of the head.
+            dropout: in the head.
+            per_frame: logits for every frame instead of for the window.
+        """
+        super().__init__()
+        self.module = encoders.module
+        self._encoders = encoders
+        self._settings = settings
+        self._names = wanted_features(encoders.channels, settings)
+        self._per_frame = per_frame
+        self.head = Head(sum(self._names.values()), hidden, classes, dropout)
+        self._freeze_unused()
+
+    def _freeze_unused(self) -> None:
+        """Weights that no output depends on would only be decayed."""
+        if not self._settings.uses_pictures:
+            for name in ("slow", "fast"):
+                part = getattr(self.module, name, None)
+                if part is not None:
+                    part.requires_grad_(False)
+
+    def forward(self, video: Tensor | None, mel: Tensor | None) -> Tensor:
+        """Logits.
+
+        Args:
+            video: float (B, 3, T, H, W), normalised; None for tasks of sound.
+            mel: float (B, 80, 3T); None for tasks without.
+
+        Returns:
+            (B, classes), or (B, T, classes) with `per_frame`.
+        """
+        found = self._encoders.features(video, mel)
+        steps = {name: over_frames(found, name, self._settings) for name in self._names}
+        if self._per_frame:
+            frames = video.shape[2] if video is not None else steps["fa"].shape[1] // 3
+            joined = [in_time(sequence, frames) for sequence in steps.values()]
+        else:
+            joined = [sequence.mean(dim=1) for sequence in steps.values()]
+        logits: Tensor = self.head(torch.cat(joined, dim=-1))
+        return logits
+
+    def groups(self, lr_head: float, lr_encoder: float) -> list[dict[str, object]]:
+        """Parameter groups of an optimiser: the head's, and the encoders' that are in use."""
+        encoder = [weight for weight in self.module.parameters() if weight.requires_grad]
+        return [
+            {"params": list(self.head.parameters()), "lr": lr_head},
+            {"params": encoder, "lr": lr_encoder},
+        ]

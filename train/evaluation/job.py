@@ -1,0 +1,103 @@
+"""One round of a task: what is trained on, what is scored, with which encoders."""
+
+import copy
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from train.augment import Augment
+from train.evaluation.clips import ClipBatch, Look, View, batched, read_clips, scored_looks
+from train.evaluation.config import EvalConfig
+from train.evaluation.encoders import Encoders
+from train.evaluation.labelled import Example, LabelledSet
+from train.evaluation.task import Round, Settings, Task
+
+
+@dataclass(frozen=True)
+class Job:
+    """What `Task.predict` is given."""
+
+    task: Task
+    config: EvalConfig
+    round: Round
+    labelled: LabelledSet
+    train: list[Example]
+    val: list[Example]
+    test: list[Example]
+    classes: tuple[str, ...]
+    """Names by number."""
+    source: Encoders
+    """Never trained itself: see `encoders`."""
+    train_pool: list[Example]
+    """The training examples of all rounds of the protocol: frozen features are taken of them once.
+    """
+    test_pool: list[Example]
+    """The same of those that are scored, or choose."""
+    folder: Path
+    """Of this round."""
+    frozen: Path
+    """Folder of cached features, shared by rounds and tasks of a run."""
+    device: torch.device
+    workers: int
+
+    @property
+    def settings(self) -> Settings:
+        """The task's."""
+        return self.task.settings
+
+    @property
+    def window(self) -> int:
+        """Frames of a window; 0 is an example's own length."""
+        frames = self.settings.frames
+        return self.source.frames if frames is None else frames
+
+    @property
+    def view(self) -> View:
+        """What is read."""
+        pictures = self.settings.pictures if self.settings.uses_pictures else "none"
+        return View(pictures, self.settings.uses_sound)
+
+    @property
+    def augment(self) -> Augment:
+        """What happens to training clips."""
+        return Augment(self.config.augment, self.source.crop, self.config.seed)
+
+    def encoders(self) -> Encoders:
+        """A copy that may be trained, on the device."""
+        return replace(self.source, module=copy.deepcopy(self.source.module).to(self.device))
+
+    def scored(self, examples: list[Example], clips: int | None = None) -> list[Look]:
+        """The windows of examples that are scored."""
+        settings = self.settings
+        count = settings.clips if clips is None else clips
+        return scored_looks(examples, self.window, count, settings.crops if clips is None else 1)
+
+    def read(self, examples: list[Example], batches: list[list[Look]]) -> "Reading":
+        """Batches as they are, not prepared."""
+        return Reading(self, examples, batches)
+
+    def in_batches(self, looks: list[Look]) -> list[list[Look]]:
+        """For scoring: windows of one length share a batch."""
+        return list(batched(looks, self.settings.batch_size, equal=True))
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Batches of a job, with their number known."""
+
+    job: Job
+    examples: list[Example]
+    batches: list[list[Look]]
+
+    def __len__(self) -> int:
+        """Batches."""
+        return len(self.batches)
+
+    def __iter__(self):  # type: ignore[no-untyped-def]
+        """ClipBatch after ClipBatch, on the device."""
+        job = self.job
+        batch: ClipBatch
+        for batch in read_clips(job.labelled.shard_set, self.examples, job.view, self.batches,
+                                job.workers):  # fmt: skip
+            yield batch.to(job.device)

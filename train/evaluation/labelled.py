@@ -1,0 +1,199 @@
+"""A shard set with its manifest -> the examples of a split, and which of them are missing.
+
+The shards hold what could be decoded, the manifest beside them everything the data set promises;
+an accuracy over the first is no benchmark result unless it is the second.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from train.errors import ShardError, UsageError
+from train.index import INDEX_NAME, ShardSet, open_shards
+from train.plan import shuffled
+from train.stores.base import Store
+
+MANIFEST, ERRORS = "manifest.parquet", "errors.parquet"
+COLUMNS = ("key", "group_id", "splits", "labels", "label_names", "segments", "transcript", "words",
+           "extra")  # fmt: skip
+TOLD_MISSING = 10
+
+
+class Example(NamedTuple):
+    """What is scored: a clip, or a part of one."""
+
+    name: str
+    """The clip's key; of a part, the key, `#` and its number."""
+    row: int
+    """Of the shard set."""
+    target: Any
+    """Its class, its transcript, its segments' classes."""
+    group: str
+    """Speaker, source video: what must not be on both sides of a split."""
+    start: int
+    """First frame in the clip."""
+    frames: int
+    """How many."""
+    track: int = 0
+    """Which face, for pictures of faces."""
+
+
+@dataclass(frozen=True)
+class LabelledSet:
+    """A shard set, and what its manifest says."""
+
+    shard_set: ShardSet
+    manifest: pa.Table
+    """Columns `COLUMNS`, one row a planned clip."""
+    classes: tuple[str, ...]
+    """Names of the classes, by number."""
+    reasons: dict[str, str]
+    """Of the rows that became no sample, by key."""
+    index_sha256: str
+
+    @cached_property
+    def row_of(self) -> dict[str, int]:
+        """Row of the shard set by key."""
+        return {key: row for row, key in enumerate(self.shard_set.keys.to_pylist())}
+
+    @property
+    def fps(self) -> float:
+        """Frames a second."""
+        return float(self.shard_set.fps)
+
+    def planned(self, splits: Sequence[str]) -> list[dict[str, Any]]:
+        """The manifest rows of any of some splits, in the manifest's order.
+
+        Args:
+            splits: such as `ucf101:test1`, or `test` for any data set's.
+        """
+        flat = pc.list_flatten(self._splits)
+        rows = pc.list_parent_indices(self._splits)
+        wanted = pa.array([False] * len(flat), pa.bool_())
+        for split in splits:
+            either = pc.or_(pc.equal(flat, split), pc.ends_with(flat, ":" + split))
+            wanted = pc.or_(wanted, either)
+        return list(self.manifest.take(pc.unique(rows.filter(wanted))).to_pylist())
+
+    @cached_property
+    def _splits(self) -> pa.Array:
+        column = self.manifest["splits"]
+        return pc.coalesce(column, pa.scalar([], column.type)).combine_chunks()
+
+    def split_names(self) -> list[str]:
+        """All splits that rows name."""
+        return sorted(pc.unique(pc.list_flatten(self._splits)).to_pylist())
+
+    def examples(self, splits: Sequence[str]) -> list[Example]:
+        """Each clip of some splits that is there, with its first label.
+
+        Raises:
+            UsageError: a clip has no label.
+        """
+        found = []
+        for planned in self.planned(splits):
+            row = self.row_of.get(planned["key"])
+            if row is None:
+                continue
+            if not planned["labels"]:
+                raise UsageError(f"{planned['key']} of {self.shard_set.name} has no label; leave "
+                                 "it out of the split, or give it one")  # fmt: skip
+            found.append(self.whole(planned, row, planned["labels"][0]))
+        return found
+
+    def whole(self, planned: dict[str, Any], row: int, target: Any) -> Example:
+        """The example that is a whole clip."""
+        return Example(planned["key"], row, target, planned["group_id"] or planned["key"], 0,
+                       int(self.shard_set.frames[row]))  # fmt: skip
+
+    def missing(self, splits: Sequence[str]) -> dict[str, str]:
+        """Planned clips of some splits that are no samples: key -> reason."""
+        return {
+            planned["key"]: self.reasons.get(planned["key"], "not_run")
+            for planned in self.planned(splits)
+            if planned["key"] not in self.row_of
+        }
+
+
+def open_labelled(store: Store) -> LabelledSet:
+    """Open a finished shard set with its manifest.
+
+    Raises:
+        UsageError, IncompleteError, ShardError, StoreError: as `open_shards`; or there is no
+            manifest beside the shards.
+    """
+    shard_set = open_shards(store)
+    index = store.read(INDEX_NAME)
+    try:
+        manifest = pq.read_table(pa.BufferReader(store.read(MANIFEST)), columns=list(COLUMNS))
+        errors = pq.read_table(pa.BufferReader(store.read(ERRORS)), columns=["key", "reason"])
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"{store} has no {MANIFEST} or {ERRORS}, which say what should be scored; copy them "
+            "there from where the shards were made"
+        ) from error
+    except (pa.ArrowException, OSError) as error:
+        raise ShardError(f"{store}: {MANIFEST} or {ERRORS} cannot be read ({error})") from error
+    reasons = dict(zip(errors["key"].to_pylist(), errors["reason"].to_pylist(), strict=True))
+    return LabelledSet(
+        shard_set, manifest, tuple(json.loads(index).get("labels") or ()), reasons,
+        hashlib.sha256(index).hexdigest(),
+    )  # fmt: skip
+
+
+def require_whole(labelled: LabelledSet, splits: Sequence[str], allow_missing: bool) -> int:
+    """How many clips the test splits should have.
+
+    Raises:
+        UsageError: some are missing, and that is not allowed; the message lists them.
+    """
+    expected = len(labelled.planned(splits))
+    if not expected:
+        known = ", ".join(labelled.split_names()) or "none"
+        raise UsageError(
+            f"{labelled.shard_set.name} has no clip in {', '.join(splits)}; its splits: {known}"
+        )
+    missing = labelled.missing(splits)
+    if missing and not allow_missing:
+        listed = [f"  {key}: {reason}" for key, reason in list(missing.items())[:TOLD_MISSING]]
+        if len(missing) > TOLD_MISSING:
+            listed.append(f"  ... and {len(missing) - TOLD_MISSING} more")
+        raise UsageError(
+            f"{len(missing)} of the {expected} clips of {', '.join(splits)} are no samples in "
+            f"{labelled.shard_set.name}, so no accuracy over the others is the benchmark's:\n"
+            + "\n".join(listed)
+            + f"\n`python -m pipeline errors {labelled.shard_set.store}` says why; add the files "
+            "and run `make shards` again, or score what is there with --allow-missing"
+        )
+    return expected
+
+
+def held_out_groups(
+    examples: Sequence[Example], share: float, seed: int
+) -> tuple[list[Example], list[Example]]:
+    """Cut whole groups off the training examples, to choose the epoch by.
+
+    Returns:
+        What stays for training, and about `share` of the examples; () where there is one group.
+    """
+    names = sorted({example.group for example in examples})
+    order = [names[place] for place in shuffled(len(names), seed)]
+    counts = dict.fromkeys(names, 0)
+    for example in examples:
+        counts[example.group] += 1
+    chosen: set[str] = set()
+    taken = 0
+    for name in order[:-1]:  # one stays, whatever the share
+        if taken >= share * len(examples):
+            break
+        chosen.add(name)
+        taken += counts[name]
+    kept = [example for example in examples if example.group not in chosen]
+    return kept, [example for example in examples if example.group in chosen]

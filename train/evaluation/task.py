@@ -1,0 +1,177 @@
+"""What a task is: which clips are trained on and scored, what of them is looked at, and the metric.
+
+A task is a line in `train.tasks.TASKS` and a file that builds a `Task`; everything here can be
+overridden on the command line, see `train.evaluation.config`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from train.errors import UsageError
+
+if TYPE_CHECKING:
+    from train.evaluation.job import Job
+    from train.evaluation.labelled import Example, LabelledSet
+    from train.evaluation.result import Predictions
+    from train.metrics import Score
+
+Protocol = Literal["finetune", "linear", "svm", "knn", "frozen"]
+Pictures = Literal["frames", "lip", "face", "none"]
+Modality = Literal["V", "A", "V+A"]
+Features = Literal["both", "g", "l"]
+Pooling = Literal["crop_avg", "full_avg", "full_attention"]
+Average = Literal["prob", "logit"]
+
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "protocol": get_args(Protocol),
+    "pictures": get_args(Pictures),
+    "modality": get_args(Modality),
+    "features": get_args(Features),
+    "pooling": get_args(Pooling),
+    "average": get_args(Average),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How examples are looked at and learned from."""
+
+    protocol: Protocol = "finetune"
+    """finetune: everything is trained; linear, svm, knn: on frozen features; frozen: the task
+    trains nothing."""
+    pictures: Pictures = "frames"
+    """Whole frames, or the crops of the first face: lip, face; none for tasks of sound."""
+    modality: Modality = "V"
+    """Which encoders are used: V, A or V+A."""
+    frames: int | None = None
+    """Window, frames of the shards' clock; None is the preset's, 0 the whole example."""
+    clips: int = 10
+    """Windows of an example that are scored, evenly spread; 0 tiles it with windows."""
+    train_clips: int = 1
+    """Windows of an example that frozen protocols learn from."""
+    crops: int = 1
+    """1: the centre; 3: along the long side."""
+    average: Average = "prob"
+    """What is averaged over windows and crops: probabilities or logits."""
+    features: Features = "both"
+    """Visual features: of both paths, the global (g) or the local one (l)."""
+    pooling: Pooling = "full_avg"
+    """Over the grid: mean (of crops or of whole frames), or by the attention map."""
+    epochs: int = 20
+    """Of fine-tuning."""
+    batch_size: int = 16
+    """Clips a step of fine-tuning."""
+
+    def __post_init__(self) -> None:
+        """Ranges and choices."""
+        for name, known in CHOICES.items():
+            if getattr(self, name) not in known:
+                raise UsageError(
+                    f"{name} is {getattr(self, name)!r}; expected one of {', '.join(known)}"
+                )
+        least = {"clips": 0, "train_clips": 1, "crops": 1, "epochs": 1, "batch_size": 1}
+        for name, low in least.items():
+            if getattr(self, name) < low:
+                raise UsageError(f"{name} is {getattr(self, name)}; expected {low} or more")
+        if self.crops not in (1, 3):
+            raise UsageError(f"crops is {self.crops}; expected 1 or 3")
+        if self.frames is not None and self.frames < 0:
+            raise UsageError(f"frames is {self.frames}; expected 0 (all) or more")
+        if self.uses_pictures and self.pictures == "none":
+            raise UsageError(f"modality {self.modality} needs pictures; expected frames, lip, face")
+        if self.pooling == "full_attention" and self.pictures != "frames":
+            raise UsageError(
+                f"pooling full_attention looks for the source in whole frames, and pictures is "
+                f"{self.pictures!r}; give --pictures frames"
+            )
+
+    @property
+    def uses_pictures(self) -> bool:
+        """Whether visual features are used."""
+        return "V" in self.modality
+
+    @property
+    def uses_sound(self) -> bool:
+        """Whether sound is read: as a feature, or for the attention map."""
+        return "A" in self.modality or self.pooling == "full_attention"
+
+
+@dataclass(frozen=True)
+class Round:
+    """One training and one scoring: a fold, or a split."""
+
+    name: str
+    """Such as fold1."""
+    test: tuple[str, ...]
+    """Splits that are scored."""
+    train: tuple[str, ...] = ()
+    """Splits that are trained on."""
+    val: tuple[str, ...] = ()
+    """Splits that choose the epoch; empty: a part of the training groups, by seed."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A downstream evaluation."""
+
+    name: str
+    about: str
+    """One line: what is measured, by whose protocol."""
+    dataset: str
+    """Canonical name of the data set; its shards are looked for at DATA/shards/DATASET-PROFILE."""
+    profile: str
+    obtain: str
+    """What to download, where to put it."""
+    rounds: tuple[Round, ...]
+    settings: Settings
+    predict: "Callable[[Job], Predictions]"
+    """Train on a round and score it."""
+    measure: "Callable[[Predictions], list[Score]]"
+    """The metrics of a round's predictions, the headline first."""
+    examples: "Callable[[LabelledSet, Sequence[str]], list[Example]] | None" = None
+    """What is scored of the clips of some splits; None: each clip with its first label."""
+    protocols: tuple[Protocol, ...] = ("finetune", "linear", "svm", "knn")
+    classes: tuple[str, ...] = ()
+    """Names, where they are not the data set's own labels."""
+    notes: tuple[str, ...] = field(default=())
+    """What a reader of the result must know."""
+
+    def with_settings(self, **changes: Any) -> "Task":
+        """The same with other settings; None leaves a setting as it is."""
+        given = {name: value for name, value in changes.items() if value is not None}
+        settings = replace(self.settings, **given)
+        if settings.protocol not in self.protocols:
+            raise UsageError(
+                f"task {self.name} has no protocol {settings.protocol!r}; it has "
+                f"{', '.join(self.protocols)}"
+            )
+        return replace(self, settings=settings)
+
+    def rounds_named(self, names: str) -> tuple[Round, ...]:
+        """The rounds of a comma-separated list; all for an empty one."""
+        known = {one.name: one for one in self.rounds}
+        wanted = [name.strip() for name in names.split(",") if name.strip()] or list(known)
+        unknown = [name for name in wanted if name not in known]
+        if unknown:
+            raise UsageError(
+                f"task {self.name} has no round {', '.join(unknown)}; it has {', '.join(known)}"
+            )
+        return tuple(known[name] for name in wanted)
+
+
+def folds(dataset: str, count: int) -> tuple[Round, ...]:
+    """Cross-validation over the splits DATASET:fold1 .. : each is scored by the others."""
+    names = [f"{dataset}:fold{number}" for number in range(1, count + 1)]
+    return tuple(
+        Round(name.split(":")[1], (name,), tuple(other for other in names if other != name))
+        for name in names
+    )
+
+
+def official_splits(dataset: str, count: int) -> tuple[Round, ...]:
+    """Splits DATASET:train1, DATASET:test1 and so on; the mean over them is the result."""
+    return tuple(
+        Round(f"split{i}", (f"{dataset}:test{i}",), (f"{dataset}:train{i}",))
+        for i in range(1, count + 1)
+    )

@@ -1,0 +1,29 @@
+"""Downstream evaluations: `TASKS`, a plain dict from a task's name to what it is.
+
+To add a task, write `train/tasks/NAME.py` that builds a `train.evaluation.task.Task`, and add its
+line here. A private one needs no fork: a package named in GLAV_PLUGINS adds its own entry.
+"""
+
+import difflib
+
+from train.errors import UsageError
+from train.evaluation.task import Task
+from train.tasks.dcase2013 import DCASE2013
+from train.tasks.esc50 import ESC10, ESC50
+
+TASKS: dict[str, Task] = {task.name: task for task in (ESC50, ESC10, DCASE2013)}
+"""Adding a task is one line here."""
+
+
+def task_named(name: str) -> Task:
+    """A task by its name.
+
+    Raises:
+        UsageError: there is none; says which there are.
+    """
+    if name in TASKS:
+        return TASKS[name]
+    close = difflib.get_close_matches(name, TASKS, n=1)
+    hint = f" Did you mean {close[0]}?" if close else ""
+    listed = "\n".join(f"  {task.name:<12} {task.about}" for task in TASKS.values())
+    raise UsageError(f"unknown task {name!r}.{hint} The tasks:\n{listed}")
