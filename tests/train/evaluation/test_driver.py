@@ -1,0 +1,268 @@
+"""`train eval` from flags to result.json: what is scored, what is missing, what is done again."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.train.evaluation.sets import CONFIG, SOUND, Clip, labelled_set
+from train.errors import LockedError, UsageError
+from train.evaluation import driver
+from train.evaluation.classify import accuracy, classify
+from train.evaluation.config import EvalConfig
+from train.evaluation.result import Predictions
+from train.evaluation.task import Round, Settings, Task, folds
+from train.tasks import TASKS
+
+
+def clips(count: int = 24, per_fold: int = 8) -> list[Clip]:
+    """Two classes in folds; four clips of a group."""
+    return [
+        Clip(f"demo/clip{i:03d}", i % 2, (f"demo:fold{i // per_fold + 1}",), f"group{i // 4}")
+        for i in range(count)
+    ]
+
+
+def toy_task(**changes: Any) -> Task:
+    settings = {"modality": "A", "pictures": "none", "frames": 8, "clips": 2, "train_clips": 2,
+                "epochs": 6, "batch_size": 4, **changes}  # fmt: skip
+    return Task(
+        name="toy", about="toy", dataset="demo", profile="sound", obtain="make it",
+        rounds=folds("demo", 3), settings=Settings(**settings), predict=classify, measure=accuracy,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def task(monkeypatch: pytest.MonkeyPatch) -> Task:
+    monkeypatch.setitem(TASKS, "toy", toy_task())
+    return TASKS["toy"]
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return labelled_set(tmp_path_factory.mktemp("sets") / "demo-sound", clips(), SOUND)
+
+
+def config(shards: Path, run: Path, **changes: Any) -> EvalConfig:
+    settings: dict[str, Any] = {"task": "toy", "scratch": True, "preset": "nano", "workers": 0,
+                                "shards": str(shards), "run": str(run), "device": "cpu",
+                                "lr_head": 3e-3, **changes}  # fmt: skip
+    return EvalConfig(**settings)
+
+
+@pytest.mark.parametrize("protocol", ["finetune", "linear", "svm", "knn"])
+def test_what_can_be_heard_is_learnt(
+    task: Task, sounds: Path, tmp_path: Path, protocol: Any
+) -> None:
+    result = driver.evaluate(config(sounds, tmp_path / "run", protocol=protocol))
+    assert result["metric"]["name"] == "top1"
+    assert result["metric"]["value"] >= 0.9
+    assert result["n_scored"] == result["n_expected"] == 24
+    assert [one["n"] for one in result["rounds"]] == [8, 8, 8]
+    name = "toy" if protocol == "finetune" else f"toy-{protocol}"
+    folder = tmp_path / "run" / "eval" / name
+    assert json.loads((folder / "result.json").read_bytes()) == result
+    assert (folder / "confusion.png").read_bytes()[:4] == b"\x89PNG"
+    assert "top1" in driver.told(result)
+
+
+def test_pictures_teach_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seen = toy_task(modality="V", pictures="frames", clips=1, epochs=12)
+    monkeypatch.setitem(TASKS, "toy", seen)
+    shards = labelled_set(tmp_path / "demo-glcm", clips(), CONFIG)
+    result = driver.evaluate(config(shards, tmp_path / "run", rounds="fold1"))
+    assert result["metric"]["value"] >= 0.9
+    assert any("only fold1 of the 3" in note for note in result["notes"])
+
+
+def test_each_fold_is_scored_by_the_others(
+    task: Task, sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs: list[Any] = []
+
+    def note(*arguments: Any) -> Any:
+        jobs.append(driver._job(*arguments))
+        return fake(jobs[-1])
+
+    monkeypatch.setattr(driver, "_round", note)
+    driver.evaluate(config(sounds, tmp_path / "run"))
+    for number, job in enumerate(jobs):
+        names = {part: {e.name for e in getattr(job, part)} for part in ("train", "val", "test")}
+        assert names["test"] == {f"demo/clip{i:03d}" for i in range(8 * number, 8 * number + 8)}
+        assert not names["test"] & (names["train"] | names["val"])
+        assert not names["train"] & names["val"]
+        assert len(names["train"] | names["val"]) == 16
+        assert not {e.group for e in job.train} & {e.group for e in job.val}
+
+
+def fake(job: Any) -> Any:
+    scores = np.eye(2, dtype=np.float32)[[example.target for example in job.test]]
+    predictions = Predictions.of_scores(job, scores)
+    return predictions, accuracy(predictions)
+
+
+def test_a_second_call_does_nothing_again(
+    task: Task, sounds: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    first = driver.evaluate(config(sounds, tmp_path / "run", rounds="fold1", epochs=1))
+    monkeypatch.setattr("train.evaluation.classify.finetuned", None)  # calling it would fail
+    with caplog.at_level(logging.INFO):
+        again = driver.evaluate(config(sounds, tmp_path / "run", rounds="fold1", epochs=1))
+    assert "fold1: done before" in caplog.text
+    assert again["metrics"] == first["metrics"]
+    with pytest.raises(TypeError):  # another setting is another evaluation
+        driver.evaluate(config(sounds, tmp_path / "run", rounds="fold1", epochs=2))
+
+
+def test_a_killed_training_goes_on_after_its_last_epoch(
+    task: Task, sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = driver.evaluate(config(sounds, tmp_path / "whole", rounds="fold2", epochs=4))
+    from train.evaluation import finetune
+
+    calls: list[int] = []
+    epoch = finetune._epoch
+
+    def killed(*arguments: Any) -> float:
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        calls.append(1)
+        return epoch(*arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(finetune, "_epoch", killed)
+        driver.evaluate(config(sounds, tmp_path / "run", rounds="fold2", epochs=4))
+    resumed = driver.evaluate(config(sounds, tmp_path / "run", rounds="fold2", epochs=4))
+    assert resumed["rounds"] == whole["rounds"]
+    ours, theirs = (
+        Predictions.read(tmp_path / run / "eval/toy/fold2/predictions.parquet")
+        for run in ("run", "whole")
+    )
+    assert ours.scores is not None
+    assert theirs.scores is not None
+    assert np.array_equal(ours.scores, theirs.scores)
+
+
+# --- what is missing ----------------------------------------------------------------------------
+
+
+def test_an_incomplete_test_split_is_refused(task: Task, tmp_path: Path) -> None:
+    some = [*clips(), Clip("demo/lost", 0, ("demo:fold1",), missing=True)]
+    shards = labelled_set(tmp_path / "demo-sound", some, SOUND)
+    with pytest.raises(UsageError, match=r"(?s)1 of the 9 clips of demo:fold1.*demo/lost: no_aud"):
+        driver.evaluate(config(shards, tmp_path / "run"))
+    result = driver.evaluate(
+        config(shards, tmp_path / "run", allow_missing=True, rounds="fold1", protocol="knn")
+    )
+    assert (result["n_scored"], result["n_expected"]) == (8, 9)
+    assert result["coverage"] == 8 / 9
+    assert result["missing"] == {"demo/lost": "no_audio"}
+    assert any("--allow-missing: 1 " in note for note in result["notes"])
+
+
+def test_missing_training_clips_are_no_reason(task: Task, tmp_path: Path) -> None:
+    some = [*clips(), Clip("demo/lost", 0, ("demo:fold2",), missing=True)]
+    shards = labelled_set(tmp_path / "demo-sound", some, SOUND)
+    result = driver.evaluate(config(shards, tmp_path / "run", rounds="fold1", protocol="knn"))
+    assert result["coverage"] == 1
+
+
+def test_limit_is_said(task: Task, sounds: Path, tmp_path: Path) -> None:
+    result = driver.evaluate(config(sounds, tmp_path / "run", limit=4, protocol="knn"))
+    assert (result["n_scored"], result["n_expected"]) == (12, 24)
+    assert any("--limit 4" in note for note in result["notes"])
+
+
+def test_groups_on_both_sides_are_said(task: Task, tmp_path: Path) -> None:
+    some = [Clip(clip.key, clip.label, clip.splits, "one speaker") for clip in clips()]
+    shards = labelled_set(tmp_path / "demo-sound", some, SOUND)
+    result = driver.evaluate(config(shards, tmp_path / "run", rounds="fold1", protocol="knn"))
+    assert any("fold1: 1 of 1 groups" in note for note in result["notes"])
+
+
+# --- bad input ----------------------------------------------------------------------------------
+
+
+def test_an_unknown_task_lists_the_tasks(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"(?s)unknown task 'esc5'. Did you mean esc50\?.*esc10 "):
+        driver.evaluate(config(tmp_path, tmp_path, task="esc5"))
+
+
+@pytest.mark.parametrize("name", list(TASKS))
+def test_without_data_the_way_is_told(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=rf"(?s)1\. .*2\. make .*3\. make eval TASK={name}"):
+        driver.evaluate(EvalConfig(task=name, scratch=True, data=tmp_path))
+
+
+def test_labels_out_of_range(task: Task, tmp_path: Path) -> None:
+    some = [*clips(), Clip("demo/strange", 7, ("demo:fold2",))]
+    shards = labelled_set(tmp_path / "demo-sound", some, SOUND)
+    with pytest.raises(UsageError, match="demo/strange has the class 7; expected 0 to 1"):
+        driver.evaluate(config(shards, tmp_path / "run"))
+
+
+def test_a_set_without_pictures_for_a_task_of_pictures(
+    monkeypatch: pytest.MonkeyPatch, sounds: Path, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(TASKS, "toy", toy_task(modality="V", pictures="frames"))
+    with pytest.raises(UsageError, match=r"reads frames.mjpeg, which demo-sound does not store"):
+        driver.evaluate(config(sounds, tmp_path / "run"))
+
+
+def test_a_split_that_nobody_is_in(
+    monkeypatch: pytest.MonkeyPatch, sounds: Path, tmp_path: Path
+) -> None:
+    rounds = (Round("test", ("demo:test",), ("demo:train",)),)
+    strange = toy_task()
+    monkeypatch.setitem(TASKS, "toy", Task(**{**vars(strange), "rounds": rounds}))
+    with pytest.raises(UsageError, match="no clip in demo:test; its splits: demo:fold1, demo:fold"):
+        driver.evaluate(config(sounds, tmp_path / "run"))
+
+
+def test_features_that_are_not_there(task: Task, sounds: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="needs pictures"):
+        driver.evaluate(config(sounds, tmp_path / "run", modality="V+A"))
+    with pytest.raises(UsageError, match="has no round fold9; it has fold1, fold2, fold3"):
+        driver.evaluate(config(sounds, tmp_path / "run", rounds="fold9"))
+    with pytest.raises(UsageError, match="has no protocol 'frozen'; it has finetune, linear"):
+        driver.evaluate(config(sounds, tmp_path / "run", protocol="frozen"))
+
+
+def test_two_processes_do_not_write_one_result(
+    task: Task, sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise BlockingIOError
+
+    monkeypatch.setattr("fcntl.lockf", refuse)
+    with pytest.raises(LockedError, match="another process writes"):
+        driver.evaluate(config(sounds, tmp_path / "run"))
+
+
+def test_no_run_to_evaluate(
+    task: Task, sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=r"no run below runs/ has finished. Train one"):
+        driver.evaluate(EvalConfig(task="toy", shards=str(sounds)))
+
+
+def test_the_newest_finished_run_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    import os
+
+    for number, name in enumerate(("old", "new", "unfinished")):
+        folder = Path("runs") / name
+        folder.mkdir(parents=True)
+        (folder / "lock").touch()
+        if name != "unfinished":
+            (folder / "finished.json").write_text("{}")
+            os.utime(folder / "finished.json", (1000 + number, 1000 + number))
+    assert driver.newest_finished_run() == Path("runs/new")
+    monkeypatch.setattr(driver, "_is_locked", lambda path: True)
+    with pytest.raises(UsageError, match=r"several runs are being trained \(runs/new, runs/old"):
+        driver.newest_finished_run()
