@@ -14,6 +14,7 @@ reads them back (`schema.read`).
 | `dataset.py` | `Dataset`, `ScanOptions`, `Report`: what an adapter is made of |
 | `listing.py`, `annotations.py`, `records.py` | reading folders, annotation files, tables |
 | `clips.py`, `join.py` | names of web-video clips, and joining them with annotation rows |
+| `named.py` | files of benchmarks whose names say which clip they are |
 | `keys.py`, `windows.py` | names, windows of long recordings |
 | `errors.py`, `text.py` | `UsageError`, and text of unknown origin on a terminal |
 | all others | one adapter a file |
@@ -35,6 +36,8 @@ from manifests.avspeech import AVSPEECH
 from manifests.dataset import Dataset, Report, ScanOptions
 from manifests.demo import DEMO
 from manifests.errors import UsageError
+from manifests.esc10 import ESC10
+from manifests.esc50 import ESC50
 from manifests.folder import FOLDER
 from manifests.grid import GRID
 from manifests.kinetics import KINETICS400, KINETICS600, KINETICS700
@@ -62,6 +65,8 @@ DATASETS: dict[str, Dataset] = {
     "vggsound": VGGSOUND,
     "kinetics_sounds": KINETICS_SOUNDS,
     "grid": GRID,
+    "esc50": ESC50,
+    "esc10": ESC10,
     "folder": FOLDER,
     "table": TABLE,
     "demo": replace(DEMO, generated=True),

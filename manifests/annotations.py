@@ -12,7 +12,7 @@ from typing import TextIO, TypeVar
 
 from manifests.dataset import ScanOptions
 from manifests.errors import UsageError
-from manifests.listing import from_uri
+from manifests.listing import SIDE_KINDS, from_uri
 
 T = TypeVar("T")
 
@@ -46,6 +46,28 @@ def find(root: Path, options: ScanOptions, suffixes: tuple[str, ...]) -> list[Pa
     ]
     # ROOT's own files first, then by depth and name, so that the nearest spelling wins
     return sorted(files, key=lambda path: (len(path.parts), str(path)))
+
+
+def find_named(root: Path, options: ScanOptions, name: str) -> list[Path]:
+    """Return the annotation files whose whole name matches a pattern, one of each name.
+
+    Looked for in --annotations or, without it, everywhere below ROOT; of several copies the one
+    nearest to the top counts.
+
+    Args:
+        root: the data set's folder.
+        options: `annotations` is read.
+        name: regular expression; case does not matter.
+    """
+    if options.annotations is not None:
+        files = _given(options.annotations, tuple(SIDE_KINDS))
+    else:
+        files = [root / from_uri(entry.path) for entry in options.walk(root).side]
+    nearest: dict[str, Path] = {}
+    for path in sorted(files, key=lambda path: (len(path.parts), str(path))):
+        if re.fullmatch(name, path.name, re.IGNORECASE):
+            nearest.setdefault(path.name.lower(), path)
+    return [nearest[key] for key in sorted(nearest)]
 
 
 def split_of(*names: str) -> str | None:

@@ -13,7 +13,7 @@ from manifests import ALIASES, DATASETS, UsageError, dataset
 
 HELPERS = {
     *("__init__", "__main__", "annotations", "build", "checks", "clips", "columns", "dataset"),
-    *("errors", "join", "keys", "listing", "records", "schema", "text", "windows"),
+    *("errors", "join", "keys", "listing", "named", "records", "schema", "text", "windows"),
 }
 
 
