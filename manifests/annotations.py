@@ -12,7 +12,7 @@ from typing import TextIO, TypeVar
 
 from manifests.dataset import ScanOptions
 from manifests.errors import UsageError
-from manifests.listing import SIDE_KINDS, from_uri
+from manifests.listing import from_uri
 
 T = TypeVar("T")
 
@@ -48,7 +48,9 @@ def find(root: Path, options: ScanOptions, suffixes: tuple[str, ...]) -> list[Pa
     return sorted(files, key=lambda path: (len(path.parts), str(path)))
 
 
-def find_named(root: Path, options: ScanOptions, name: str) -> list[Path]:
+def find_named(
+    root: Path, options: ScanOptions, name: str, suffixes: tuple[str, ...] = (".txt", ".csv")
+) -> list[Path]:
     """Return the annotation files whose whole name matches a pattern, one of each name.
 
     Looked for in --annotations or, without it, everywhere below ROOT; of several copies the one
@@ -58,11 +60,14 @@ def find_named(root: Path, options: ScanOptions, name: str) -> list[Path]:
         root: the data set's folder.
         options: `annotations` is read.
         name: regular expression; case does not matter.
+        suffixes: extensions of such files, in lower case.
     """
     if options.annotations is not None:
-        files = _given(options.annotations, tuple(SIDE_KINDS))
+        files = _given(options.annotations, suffixes)
     else:
-        files = [root / from_uri(entry.path) for entry in options.walk(root).side]
+        listing = options.walk(root)
+        entries = [e for e in (*listing.side, *listing.files) if e.suffix in suffixes]
+        files = [root / from_uri(entry.path) for entry in entries]
     nearest: dict[str, Path] = {}
     for path in sorted(files, key=lambda path: (len(path.parts), str(path))):
         if re.fullmatch(name, path.name, re.IGNORECASE):

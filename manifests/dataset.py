@@ -152,10 +152,9 @@ class Report:
             names = _some([f"{name} x{n}" for name, n in self.unknown_labels.most_common()])
             lines.append(f"  unknown labels: {len(self.unknown_labels):,} ({names})")
         if incomplete := self.incomplete():
-            shown = _some([f"{s} {n:,} of {of:,}" for s, (n, of) in sorted(incomplete.items())])
             lines.append(
-                f"  not the whole benchmark: {shown} files are there; a result on a part is not "
-                "comparable with published ones"
+                f"  not the whole benchmark: {len(incomplete)} of {len(self.official)} splits have "
+                "fewer files than were published; a result on a part cannot be compared"
             )
         lines += [f"  warning: {text}" for text in self.warnings]
         lines += [f"  note: {text}" for text in self.notes]

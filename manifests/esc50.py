@@ -156,8 +156,8 @@ def _listed(root: Path, options: ScanOptions, report: Report) -> Iterator[Clip]:
         places = columns_of(header, _COLUMNS)
         if len(places) < len(_COLUMNS):
             raise UsageError(
-                f"{path} has the columns {', '.join(header) or 'none'}; expected filename, fold, "
-                "category among them. Download meta/esc50.csv again."
+                f"{path} has the columns {', '.join(header) or 'none'}; expected filename, fold "
+                "and category among them. Download meta/esc50.csv again."
             )
         report.annotations.append(str(path))
         for number, fields in enumerate(rows, start=2):
