@@ -64,9 +64,11 @@ class _Event(NamedTuple):
 def scan(root: Path, options: ScanOptions) -> tuple[pa.Table, Report]:
     """Join Annotations.txt and the lists of the splits with the files below `root`."""
     report = Report("ave", LICENCE, vocabulary=CATEGORIES)
-    events = _events(root, options, report)
-    split_of = _splits(root, options, events, report)
     files = files_by_name(options.walk(root), VIDEO_KINDS, _id, report)
+    path = _annotations(root, options, clips=len(files))
+    events = [] if path is None else list(_events(path))
+    split_of = {} if path is None else _splits(root, options, events, report)
+    report.annotations[:0] = [] if path is None else [str(path)]
     report.files_without_row = len(files.keys() - {event.id for event in events})
     if empty := sum(event.start == event.end for event in events):
         report.notes.append(
@@ -105,39 +107,47 @@ def _id(entry: Entry) -> str | None:
     return stem if _ID.fullmatch(stem) else None
 
 
-def _events(root: Path, options: ScanOptions, report: Report) -> list[_Event]:
-    """Return the rows of Annotations.txt; a row's number counts from 0 below the header.
+def _annotations(root: Path, options: ScanOptions, clips: int) -> Path | None:
+    """Return Annotations.txt; None: it is as absent as the clips, the folder is the wrong one.
 
     Raises:
-        UsageError: there is no such file, or a row is wrong.
+        UsageError: there are clips, and no labels.
     """
     paths = find_named(root, options, r"annotations\.txt")
-    if not paths:
-        place = options.annotations or root
+    if not paths and clips:
         raise UsageError(
-            f"there is no Annotations.txt in {place}, which holds AVE's labels; expected it in "
-            "AVE_Dataset/ beside AVE/. Take it from the archive, or from the folder data of the "
-            "authors' repository AVE-ECCV18, and name its folder with --annotations."
+            f"{root} has {clips:,} clips, and there is no Annotations.txt in "
+            f"{options.annotations or root}, which holds AVE's labels. Take it from the archive, "
+            "where it lies beside AVE/, or from the folder data of the authors' repository "
+            "AVE-ECCV18, and name its folder with --annotations."
         )
-    report.annotations.append(str(paths[0]))
-    events: list[_Event] = []
-    for row in _rows(paths[0]):
-        event = _event(row, len(events))
+    return paths[0] if paths else None
+
+
+def _events(path: Path) -> Iterator[_Event]:
+    """Yield the rows of Annotations.txt; a row's number counts from 0 below the header.
+
+    Raises:
+        UsageError: a row is wrong.
+    """
+    for line, row in enumerate(_rows(path)):
+        event = _event(row, line)
         if event is None:
             raise UsageError(
-                f"{paths[0]}: {'&'.join(row)!r} is no event; expected 'CATEGORY&ID&QUALITY&START&"
+                f"{path}: {'&'.join(row)!r} is no event; expected 'CATEGORY&ID&QUALITY&START&"
                 f"END' with one of AVE's 28 categories and whole seconds from 0 to {CLIP_SECONDS}, "
                 "such as 'Church bell&MH3m4AwEcRY&good&6&8'. Repair the row."
             )
-        events.append(event)
-    return events
+        yield event
 
 
 def _event(row: list[str], line: int) -> _Event | None:
     if len(row) != 5 or row[0] not in _NUMBER or not (row[3].isdecimal() and row[4].isdecimal()):
         return None
     start, end = int(row[3]), int(row[4])
-    return _Event(line, *row[:3], start, end) if start <= end <= CLIP_SECONDS else None
+    if not start <= end <= CLIP_SECONDS:
+        return None
+    return _Event(line, row[0], row[1], row[2], start, end)
 
 
 def _rows(path: Path) -> Iterator[list[str]]:
@@ -153,11 +163,12 @@ def _splits(
     root: Path, options: ScanOptions, events: list[_Event], report: Report
 ) -> dict[int, str]:
     """Return row number -> split, from the lists of the archive or of the repository."""
-    lists = find_named(root, options, rf"({'|'.join(_SPLITS)})set\.txt")
-    orders = find_named(root, options, rf"({'|'.join(_SPLITS)})_order\.h5", (".h5",))
+    names = rf"({'|'.join(_SPLITS)})(set\.txt|_order\.h5)"
+    paths = find_named(root, options, names, (".txt", ".h5"))
+    lists = [path for path in paths if path.suffix.lower() == ".txt"]
     read = _read_set if lists else _read_order
     split_of: dict[int, str] = {}
-    for path in lists or orders:
+    for path in lists or paths:
         split = next(name for name in _SPLITS if path.name.lower().startswith(name))
         report.annotations.append(str(path))
         for line in read(path, events):

@@ -59,7 +59,7 @@ def scan(root: Path, options: ScanOptions) -> tuple[pa.Table, Report]:
     # an archive may have been unpacked into the folder that ROOT names
     own = root.resolve().name
     files = files_by_name(listing, AUDIO_KINDS, lambda entry: _clip(entry, own), report)
-    known = [_Clip(s, c, n) for s in _FOLDERS for c in SCENES for n in _NUMBERS]
+    known = [_Clip(s, c, n) for s in _FOLDERS for c in SCENES for n in _NUMBERS] if files else []
     report.notes.append(
         "The folds of the challenge's cross-validation are not published with the data; those here "
         "are ours, by the number in the name."

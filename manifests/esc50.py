@@ -46,6 +46,7 @@ ESC10 = [
     *("chainsaw", "rooster", "crackling_fire"),
 ]
 """The classes of ESC-10, in the order of its folders 001 to 010."""
+_OLD_NAMES = {"door_knock": "door_wood_knock", "insects_flying": "insects"}
 FOLDS = range(1, 6)
 CLIP_SECONDS = 5.0
 _NAME = re.compile(r"([1-5])-(\d+)-([A-Z])(?:-(\d+))?")
@@ -175,7 +176,8 @@ def _listed_clip(fields: list[str], places: dict[str, int]) -> Clip | None:
     """Return the clip of a CSV row: the category counts, its number differs between releases."""
     if len(fields) <= max(places.values()):
         return None
-    category = plain(fields[places["category"]])
+    name = plain(fields[places["category"]])
+    category = _OLD_NAMES.get(name, name)
     found = _NAME.fullmatch(fields[places["file"]].rpartition(".")[0])
     if found is None or fields[places["fold"]] != found[1] or category not in CATEGORIES:
         return None

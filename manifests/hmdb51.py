@@ -126,6 +126,7 @@ def _listed(root: Path, options: ScanOptions, report: Report) -> dict[str, _List
     for path in find_named(root, options, _LIST.pattern + r"\.txt"):
         found = _LIST.fullmatch(path.stem)
         if found is None or found[1] not in _NUMBER:
+            report.unknown_labels[path.stem] += 1
             continue
         report.annotations.append(str(path))
         seen: set[str] = set()

@@ -110,7 +110,7 @@ def test_five_folds_by_sentence_cross_the_splits(tree, scan) -> None:
     root = tree([f"s1/bb{p}{x}{d}n.mpg" for p in "abiw" for x in letters for d in "z123456789"])
     rows, report = scan("grid", root)
     pairs = Counter(tuple(row["splits"]) for row in rows.values())
-    folds = Counter()
+    folds: Counter[str] = Counter()
     for (_, fold), n in pairs.items():
         folds[fold] += n
     assert set(folds) == {f"grid:fold{n}" for n in range(1, 6)}
