@@ -66,9 +66,11 @@ def scan(root: Path, options: ScanOptions) -> tuple[pa.Table, Report]:
     report = Report("ave", LICENCE, vocabulary=CATEGORIES)
     files = files_by_name(options.walk(root), VIDEO_KINDS, _id, report)
     path = _annotations(root, options, clips=len(files))
-    events = [] if path is None else list(_events(path))
-    split_of = {} if path is None else _splits(root, options, events, report)
-    report.annotations[:0] = [] if path is None else [str(path)]
+    if path is None:
+        return table(()), report
+    report.annotations.append(str(path))
+    events = list(_events(path))
+    split_of = _splits(root, options, events, report)
     report.files_without_row = len(files.keys() - {event.id for event in events})
     if empty := sum(event.start == event.end for event in events):
         report.notes.append(
