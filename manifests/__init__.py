@@ -14,6 +14,7 @@ reads them back (`schema.read`).
 | `dataset.py` | `Dataset`, `ScanOptions`, `Report`: what an adapter is made of |
 | `listing.py`, `annotations.py`, `records.py` | reading folders, annotation files, tables |
 | `clips.py`, `join.py` | names of web-video clips, and joining them with annotation rows |
+| `named.py` | files of benchmarks whose names say which clip they are |
 | `keys.py`, `windows.py` | names, windows of long recordings |
 | `errors.py`, `text.py` | `UsageError`, and text of unknown origin on a terminal |
 | all others | one adapter a file |
@@ -31,15 +32,21 @@ import os
 from dataclasses import replace
 
 from manifests.audioset import AUDIOSET
+from manifests.ave import AVE
 from manifests.avspeech import AVSPEECH
 from manifests.dataset import Dataset, Report, ScanOptions
+from manifests.dcase2013 import DCASE2013
 from manifests.demo import DEMO
 from manifests.errors import UsageError
+from manifests.esc10 import ESC10
+from manifests.esc50 import ESC50
 from manifests.folder import FOLDER
 from manifests.grid import GRID
+from manifests.hmdb51 import HMDB51
 from manifests.kinetics import KINETICS400, KINETICS600, KINETICS700
 from manifests.kinetics_sounds import KINETICS_SOUNDS
 from manifests.table import TABLE
+from manifests.ucf101 import UCF101
 from manifests.vggsound import VGGSOUND
 
 __all__ = [
@@ -62,6 +69,12 @@ DATASETS: dict[str, Dataset] = {
     "vggsound": VGGSOUND,
     "kinetics_sounds": KINETICS_SOUNDS,
     "grid": GRID,
+    "ucf101": UCF101,
+    "hmdb51": HMDB51,
+    "esc50": ESC50,
+    "esc10": ESC10,
+    "dcase2013": DCASE2013,
+    "ave": AVE,
     "folder": FOLDER,
     "table": TABLE,
     "demo": replace(DEMO, generated=True),
@@ -75,6 +88,11 @@ ALIASES: dict[str, str] = {
     "k700": "kinetics700",
     "ks": "kinetics_sounds",
     "vgg_sound": "vggsound",
+    "ucf_101": "ucf101",
+    "hmdb_51": "hmdb51",
+    "esc_50": "esc50",
+    "esc_10": "esc10",
+    "dcase": "dcase2013",
 }
 """Other spellings -> canonical name; case and `-` for `_` need no entry."""
 

@@ -89,10 +89,16 @@ class Validate:
 
 @dataclass(frozen=True)
 class Datasets:
-    """List the data sets known."""
+    """List the data sets known, or say how to get one of them."""
+
+    name: Annotated[str | None, tyro.conf.Positional] = None
+    """A data set: what it is, what to download, where to put it, and the command that follows."""
 
     def run(self) -> int:
-        """Print name, content, scale and licence."""
+        """Print name, content, scale and licence of all, or everything about one."""
+        if self.name is not None:
+            say(*build.describe(manifests.dataset(self.name)))
+            return 0
         for name, entry in manifests.DATASETS.items():
             say(f"{name:<16} {entry.what}", f"{'':<16} {entry.scale}", f"{'':<16} {entry.licence}")
         aliases = ", ".join(f"{alias} = {name}" for alias, name in manifests.ALIASES.items())

@@ -48,6 +48,33 @@ def find(root: Path, options: ScanOptions, suffixes: tuple[str, ...]) -> list[Pa
     return sorted(files, key=lambda path: (len(path.parts), str(path)))
 
 
+def find_named(
+    root: Path, options: ScanOptions, name: str, suffixes: tuple[str, ...] = (".txt", ".csv")
+) -> list[Path]:
+    """Return the annotation files whose whole name matches a pattern, one of each name.
+
+    Looked for in --annotations or, without it, everywhere below ROOT; of several copies the one
+    nearest to the top counts.
+
+    Args:
+        root: the data set's folder.
+        options: `annotations` is read.
+        name: regular expression; case does not matter.
+        suffixes: extensions of such files, in lower case.
+    """
+    if options.annotations is not None:
+        files = _given(options.annotations, suffixes)
+    else:
+        listing = options.walk(root)
+        entries = [e for e in (*listing.side, *listing.files) if e.suffix in suffixes]
+        files = [root / from_uri(entry.path) for entry in entries]
+    nearest: dict[str, Path] = {}
+    for path in sorted(files, key=lambda path: (len(path.parts), str(path))):
+        if re.fullmatch(name, path.name, re.IGNORECASE):
+            nearest.setdefault(path.name.lower(), path)
+    return [nearest[key] for key in sorted(nearest)]
+
+
 def split_of(*names: str) -> str | None:
     """Return the split that the first telling name speaks of: 'videos_val' -> 'val'."""
     for name in names:

@@ -79,7 +79,15 @@ def default_out(name: str, data: Path = Path("data")) -> Path:
 
 def teach(dataset: Dataset, problem: str) -> str:
     """Return a problem, followed by all that somebody needs who has never seen the data set."""
-    lines = [problem, "", f"{dataset.title}: {dataset.what} Size: {dataset.scale}.", ""]
+    return "\n".join([problem, "", *describe(dataset)])
+
+
+def describe(dataset: Dataset) -> list[str]:
+    """Return what a data set is, how to get it, where its files go, and the next commands."""
+    lines = [f"{dataset.title}: {dataset.what} Size: {dataset.scale}.", ""]
+    if dataset.download:
+        lines += ["To download:", *_indented(dataset.download), ""]
+        lines += [f"Put it below {default_root(dataset.name)}, or anywhere and name it ROOT.", ""]
     lines += ["Files are understood in these places:", *_indented(dataset.layouts), ""]
     if dataset.annotations:
         lines += ["Annotations:", *_indented(dataset.annotations), ""]
@@ -87,8 +95,7 @@ def teach(dataset: Dataset, problem: str) -> str:
     target = "--table my.csv [--root FOLDER]" if "table" in dataset.options else "--root FOLDER"
     make = "TABLE=my.csv" if "table" in dataset.options else "ROOT=FOLDER"
     lines += _indented(f"make shards DATASET={dataset.name} {make}")
-    lines += _indented(f"python -m manifests build --dataset {dataset.name} {target}")
-    return "\n".join(lines)
+    return lines + _indented(f"python -m manifests build --dataset {dataset.name} {target}")
 
 
 def _build(dataset: Dataset, root: Path | None, out: Path, options: ScanOptions) -> Built:
@@ -100,6 +107,7 @@ def _build(dataset: Dataset, root: Path | None, out: Path, options: ScanOptions)
         raise UsageError(f"{error.filename or root} cannot be read: {error.strerror}.") from error
     if dataset.generated:
         options = replace(options, listing=walk(root))
+    report.official = dict(dataset.official)
     report.count(table)
     report.warnings = schema.warnings(table)
     _check(dataset, root, table, report)

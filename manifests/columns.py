@@ -8,11 +8,12 @@ never exist as Python objects at the same time.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 Row = dict[str, Any]
 """One row: column name -> plain Python value; absent columns take `DEFAULTS`."""
@@ -77,6 +78,30 @@ def table(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
     return pa.Table.from_batches(batches, SCHEMA).unify_dictionaries()
 
 
+def view(whole: pa.Table, dataset: str, vocabulary: Sequence[str]) -> pa.Table:
+    """Return the rows of some classes as a data set of its own, with its own class numbers.
+
+    Args:
+        whole: a manifest; rows with no label, or several, are in no view.
+        dataset: name of the view.
+        vocabulary: class names of the view, in the order of its numbers.
+    """
+    labelled = whole.filter(pc.equal(pc.list_value_length(whole["label_names"]), 1))
+    names = pc.list_flatten(labelled["label_names"])
+    number = pc.index_in(names, value_set=pa.array(vocabulary, pa.string()))
+    inside = pc.is_valid(number)
+    rows, numbers = labelled.filter(inside), number.filter(inside)
+    rows = replaced(rows, "dataset", [dataset] * len(rows))
+    return replaced(rows, "labels", [[n] for n in numbers.to_pylist()])
+
+
+def replaced(whole: pa.Table, column: str, values: Sequence[Any]) -> pa.Table:
+    """Return a manifest with other values in one column."""
+    at = SCHEMA.get_field_index(column)
+    array = pa.chunked_array([_typed(values, SCHEMA.field(at).type)])
+    return whole.set_column(at, SCHEMA.field(at), array)
+
+
 def extra(**facts: Any) -> str:
     """Return the `extra` column's JSON: sorted keys, facts that are None left out."""
     known = {name: value for name, value in facts.items() if value is not None}
@@ -104,6 +129,10 @@ def _column(rows: list[Mapping[str, Any]], column: pa.Field, present: bool) -> p
         return pa.nulls(len(rows), column.type)
     else:
         values = [default] * len(rows)
-    if pa.types.is_dictionary(column.type):
+    return _typed(values, column.type)
+
+
+def _typed(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    if pa.types.is_dictionary(kind):
         return pa.array(values, pa.string()).dictionary_encode()
-    return pa.array(values, column.type)
+    return pa.array(values, kind)

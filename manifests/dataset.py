@@ -80,6 +80,11 @@ class Report:
     """Rows in the manifest."""
     splits: dict[str, list[int]] = field(default_factory=dict)
     """Split name -> [rows, rows whose file is there]; '(none)' counts rows without a split."""
+    official: dict[str, int] = field(default_factory=dict)
+    """Split name -> rows as published; empty: nothing was published, or it varies."""
+    protocols: list[list[str]] = field(default_factory=list)
+    """Sets of splits that must not share a group, such as train and test of one fold; empty: no
+    two splits may. Other pairs overlap by design, as train of one fold with test of another."""
     missing_files: int = 0
     """Rows whose file is not there; they stay rows and end as `missing_file` or `bad_path`."""
     files_without_row: int = 0
@@ -112,7 +117,7 @@ class Report:
         self.rows = len(table)
         self.missing_files = table["bytes"].null_count
         self.splits = _count_splits(table)
-        self.leaks = _count_leaks(table)
+        self.leaks = {p: n for p, n in _count_leaks(table).items() if self._is_leak(p)}
         used = set(pc.unique(_flatten(table["labels"])).to_pylist())
         self.labels_missing = [n for i, n in enumerate(self.vocabulary) if i not in used]
 
@@ -135,10 +140,7 @@ class Report:
     def lines(self) -> list[str]:
         """Return the report for a terminal: a table of splits, then what a user should know."""
         lines = [f"{self.dataset}: {self.rows:,} rows, {len(self.vocabulary):,} classes"]
-        width = max([len(s) for s in self.splits], default=5)
-        lines.append(f"  {'split':<{width}}  {'rows':>11}  {'with file':>11}  {'missing':>11}")
-        for name, (rows, present) in sorted(self.splits.items()):
-            lines.append(f"  {name:<{width}}  {rows:>11,}  {present:>11,}  {rows - present:>11,}")
+        lines += self._table()
         lines += [f"  annotations: {path}" for path in self.annotations]
         lines += [f"  {text}: {n:,}" for text, n in self._counts() if n]
         lines += [f"  ignored {kind}: {n:,}" for kind, n in sorted(self.ignored.items())]
@@ -149,9 +151,37 @@ class Report:
         if self.unknown_labels:
             names = _some([f"{name} x{n}" for name, n in self.unknown_labels.most_common()])
             lines.append(f"  unknown labels: {len(self.unknown_labels):,} ({names})")
+        if incomplete := self.incomplete():
+            lines.append(
+                f"  not the whole benchmark: {len(incomplete)} of {len(self.official)} splits have "
+                "fewer files than were published; a result on a part cannot be compared"
+            )
         lines += [f"  warning: {text}" for text in self.warnings]
         lines += [f"  note: {text}" for text in self.notes]
         return [*lines, f"  licence: {self.licence}"]
+
+    def incomplete(self) -> dict[str, tuple[int, int]]:
+        """Return the splits with fewer files than were published: name -> (there, published)."""
+        there = {name: self.splits.get(name, [0, 0])[1] for name in self.official}
+        return {s: (there[s], n) for s, n in self.official.items() if there[s] < n}
+
+    def _table(self) -> list[str]:
+        """The splits, one a line; a split that was published and is not there is one too."""
+        names = sorted({*self.splits, *self.official})
+        width = max([len(name) for name in names], default=5)
+        head = ["rows", "with file", "missing", *(["published"] if self.official else [])]
+        lines = [f"  {'split':<{width}}" + "".join(f"  {title:>11}" for title in head)]
+        for name in names:
+            rows, present = self.splits.get(name, [0, 0])
+            cells = [f"{rows:,}", f"{present:,}", f"{rows - present:,}"]
+            if self.official:
+                cells.append(f"{self.official[name]:,}" if name in self.official else "-")
+            lines.append(f"  {name:<{width}}" + "".join(f"  {cell:>11}" for cell in cells))
+        return lines
+
+    def _is_leak(self, pair: str) -> bool:
+        names = set(pair.split(" & "))
+        return not self.protocols or any(names <= set(splits) for splits in self.protocols)
 
     def _counts(self) -> list[tuple[str, int]]:
         return [
@@ -199,6 +229,10 @@ class Dataset:
     """True where the scan itself makes the files (`demo`); ROOT need not exist then."""
     raw: str = ""
     """Folder below DATA/raw with the files, where that is not `name`."""
+    download: str = ""
+    """What to download and from whom, one archive or list a line; empty: `layouts` says enough."""
+    official: Mapping[str, int] = field(default_factory=dict)
+    """Split name -> rows as published, for benchmarks that everybody counts alike."""
 
     @property
     def raw_name(self) -> str:

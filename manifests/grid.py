@@ -9,8 +9,9 @@ The name is the sentence: `bbaf2n` = bin blue at f two now. `.align` rows are `s
 name's spelling and keep their times. The label is the digit: class n is the digit n.
 
 There is no official split. Several speakers: s1, s2, s20 and s22 (LipNet's unseen ones) are test, a
-seeded tenth of the others val. One speaker (or only test speakers): a seeded 80/10/10 by sentence.
-Both depend on names alone, so a sentence never changes its split when files are added.
+seeded tenth of the others val. One speaker (or only test speakers): a seeded 80/10/10 by sentence,
+and beside it five seeded folds by sentence, `grid:fold1` to `grid:fold5`, for cross-validation.
+All depend on names alone, so a sentence never changes its split when files are added.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight"
 """The vocabulary: the class number is the digit."""
 TEST_SPEAKERS = frozenset({"s1", "s2", "s20", "s22"})
 """LipNet's unseen speakers."""
+FOLDS = 5
+"""Folds by sentence, where there is one speaker."""
 _WORDS = [
     {"b": "bin", "l": "lay", "p": "place", "s": "set"},
     {"b": "blue", "g": "green", "r": "red", "w": "white"},
@@ -131,7 +134,7 @@ def _row(clip: _Clip, alignments: _Alignments, splits: _Splits) -> Row:
         "group_id": f"grid:{clip.speaker}",
         "uri": to_uri(clip.entry.path),
         "end_s": _CLIP_SECONDS,
-        "splits": [f"grid:{splits.of(clip)}"],
+        "splits": splits.of(clip),
         "labels": [DIGITS.index(digit)],
         "label_names": [digit],
         "transcript": " ".join(spoken),
@@ -224,27 +227,33 @@ class _Splits:
         # as many as a tenth, but none of fewer than three: somebody has to be trained on
         self.val_speakers = set(seen[: max(1, round(len(seen) / 10))]) if len(seen) > 2 else set()
 
-    def of(self, clip: _Clip) -> str:
-        """Return a clip's split."""
+    def of(self, clip: _Clip) -> list[str]:
+        """Return a clip's splits."""
         if not self.by_speaker:
             return self._of_sentence(clip)
         if clip.speaker in TEST_SPEAKERS:
-            return "test"
-        return "val" if clip.speaker in self.val_speakers else "train"
+            return ["grid:test"]
+        return ["grid:val" if clip.speaker in self.val_speakers else "grid:train"]
 
-    def _of_sentence(self, clip: _Clip) -> str:
-        share = _share(f"{clip.speaker}/{clip.sentence}")
-        return "train" if share < 0.8 else "val" if share < 0.9 else "test"
+    def _of_sentence(self, clip: _Clip) -> list[str]:
+        name = f"{clip.speaker}/{clip.sentence}"
+        share = _share(name)
+        split = "train" if share < 0.8 else "val" if share < 0.9 else "test"
+        # a number of its own: the folds must not follow the three splits
+        fold = int(_share(f"fold {name}") * FOLDS) + 1
+        return [f"grid:{split}", f"grid:fold{fold}"]
 
 
 def _splits(speakers: set[str], report: Report) -> _Splits:
     splits = _Splits(speakers)
+    # the folds cross the three splits, and one speaker is in all of them
+    report.protocols = [["grid:train", "grid:val", "grid:test"]]
     report.notes.append(
         "GRID has no official split; ours is by speaker "
         f"(test: {', '.join(sorted(speakers & TEST_SPEAKERS))}; "
         f"val: {', '.join(sorted(splits.val_speakers)) or 'none'})."
         if splits.by_speaker
-        else "GRID has no official split; ours is by sentence, seeded, 80/10/10 by a hash."
+        else "GRID has no official split; ours is by sentence, seeded: 80/10/10, and five folds."
     )
     return splits
 

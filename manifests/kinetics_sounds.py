@@ -13,10 +13,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from manifests import kinetics
-from manifests.columns import SCHEMA
+from manifests.columns import view
 from manifests.dataset import Dataset, Report, ScanOptions
 
 _ONLY_IN_32 = "strumming guitar"
@@ -50,23 +49,7 @@ def scan(root: Path, options: ScanOptions) -> tuple[pa.Table, Report]:
     if absent := [name for name in vocabulary if name not in known]:
         report.notes.append(f"Classes that this Kinetics-400 lacks: {', '.join(absent)}.")
     report.vocabulary = vocabulary
-    return _view(whole, vocabulary), report
-
-
-def _view(whole: pa.Table, vocabulary: list[str]) -> pa.Table:
-    labelled = whole.filter(pc.equal(pc.list_value_length(whole["label_names"]), 1))
-    names = pc.list_flatten(labelled["label_names"])
-    number = pc.index_in(names, value_set=pa.array(vocabulary, pa.string()))
-    inside = pc.is_valid(number)
-    view, numbers = labelled.filter(inside), number.filter(inside)
-    columns = {
-        "dataset": pa.array(["kinetics_sounds"] * len(view), pa.string()).dictionary_encode(),
-        "labels": pa.array([[n] for n in numbers.to_pylist()], SCHEMA.field("labels").type),
-    }
-    for name, values in columns.items():
-        at = SCHEMA.get_field_index(name)
-        view = view.set_column(at, SCHEMA.field(at), pa.chunked_array([values]))
-    return view
+    return view(whole, "kinetics_sounds", vocabulary), report
 
 
 KINETICS_SOUNDS = Dataset(

@@ -139,3 +139,25 @@ def test_default_paths_are_canonical() -> None:
     assert default_root("kinetics") == Path("data/raw/kinetics400")
     assert default_root("kinetics_sounds") == Path("data/raw/kinetics400")
     assert default_out("kinetics", Path("d")) == Path("d/manifests/kinetics400.parquet")
+
+
+def test_the_report_sets_published_counts_beside_those_found(tree, tmp_path: Path) -> None:
+    root = tree(["scenes_stereo/bus01.wav"])
+    out = tmp_path / "m.parquet"
+    _, report = build("dcase2013", root, out)
+    assert report.incomplete()["dcase2013:train"] == (1, 100)
+    lines = report.lines()
+    train = next(line.split() for line in lines if line.startswith("  dcase2013:train"))
+    assert train == ["dcase2013:train", "100", "1", "99", "100"]
+    assert any("not the whole benchmark: 7 of 7 splits" in line for line in lines)
+    again = ensure("dcase2013", root, out)
+    assert not again.rebuilt
+    assert again.report.official == report.official and again.report.lines() == lines
+
+
+def test_only_splits_of_one_protocol_are_compared_for_leaks(tree, tmp_path: Path) -> None:
+    root = tree(["YoYo/v_YoYo_g01_c01.avi", "YoYo/v_YoYo_g08_c01.avi"])
+    _, report = build("ucf101", root, tmp_path / "m.parquet")
+    # a group is train of one split and test of another, as it should be
+    assert report.splits["ucf101:test1"] == report.splits["ucf101:test2"] == [1, 1]
+    assert report.leaks == {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -95,14 +96,33 @@ def test_splits_by_sentence_are_fixed(tree, scan) -> None:
     root = tree([f"s1/{name}.mpg" for name in names])
     first, _ = scan("grid", root)
     counts = {
-        s: sum(r["splits"] == [f"grid:{s}"] for r in first.values())
-        for s in ("train", "val", "test")
+        s: sum(f"grid:{s}" in r["splits"] for r in first.values()) for s in ("train", "val", "test")
     }
     assert sum(counts.values()) == len(names) == 480
     assert 350 <= counts["train"] <= 420 and counts["val"] >= 25 and counts["test"] >= 25
     (root / "s1" / f"{names[0]}.mpg").unlink()
     second, _ = scan("grid", root)
     assert all(first[key]["splits"] == row["splits"] for key, row in second.items())
+
+
+def test_five_folds_by_sentence_cross_the_splits(tree, scan) -> None:
+    letters = "abcdefghijklmnopqrstuvxyz"
+    root = tree([f"s1/bb{p}{x}{d}n.mpg" for p in "abiw" for x in letters for d in "z123456789"])
+    rows, report = scan("grid", root)
+    pairs = Counter(tuple(row["splits"]) for row in rows.values())
+    folds: Counter[str] = Counter()
+    for (_, fold), n in pairs.items():
+        folds[fold] += n
+    assert set(folds) == {f"grid:fold{n}" for n in range(1, 6)}
+    assert sum(folds.values()) == 1000
+    # binomial(1000, 1/5) has a deviation of 12.6; a fold of train alone would hold no test clip
+    assert all(abs(n - 200) < 60 for n in folds.values())
+    assert len(pairs) == 15
+    assert set(report.leaks) == {
+        "grid:test & grid:train",
+        "grid:test & grid:val",
+        "grid:train & grid:val",
+    }
 
 
 def test_a_broken_alignment_is_named(tree, scan) -> None:

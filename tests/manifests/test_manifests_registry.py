@@ -13,7 +13,7 @@ from manifests import ALIASES, DATASETS, UsageError, dataset
 
 HELPERS = {
     *("__init__", "__main__", "annotations", "build", "checks", "clips", "columns", "dataset"),
-    *("errors", "join", "keys", "listing", "records", "schema", "text", "windows"),
+    *("errors", "join", "keys", "listing", "named", "records", "schema", "text", "windows"),
 }
 
 
@@ -41,6 +41,13 @@ def test_entries_say_all_that_is_taught() -> None:
 )
 def test_names_and_aliases(name: str, canonical: str) -> None:
     assert dataset(name).name == canonical
+
+
+def test_benchmarks_say_how_to_get_them_and_what_was_published() -> None:
+    for name in ("ucf101", "hmdb51", "ave", "esc50", "esc10", "dcase2013"):
+        entry = DATASETS[name]
+        assert entry.download
+        assert name in {split.partition(":")[0] for split in entry.official}
 
 
 def test_an_unknown_name_lists_the_known() -> None:
@@ -97,6 +104,9 @@ def test_command_line(tree, tmp_path: Path) -> None:
     assert manifest.is_file() and str(manifest) in done.stdout
     assert run("validate", str(manifest)).returncode == 0
     assert "kinetics400" in run("datasets").stdout
+    about = run("datasets", "UCF-101").stdout
+    for said in ("To download:", "UCF101.rar", "data/raw/ucf101", "make shards DATASET=ucf101"):
+        assert said in about
     wrong = run("build", "--dataset", "kinetics", "--data", data)
     assert wrong.returncode == 2
     assert "Traceback" not in wrong.stderr and "make shards DATASET=kinetics400" in wrong.stderr

@@ -132,6 +132,22 @@ def test_appended_rows_are_new_shards_with_new_instances(tmp_path):
     assert set(table["key"].to_pylist()[3:]) == {"d", "e"}
 
 
+def test_the_rows_keep_what_the_manifest_says_of_its_making(tmp_path):
+    def said(text):
+        return rows(*"abc"[: len(text)]).replace_schema_metadata({"glav": text})
+
+    def kept():
+        return pq.read_schema(tmp_path / "manifest.parquet").metadata[b"glav"]
+
+    prepare(tmp_path, wish(said("1")))
+    assert kept() == b"1"
+    prepare(tmp_path, wish(said("12")))
+    assert kept() == b"12"
+    changed = rows("a", "b", transcript="new").replace_schema_metadata({"glav": "changed"})
+    prepare(tmp_path, wish(changed))
+    assert kept() == b"changed"
+
+
 def test_a_changed_row_marks_its_own_shard_only(tmp_path):
     first = prepare(tmp_path, wish(rows("a", "b", "c", "d")))
     changed = pa.concat_tables([rows("a", "b", "c"), rows("d", transcript="new")])
