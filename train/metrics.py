@@ -25,7 +25,7 @@ from train.score import Counts, Groups, Score, bootstrap, difference, mean_over,
 __all__ = [
     "Score", "auc_video", "auc_video_hard", "average_precision", "cer", "confusion", "d_prime",
     "difference", "instance_recall_at_k", "log_loss", "mean_auc", "mean_average_precision",
-    "mean_over", "recall_at_k", "segment_accuracy", "top_k", "wer",
+    "mean_over", "ranked_recall", "recall_at_k", "segment_accuracy", "top_k", "wer",
 ]  # fmt: skip
 
 HARD_THRESHOLD = 0.6
@@ -426,6 +426,30 @@ def instance_recall_at_k(
         )
     hits = (nearest == np.arange(len(nearest))[:, None]).any(1)
     return _mean(f"instance_R@{k}", hits, groups)
+
+
+def ranked_recall(
+    ranked: Sequence[Sequence[Any]], wanted: Sequence[Any], k: int, groups: Groups = None
+) -> Score:
+    """R@k of neighbours that are known: share of queries with what they want among the first k.
+
+    Args:
+        ranked: of each query its neighbours' classes, or names, nearest first.
+        wanted: of each query its class, or the name of its original.
+        k: up to the shortest list.
+        groups: of the queries.
+
+    Raises:
+        UsageError: nothing to score, lengths that differ, k outside of 1 .. the shortest list.
+    """
+    if not ranked or len(ranked) != len(wanted):
+        raise UsageError(f"R@k of {len(ranked)} lists for {len(wanted)} queries: expected as many, "
+                         "one at least")  # fmt: skip
+    fewest = min(map(len, ranked))
+    if not 1 <= k <= fewest:
+        raise UsageError(f"R@{k} of lists of {fewest} neighbours: k must be 1 to {fewest}")
+    hits = [one in said[:k] for said, one in zip(ranked, wanted, strict=True)]
+    return _mean(f"R@{k}", np.array(hits), groups)
 
 
 def _nearest(query: npt.ArrayLike, gallery: npt.ArrayLike, k: int, metric: Distance) -> Integers:

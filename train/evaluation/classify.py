@@ -58,8 +58,8 @@ def accuracy(predictions: Predictions) -> list[Score]:
 def probed(job: Job) -> tuple[Floats, npt.NDArray[np.bool_]]:
     """Scores of the test examples by a classifier on frozen features."""
     train, test = train_features(job), test_features(job, job.test)
-    labels = _targets(job.train)
-    val = (test_features(job, job.val), _targets(job.val)) if job.val else None
+    labels = targets(job.train)
+    val = (test_features(job, job.val), targets(job.val)) if job.val else None
     groups = [example.group for example in job.train]
     chooser = probes.Chooser(len(job.classes), val, groups)
     protocol = job.settings.protocol
@@ -72,7 +72,8 @@ def probed(job: Job) -> tuple[Floats, npt.NDArray[np.bool_]]:
     return averaged(logits, test.owner, test.examples, job.settings.average), test.faceless
 
 
-def _targets(examples: list[Example]) -> Ints:
+def targets(examples: list[Example]) -> Ints:
+    """Classes of examples."""
     return np.array([example.target for example in examples], np.int64)
 
 
@@ -87,7 +88,7 @@ def finetuned(job: Job) -> Predictions:
         job.encoders(), settings, len(job.classes), hidden=job.config.hidden,
         dropout=job.config.dropout,
     ).to(job.device)  # fmt: skip
-    val, labels = job.val, _targets(job.val)
+    val, labels = job.val, targets(job.val)
 
     def validate() -> float:
         scores, _ = scored(job, model, val, 1)
@@ -111,7 +112,7 @@ def epoch_of(job: Job, epoch: int) -> Reading:
 
 def classification_loss(job: Job, model: nn.Module) -> Callable[[ClipBatch, int], Tensor]:
     """Cross-entropy of augmented windows."""
-    labels = torch.from_numpy(_targets(job.train))
+    labels = torch.from_numpy(targets(job.train))
 
     def loss(batch: ClipBatch, step: int) -> Tensor:
         ready = batch.augmented(job.augment, step)

@@ -57,6 +57,7 @@ def evaluate(config: EvalConfig) -> dict[str, Any]:
     """
     task = task_named(config.task).with_settings(**config.changes)
     labelled = open_labelled(open_store(_shards(task, config)))
+    task = task.for_set(labelled)
     source = _encoders(config)
     folder = _folder(config, task, source)
     rounds = task.rounds_named(config.rounds)
@@ -101,6 +102,9 @@ def _shards(task: Task, config: EvalConfig) -> str:
     """
     if config.shards:
         return config.shards
+    if not task.dataset:
+        raise UsageError(f"task {task.name} reads any labelled shard set; name it: SHARDS=path. "
+                         f"{task.obtain}")  # fmt: skip
     path = config.data / "shards" / f"{task.dataset}-{task.profile}"
     if path.is_dir():
         return str(path)
@@ -227,10 +231,11 @@ def _job(
         train, val = held_out_groups(train, config.validation, config.seed)
     round_folder = folder / one.name
     round_folder.mkdir(parents=True, exist_ok=True)
-    train_pool = _pool(config, task, labelled, [name for r in task.rounds for name in r.train])
-    test_pool = _pool(
-        config, task, labelled, [name for r in task.rounds for name in (*r.val, *r.test)]
-    )
+    train_pool, test_pool = (
+        _pool(config, task, labelled, parts)
+        for parts in ([r.train for r in task.all_rounds],
+                      [splits for r in task.all_rounds for splits in (r.val, r.test)])
+    )  # fmt: skip
     job = Job(
         task=task, config=config, round=one, labelled=labelled, train=train, val=val, test=test,
         classes=task.classes or labelled.classes, source=source, train_pool=train_pool,
@@ -251,16 +256,14 @@ def _examples(
 
 
 def _pool(
-    config: EvalConfig, task: Task, labelled: LabelledSet, names: Sequence[str]
+    config: EvalConfig, task: Task, labelled: LabelledSet, parts: Sequence[tuple[str, ...]]
 ) -> list[Example]:
     """What any round may ask frozen features of, each once."""
-    if config.limit is None:
-        known = _examples(config, task, labelled, names)
-    else:  # what is cut to the limit differs from round to round
-        rounds = [splits for r in task.rounds for splits in (r.train, r.val, r.test)]
-        asked = [splits for splits in rounds if set(splits) <= set(names)]
-        known = [one for splits in asked for one in _examples(config, task, labelled, splits)]
-    unique = {example.name: example for example in known}
+    unique = {
+        example.name: example
+        for splits in dict.fromkeys(parts)
+        for example in _examples(config, task, labelled, splits)
+    }
     return [unique[name] for name in sorted(unique)]
 
 
@@ -331,8 +334,9 @@ def _result(
         for scores in zip(*(scores for _, scores in done), strict=True)
     ]
     planned = sum(expected.values())
-    there = planned - sum(len(labelled.missing(one.test)) for one in rounds)
-    scored = there if config.limit is None else sum(len(p.names) for p, _ in done)
+    scored = _there(labelled, rounds)
+    if config.limit is not None:
+        scored = sum(len(predictions.names) for predictions, _ in done)
     return {
         "task": task.name,
         "dataset": task.dataset,
@@ -359,24 +363,30 @@ def _result(
             "name": labelled.shard_set.name,
             "index_sha256": labelled.index_sha256,
         },
-        "notes": [*task.notes, *_notes(config, task, labelled, rounds, done, missing)],
+        "notes": [*task.notes, *_notes(config, task, labelled, rounds, done, expected)],
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "git_commit": git_state()["commit"],
     }  # fmt: skip
 
 
+def _there(labelled: LabelledSet, rounds: Sequence[Round]) -> int:
+    """Test clips that are samples, over all rounds."""
+    return sum(len(labelled.planned(r.test)) - len(labelled.missing(r.test)) for r in rounds)
+
+
 def _notes(
     config: EvalConfig, task: Task, labelled: LabelledSet, rounds: Sequence[Round],
-    done: list[tuple[Predictions, list[Score]]], missing: dict[str, str],
+    done: list[tuple[Predictions, list[Score]]], expected: dict[str, int],
 ) -> list[str]:  # fmt: skip
     """What keeps the number from being the benchmark's."""
     notes = []
-    if missing:
-        notes.append(f"--allow-missing: {len(missing)} test clips are not there and not scored")
+    lacking = sum(expected.values()) - _there(labelled, rounds)
+    if lacking:
+        notes.append(f"--allow-missing: {lacking} test clips are not there and not scored")
     if config.limit is not None:
         notes.append(f"--limit {config.limit}: not all examples were trained on and scored")
-    if len(rounds) < len(task.rounds):
-        notes.append(f"only {', '.join(one.name for one in rounds)} of the {len(task.rounds)} "
+    if len(rounds) < len(task.all_rounds):
+        notes.append(f"only {', '.join(one.name for one in rounds)} of the {len(task.all_rounds)} "
                      "rounds of the protocol")  # fmt: skip
     if not labelled.shard_set.complete:
         notes.append(f"{labelled.shard_set.name} is not finished: its index is partial")

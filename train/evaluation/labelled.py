@@ -6,8 +6,9 @@ an accuracy over the first is no benchmark result unless it is the second.
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -17,13 +18,14 @@ import pyarrow.parquet as pq
 
 from train.errors import ShardError, UsageError
 from train.index import INDEX_NAME, ShardSet, open_shards
-from train.plan import shuffled
+from train.plan import seed_of, shuffled
 from train.stores.base import Store
 
 MANIFEST, ERRORS = "manifest.parquet", "errors.parquet"
 COLUMNS = ("key", "group_id", "splits", "labels", "label_names", "segments", "transcript", "words",
            "extra")  # fmt: skip
 TOLD_MISSING = 10
+PART = re.compile(r"part(\d+)of(\d+)")
 
 
 class Example(NamedTuple):
@@ -57,6 +59,8 @@ class LabelledSet:
     reasons: dict[str, str]
     """Of the rows that became no sample, by key."""
     index_sha256: str
+    official: dict[str, int] = field(default_factory=dict)
+    """Clips that were published in each split, as far as its manifest knows."""
 
     @cached_property
     def row_of(self) -> dict[str, int]:
@@ -72,8 +76,13 @@ class LabelledSet:
         """The manifest rows of any of some splits, in the manifest's order.
 
         Args:
-            splits: such as `ucf101:test1`, or `test` for any data set's.
+            splits: such as `ucf101:test1`, or `test` for any data set's; or `part2of5`, which is
+                the second fifth of the groups, in an order of their own.
         """
+        parts = [match for split in splits if (match := PART.fullmatch(split))]
+        if parts:
+            chosen = {number for match in parts for number in self._part(*map(int, match.groups()))}
+            return list(self.manifest.take(sorted(chosen)).to_pylist())
         flat = pc.list_flatten(self._splits)
         rows = pc.list_parent_indices(self._splits)
         wanted = pa.array([False] * len(flat), pa.bool_())
@@ -86,6 +95,14 @@ class LabelledSet:
     def _splits(self) -> pa.Array:
         column = self.manifest["splits"]
         return pc.coalesce(column, pa.scalar([], column.type)).combine_chunks()
+
+    def _part(self, number: int, parts: int) -> list[int]:
+        """Manifest rows of one of several parts, groups whole."""
+        groups = [group or key for group, key in zip(
+            self.manifest["group_id"].to_pylist(), self.manifest["key"].to_pylist(), strict=True
+        )]  # fmt: skip
+        return [row for row, group in enumerate(groups)
+                if seed_of("part", group) % parts == number - 1]  # fmt: skip
 
     def split_names(self) -> list[str]:
         """All splits that rows name."""
@@ -141,10 +158,11 @@ def open_labelled(store: Store) -> LabelledSet:
         ) from error
     except (pa.ArrowException, OSError) as error:
         raise ShardError(f"{store}: {MANIFEST} or {ERRORS} cannot be read ({error})") from error
+    facts = json.loads((manifest.schema.metadata or {}).get(b"glav", b"{}"))
     reasons = dict(zip(errors["key"].to_pylist(), errors["reason"].to_pylist(), strict=True))
     return LabelledSet(
         shard_set, manifest, tuple(json.loads(index).get("labels") or ()), reasons,
-        hashlib.sha256(index).hexdigest(),
+        hashlib.sha256(index).hexdigest(), (facts.get("report") or {}).get("official") or {},
     )  # fmt: skip
 
 
@@ -161,6 +179,13 @@ def require_whole(labelled: LabelledSet, splits: Sequence[str], allow_missing: b
             f"{labelled.shard_set.name} has no clip in {', '.join(splits)}; its splits: {known}"
         )
     missing = labelled.missing(splits)
+    published = sum(labelled.official.get(split, 0) for split in splits)
+    if published > expected and not allow_missing:
+        raise UsageError(
+            f"{', '.join(splits)} has {published:,} clips as published, {labelled.shard_set.name} "
+            f"knows of {expected:,}: an accuracy over these is not the benchmark's. Add the others "
+            "and run `make shards` again, or score what is there with --allow-missing"
+        )
     if missing and not allow_missing:
         listed = [f"  {key}: {reason}" for key, reason in list(missing.items())[:TOLD_MISSING]]
         if len(missing) > TOLD_MISSING:
@@ -172,7 +197,7 @@ def require_whole(labelled: LabelledSet, splits: Sequence[str], allow_missing: b
             + f"\n`python -m pipeline errors {labelled.shard_set.store}` says why; add the files "
             "and run `make shards` again, or score what is there with --allow-missing"
         )
-    return expected
+    return max(expected, published)
 
 
 def held_out_groups(

@@ -46,6 +46,8 @@ class Predictions:
     """Which were seen without a face although one was asked for; empty: nobody asked."""
     history: list[dict[str, float]] = field(default_factory=list)
     """epoch, loss, score of the training."""
+    others: dict[str, Floats] = field(default_factory=dict)
+    """Scores like `scores` of something else, by name: of one modality alone."""
 
     @classmethod
     def of_scores(
@@ -87,6 +89,9 @@ class Predictions:
                 **scores,
             }
         )
+        for name, other in self.others.items():
+            flat = other.reshape(len(self.names), -1)
+            scores[f"scores {name}"] = pa.array(list(flat), pa.list_(pa.float32()))
         facts = {"classes": self.classes, "history": self.history,
                  "shape": None if self.scores is None else self.scores.shape}  # fmt: skip
         write_table(path, table.replace_schema_metadata({"glav": json.dumps(facts)}))
@@ -101,6 +106,11 @@ class Predictions:
             flat = np.array(table["scores"].to_pylist(), np.float32)
             scores = flat.reshape(facts["shape"])
         faceless = table["faceless"].to_pylist()
+        others = {
+            name.removeprefix("scores "): np.array(table[name].to_pylist(), np.float32)
+            for name in table.column_names
+            if name.startswith("scores ")
+        }
         return cls(
             names=table["name"].to_pylist(),
             groups=table["group"].to_pylist(),
@@ -110,6 +120,7 @@ class Predictions:
             scores=scores,
             faceless=[] if None in faceless else faceless,
             history=facts["history"],
+            others=others,
         )
 
 

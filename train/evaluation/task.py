@@ -123,7 +123,8 @@ class Task:
     profile: str
     obtain: str
     """What to download, where to put it."""
-    rounds: tuple[Round, ...]
+    rounds: "tuple[Round, ...] | Callable[[LabelledSet], tuple[Round, ...]]"
+    """Folds or splits; a function where they depend on the data."""
     settings: Settings
     predict: "Callable[[Job], Predictions]"
     """Train on a round and score it."""
@@ -148,9 +149,19 @@ class Task:
             )
         return replace(self, settings=settings)
 
+    def for_set(self, labelled: "LabelledSet") -> "Task":
+        """The same with the rounds that a set has."""
+        return replace(self, rounds=self.rounds(labelled)) if callable(self.rounds) else self
+
+    @property
+    def all_rounds(self) -> tuple[Round, ...]:
+        """The rounds, once they are known; see `for_set`."""
+        assert isinstance(self.rounds, tuple)
+        return self.rounds
+
     def rounds_named(self, names: str) -> tuple[Round, ...]:
         """The rounds of a comma-separated list; all for an empty one."""
-        known = {one.name: one for one in self.rounds}
+        known = {one.name: one for one in self.all_rounds}
         wanted = [name.strip() for name in names.split(",") if name.strip()] or list(known)
         unknown = [name for name in wanted if name not in known]
         if unknown:

@@ -8,10 +8,31 @@ import difflib
 
 from train.errors import UsageError
 from train.evaluation.task import Task
+from train.tasks.classify import CLASSIFY, RETRIEVE
 from train.tasks.dcase2013 import DCASE2013
 from train.tasks.esc50 import ESC10, ESC50
+from train.tasks.kinetics import KINETICS400, KINETICS600
+from train.tasks.retrieval import RETRIEVAL, RETRIEVAL_HMDB51
+from train.tasks.ucf101 import HMDB51, UCF101
+from train.tasks.vggsound import VGGSOUND
 
-TASKS: dict[str, Task] = {task.name: task for task in (ESC50, ESC10, DCASE2013)}
+TASKS: dict[str, Task] = {
+    task.name: task
+    for task in (
+        UCF101,
+        HMDB51,
+        KINETICS400,
+        KINETICS600,
+        VGGSOUND,
+        ESC50,
+        ESC10,
+        DCASE2013,
+        RETRIEVAL,
+        RETRIEVAL_HMDB51,
+        CLASSIFY,
+        RETRIEVE,
+    )
+}
 """Adding a task is one line here."""
 
 

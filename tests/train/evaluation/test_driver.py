@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from tests.train.evaluation.sets import CONFIG, SOUND, Clip, labelled_set
@@ -164,6 +165,21 @@ def test_an_incomplete_test_split_is_refused(task: Task, tmp_path: Path) -> None
     assert any("--allow-missing: 1 " in note for note in result["notes"])
 
 
+def test_fewer_clips_than_were_published(task: Task, tmp_path: Path) -> None:
+    """A tree without official lists plans only what is there."""
+    shards = labelled_set(tmp_path / "demo-sound", clips(), SOUND)
+    manifest = pq.read_table(shards / "manifest.parquet")
+    facts = {"glav": json.dumps({"report": {"official": {"demo:fold1": 400}}})}
+    pq.write_table(manifest.replace_schema_metadata(facts), shards / "manifest.parquet")
+    with pytest.raises(UsageError, match=r"demo:fold1 has 400 clips as published, .* knows of 8"):
+        driver.evaluate(config(shards, tmp_path / "run", rounds="fold1"))
+    result = driver.evaluate(
+        config(shards, tmp_path / "run", rounds="fold1", protocol="knn", allow_missing=True)
+    )
+    assert (result["n_scored"], result["n_expected"]) == (8, 400)
+    assert any("392 test clips" in note for note in result["notes"])
+
+
 def test_missing_training_clips_are_no_reason(task: Task, tmp_path: Path) -> None:
     some = [*clips(), Clip("demo/lost", 0, ("demo:fold2",), missing=True)]
     shards = labelled_set(tmp_path / "demo-sound", some, SOUND)
@@ -192,9 +208,15 @@ def test_an_unknown_task_lists_the_tasks(tmp_path: Path) -> None:
         driver.evaluate(config(tmp_path, tmp_path, task="esc5"))
 
 
-@pytest.mark.parametrize("name", list(TASKS))
+@pytest.mark.parametrize("name", [name for name, task in TASKS.items() if task.dataset])
 def test_without_data_the_way_is_told(name: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=rf"(?s)1\. .*2\. make .*3\. make eval TASK={name}"):
+        driver.evaluate(EvalConfig(task=name, scratch=True, data=tmp_path))
+
+
+@pytest.mark.parametrize("name", [name for name, task in TASKS.items() if not task.dataset])
+def test_tasks_for_any_set_ask_for_one(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=rf"task {name} reads any labelled .*SHARDS=path.*folder"):
         driver.evaluate(EvalConfig(task=name, scratch=True, data=tmp_path))
 
 
@@ -266,3 +288,45 @@ def test_the_newest_finished_run_is_taken(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(driver, "_is_locked", lambda path: True)
     with pytest.raises(UsageError, match=r"several runs are being trained \(runs/new, runs/old"):
         driver.newest_finished_run()
+
+
+# --- the other machinery ------------------------------------------------------------------------
+
+
+def generic(tmp_path: Path, splits: Any) -> Path:
+    """Two classes; every clip its own source."""
+    some = [Clip(f"demo/clip{i:03d}", i % 2, splits(i), f"source{i}") for i in range(40)]
+    return labelled_set(tmp_path / "demo-glcm", some, CONFIG)
+
+
+def test_classify_uses_the_splits_of_a_set(tmp_path: Path) -> None:
+    shards = generic(tmp_path, lambda i: ("demo:train",) if i < 24 else ("demo:test",))
+    result = driver.evaluate(config(shards, tmp_path / "run", task="classify", clips=1))
+    assert result["splits"] == ["test"]
+    assert result["n_scored"] == 16
+    assert result["metric"]["value"] >= 0.9
+
+
+def test_classify_cuts_parts_where_there_are_none(tmp_path: Path) -> None:
+    shards = generic(tmp_path, lambda i: ())
+    result = driver.evaluate(config(shards, tmp_path / "run", task="classify", clips=1))
+    assert [one["name"] for one in result["rounds"]] == [f"part{i}of5" for i in range(1, 6)]
+    assert result["n_scored"] == 40
+    assert result["metric"]["value"] >= 0.9
+
+
+def test_retrieve_finds_clips_of_the_class(tmp_path: Path) -> None:
+    shards = generic(tmp_path, lambda i: ("demo:train",) if i < 24 else ("demo:test",))
+    result = driver.evaluate(config(shards, tmp_path / "run", task="retrieve", clips=1))
+    assert [metric["name"] for metric in result["metrics"]] == ["R@1", "R@5", "R@10", "R@20"]
+    assert result["metric"]["value"] >= 0.9
+
+
+def test_fused_probes_score_each_modality(tmp_path: Path) -> None:
+    splits = lambda i: ("vggsound:train",) if i < 24 else ("vggsound:test",)  # noqa: E731
+    shards = generic(tmp_path, splits)
+    result = driver.evaluate(config(shards, tmp_path / "run", task="vggsound", frames=8, clips=1))
+    names = [metric["name"] for metric in result["metrics"]]
+    assert names[0] == "top1"
+    assert {"top1_A", "top1_V", "mAP", "d_prime"} <= set(names)
+    assert result["metric"]["value"] >= 0.9
