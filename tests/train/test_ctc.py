@@ -23,7 +23,7 @@ def merged(path):
 def all_paths(log_probabilities):
     """Probability of every sequence of labels, over all C^T paths."""
     frames, classes = log_probabilities.shape
-    found = {}
+    found: dict[tuple[int, ...], float] = {}
     for path in itertools.product(range(classes), repeat=frames):
         chance = math.exp(sum(log_probabilities[t, c] for t, c in enumerate(path)))
         found[merged(path)] = found.get(merged(path), 0) + chance
