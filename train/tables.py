@@ -317,8 +317,8 @@ def _differences(result: Result) -> list[str]:
     if checkpoint:
         sha = str(checkpoint.get("sha256") or "")[:8]
         found.append(
-            f"pretrained as checkpoint {sha or '?'} (step {checkpoint.get('step', '?')}) was, "
-            "not on the papers' data unless that is said there"
+            f"pretraining: checkpoint {sha or '?'}, step {checkpoint.get('step', '?')}, whose run "
+            "says on which data; the papers' rows name theirs"
         )
     else:
         found.append("no pretraining")
@@ -362,7 +362,8 @@ def _line(cells: Sequence[str]) -> str:
 
 def title(table: Table) -> str:
     """Paper, number and what it is about."""
-    return f"{PAPERS[table.paper].split(',')[0]}, Table {table.table}: {table.title}"
+    authors, *_, venue = PAPERS[table.paper].split(", ")
+    return f"{authors}, {venue}, Table {table.table}: {table.title}"
 
 
 def header(table: Table) -> list[str]:
@@ -376,7 +377,7 @@ def paper_rows(table: Table) -> list[tuple[list[str], list[str]]]:
     return [
         (
             ["" if key is None else _of_the_paper(str(key)) for key in keys],
-            ["–" if number is None else f"{number:g}" for number in numbers],
+            ["–" if number is None else str(number) for number in numbers],
         )
         for keys, numbers in table.rows
     ]
