@@ -157,6 +157,14 @@ def test_mean_by_hand():
     assert [wide.low, wide.high] == pytest.approx([0.55, 0.635])
 
 
+def test_mean_of_one_is_that_one():
+    one = a_score(0.5, 0.4, 0.53, note="a class less")
+    for disjoint in (True, False):
+        mean = mean_over([one], disjoint=disjoint)
+        assert [mean.value, mean.low, mean.high] == pytest.approx([0.5, 0.4, 0.53])
+        assert (mean.n, mean.note) == (one.n, one.note)
+
+
 def test_mean_with_a_part_that_has_no_interval_has_none():
     mean = mean_over([a_score(0.5, math.nan, math.nan), a_score(0.7, 0.6, 0.8)], disjoint=True)
     assert mean.value == pytest.approx(0.6)
