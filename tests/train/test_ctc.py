@@ -147,9 +147,13 @@ def test_a_narrow_beam_never_counts_a_path_that_is_not_there():
             assert math.exp(hypothesis.log_probability) <= truth[hypothesis.labels] * (1 + 1e-9)
 
 
-def test_a_prefix_that_left_the_beam_and_came_back_is_counted_once():
-    found = ctc.beam_search(frames_of(3, frames=60, classes=4, sharpness=2.0), 5)
-    assert len({h.labels for h in found}) == len(found) == 5
+@pytest.mark.parametrize(
+    ("seed", "width", "sharpness"), [(17, 5, 0.5), (60, 3, 1.0), (358, 4, 2.0)]
+)
+def test_a_prefix_that_left_the_beam_and_came_back_is_counted_once(seed, width, sharpness):
+    """Seeds found by search: here a prefix comes back while a longer one of it is still there."""
+    found = ctc.beam_search(frames_of(seed, frames=40, classes=3, sharpness=sharpness), width)
+    assert len({h.labels for h in found}) == len(found) == width
 
 
 def test_certain_frames_have_no_other_hypothesis():
