@@ -28,6 +28,7 @@ The files are the stations of the road, in this order:
 
 What is evaluated: metrics with their intervals (score: resampling; rankings: AUC and AP of many
 resamples; arrays: what may be scored); ctc: characters, greedy and beam decoding.
+papers: their numbers; tables: ours beside them.
 
 Beside the road: `describe` (sizes and cost), `check` with `generated`, `twins` and `checkpage` (is
 a method ready?), `diff` (what two runs do differently).

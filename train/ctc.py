@@ -7,8 +7,8 @@
 Graves et al. 2006, "Connectionist temporal classification": a path names a label or the blank for
 each frame; the text of a path is what is left when repeats are merged and then blanks removed.
 The search is our own, because what there is costs more than it saves: torchaudio's needs two
-compiled packages and a dictionary-decoder's options, pyctcdecode wants numpy below 2, and
-fast-ctc-decode calls itself a release without support (it finds the same texts).
+compiled packages more, pyctcdecode wants numpy below 2, and fast-ctc-decode calls itself a release
+with minimal support (it finds the same texts).
 """
 
 import string

@@ -155,7 +155,7 @@ def mean_over(scores: Sequence[Score], *, disjoint: bool) -> Score:
         n=sum(score.n for score in scores),
         higher_is_better=first.higher_is_better,
         unit=first.unit,
-        note="; ".join([f"mean of {count}", *notes]),
+        note="; ".join([*([f"mean of {count}"] if count > 1 else []), *notes]),
     )
 
 
