@@ -39,6 +39,8 @@ class EvalConfig:
     """With --scratch: of which method."""
     shards: str = ""
     """The task's shard set; empty is DATA/shards/DATASET-PROFILE."""
+    gallery: str = ""
+    """Of the task fingerprint: shards of the clean clips; empty is DATA/shards/vggsound-glcm."""
     data: Path = Path("data")
     """Where default shard sets are looked for."""
     run: str = ""

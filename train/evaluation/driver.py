@@ -339,7 +339,7 @@ def _result(
         scored = sum(len(predictions.names) for predictions, _ in done)
     return {
         "task": task.name,
-        "dataset": task.dataset,
+        "dataset": labelled.dataset or task.dataset,
         "protocol": task.settings.protocol,
         "metric": metrics[0].as_json(),
         "metrics": [score.as_json() for score in metrics],

@@ -59,6 +59,8 @@ class LabelledSet:
     reasons: dict[str, str]
     """Of the rows that became no sample, by key."""
     index_sha256: str
+    dataset: str = ""
+    """Its canonical name."""
     official: dict[str, int] = field(default_factory=dict)
     """Clips that were published in each split, as far as its manifest knows."""
 
@@ -160,10 +162,16 @@ def open_labelled(store: Store) -> LabelledSet:
         raise ShardError(f"{store}: {MANIFEST} or {ERRORS} cannot be read ({error})") from error
     facts = json.loads((manifest.schema.metadata or {}).get(b"glav", b"{}"))
     reasons = dict(zip(errors["key"].to_pylist(), errors["reason"].to_pylist(), strict=True))
+    told = json.loads(index)
     return LabelledSet(
-        shard_set, manifest, tuple(json.loads(index).get("labels") or ()), reasons,
-        hashlib.sha256(index).hexdigest(), (facts.get("report") or {}).get("official") or {},
-    )  # fmt: skip
+        shard_set=shard_set,
+        manifest=manifest,
+        classes=tuple(told.get("labels") or ()),
+        reasons=reasons,
+        index_sha256=hashlib.sha256(index).hexdigest(),
+        dataset=str(told.get("dataset") or ""),
+        official=(facts.get("report") or {}).get("official") or {},
+    )
 
 
 def require_whole(labelled: LabelledSet, splits: Sequence[str], allow_missing: bool) -> int:

@@ -11,8 +11,9 @@ from train.evaluation.task import Task
 from train.tasks.classify import CLASSIFY, RETRIEVE
 from train.tasks.dcase2013 import DCASE2013
 from train.tasks.esc50 import ESC10, ESC50
+from train.tasks.fingerprint import FINGERPRINT
 from train.tasks.kinetics import KINETICS400, KINETICS600
-from train.tasks.retrieval import RETRIEVAL, RETRIEVAL_HMDB51
+from train.tasks.retrieval import RETRIEVAL
 from train.tasks.ucf101 import HMDB51, UCF101
 from train.tasks.vggsound import VGGSOUND
 
@@ -28,7 +29,7 @@ TASKS: dict[str, Task] = {
         ESC10,
         DCASE2013,
         RETRIEVAL,
-        RETRIEVAL_HMDB51,
+        FINGERPRINT,
         CLASSIFY,
         RETRIEVE,
     )

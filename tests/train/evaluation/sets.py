@@ -61,9 +61,12 @@ def labelled_set(
 
 
 def _row(clip: Clip, name: str) -> dict[str, Any]:
+    facts = dict(clip.facts)
+    if "extra" in facts:
+        facts["extra"] = json.dumps(facts["extra"])
     return {
         "key": clip.key, "dataset": name, "splits": list(clip.splits), "labels": [clip.label],
-        "group_id": clip.group or clip.key, **clip.facts,
+        "group_id": clip.group or clip.key, **facts,
     }  # fmt: skip
 
 

@@ -330,3 +330,27 @@ def test_fused_probes_score_each_modality(tmp_path: Path) -> None:
     assert names[0] == "top1"
     assert {"top1_A", "top1_V", "mAP", "d_prime"} <= set(names)
     assert result["metric"]["value"] >= 0.9
+
+
+def fingerprints(tmp_path: Path) -> tuple[Path, Path]:
+    """Four clean clips that differ, and a query of each in each set, the same sound as its own."""
+    some = [Clip(f"vggsound/c{i}", i, ("vggsound:test",)) for i in range(4)]
+    names = ("a", "b", "c", "d")
+    clean = labelled_set(tmp_path / "vggsound-glcm", some, CONFIG, classes=names, name="vggsound")
+    queries = [
+        Clip(f"augvgg-{kind}/c{i}", i, (f"augvgg:{kind}",),
+             facts={"extra": {"reference_key": f"vggsound/c{i}"}})
+        for kind in ("IP", "S", "T", "C") for i in range(4)
+    ]  # fmt: skip
+    return clean, labelled_set(tmp_path / "augvgg-glcm", queries, CONFIG, classes=names)
+
+
+def test_fingerprints_find_their_originals(tmp_path: Path) -> None:
+    clean, queries = fingerprints(tmp_path)
+    options: dict[str, Any] = {"task": "fingerprint", "frames": 8, "clips": 1, "train_clips": 1}
+    result = driver.evaluate(config(queries, tmp_path / "run", gallery=str(clean), **options))
+    assert [one["name"] for one in result["rounds"]] == ["IP", "S", "T", "C"]
+    assert result["metric"]["name"] == "instance_R@1"
+    assert result["metric"]["value"] == 1
+    with pytest.raises(UsageError, match=r"originals of 4 of 4 queries, .*--gallery"):
+        driver.evaluate(config(queries, tmp_path / "other", gallery=str(queries), **options))
