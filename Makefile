@@ -91,6 +91,10 @@ eval: setup  ## TASK= [CHECKPOINT= SHARDS= RUN=]: what a checkpoint is worth, by
 	@$(PY) -m train eval --data "$(DATA)" --task "$(TASK)" $(call opt,CHECKPOINT,checkpoint) \
 		$(call opt,SHARDS,shards) $(call opt,RUN,run) $(ARGS)
 
+.PHONY: report
+report: setup  ## all results beside the papers' numbers: runs/report.html and runs/report.md
+	@$(PY) -m train report $(ARGS)
+
 # --- development -------------------------------------------------------------------------------
 
 .PHONY: test

@@ -5,6 +5,7 @@
     python -m train check glcm                 # is a method ready to be trained?
     python -m train diff first second          # what two runs do differently, what came of it
     python -m train report first               # the run as a page: curves, facts, pictures
+    python -m train report                     # all results beside the papers' numbers
     python -m train describe --preset glcm_r18 # parameters, GFLOP a clip, shapes
     python -m train attention --checkpoint runs/glcm-tiny --shards data/shards/demo-glcm
     python -m train eval --task esc50 --checkpoint runs/first   # what a checkpoint is worth
@@ -125,22 +126,29 @@ def diff(arguments: list[str]) -> int:
 
 
 def report(arguments: list[str]) -> int:
-    """A run as a page, or several in one."""
+    """All results beside the papers'; with RUNs, a run as a page, or several in one."""
+    from train.overview import __doc__ as about_all, write as write_overview
     from train.report import __doc__ as about, report as run_report
 
     parser = argparse.ArgumentParser(
-        prog="python -m train report", description=about,
+        prog="python -m train report", description=f"{about_all}\n{about}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="Exit codes: 0 the page is written, 2 a RUN is none, or matplotlib is missing.",
     )  # fmt: skip
     parser.add_argument(
-        "runs", metavar="RUN", nargs="+", help="name of a folder below runs/, or a path"
+        "runs",
+        metavar="RUN",
+        nargs="*",
+        help="name of a folder below runs/, or a path; none: all results",
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="where the page goes; default "
                         "RUN/report.html, of several compare.html in the last one")  # fmt: skip
     named = parser.parse_args(arguments)
     try:
-        print(run_report(named.runs, named.out))
+        if named.runs:
+            print(run_report(named.runs, named.out))
+        else:
+            print("\n".join(map(str, write_overview())))
     except ImportError as error:
         raise UsageError(
             f"the page cannot be drawn here: {error}; pip install matplotlib jinja2, or copy the "

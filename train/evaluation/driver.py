@@ -30,7 +30,7 @@ from train.evaluation.labelled import (
     open_labelled,
     require_whole,
 )
-from train.evaluation.result import Predictions, draw_confusion
+from train.evaluation.result import PREDICTIONS, RESULT, ROUND, Predictions, draw_confusion
 from train.evaluation.task import Round, Task
 from train.metrics import Score, mean_over
 from train.plan import shuffled
@@ -39,7 +39,6 @@ from train.tasks import task_named
 
 log = logging.getLogger(__name__)
 
-RESULT, PREDICTIONS, ROUND = "result.json", "predictions.parquet", "round.json"
 CARRIED_OUT = ("checkpoint", "run", "name", "rounds", "allow_missing", "overwrite", "device",
                "threads", "workers", "data", "shards")  # fmt: skip
 """Fields that say how, not what: a round is not done again for another value of them."""

@@ -24,6 +24,7 @@ from train.session import write_table
 if TYPE_CHECKING:
     from train.evaluation.job import Job
 
+RESULT, PREDICTIONS, ROUND = "result.json", "predictions.parquet", "round.json"
 SHOWN_CLASSES = 60
 """More do not fit a picture of confusions."""
 Floats = npt.NDArray[np.float32]

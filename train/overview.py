@@ -1,0 +1,305 @@
+"""`python -m train report` without a RUN: all results beside the papers', in one page.
+
+    make report                      # -> runs/report.html and runs/report.md
+
+The papers' tables with our rows (empty where nothing was run), every result with its rounds,
+training curve, confusions, examples and pictures, and each run's losses and attention maps. The
+page is one file that opens offline; the Markdown holds the tables.
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Template
+from markupsafe import Markup
+
+from train import curves, tables
+from train.checkpoint import write_atomically
+from train.config import RUNS
+from train.curves import LOSSES, RETRIEVAL
+from train.errors import UsageError
+from train.evaluation.result import PREDICTIONS, RESULT, Predictions
+from train.livepage import REPORT
+from train.page import HTML, STYLE, figure, jpeg_of, png
+from train.record import Record, read_run
+from train.report import attention_of, headline
+
+MARKDOWN = "report.md"
+SHOWN_EXAMPLES = 12
+SHOWN_RUNS = 8
+"""Runs whose curves are in the page; of the others there are links."""
+
+PAGE: Template = HTML.from_string("""<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>GLAV: results</title>
+<style>{{ style }}
+td, th { font-variant-numeric: tabular-nums; font-size: 14px }
+tr+tr { border-top: 1px solid #eee } .soft { color: #666 }
+.panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(420px, 1fr)); gap: 14px }
+nav a { margin-right: .9em } .scroll { overflow-x: auto } ol { font-size: 13px; color: #444 }
+details > summary { cursor: pointer; font-weight: 600; margin: .6em 0 }
+.wrong { color: #a11 }</style>
+{% macro grid(heads, rows) %}
+<div class="scroll"><table><tr>{% for head in heads %}<th>{{ head }}{% endfor %}</tr>
+{% for row in rows %}<tr>{% for cell in row %}<td>{{ cell }}{% endfor %}</tr>
+{% endfor %}</table></div>
+{% endmacro %}
+<h1>Results</h1>
+<p class="soft">{{ folder }}, as of {{ now }}. Numbers in brackets: 95 % bootstrap intervals over
+test items. A cell is empty where nothing was run.</p>
+<nav>{% for one in results %}<a href="#{{ one.anchor }}">{{ one.title }}</a> {% endfor %}
+<a href="#papers">the papers' tables</a> <a href="#runs">runs</a></nav>
+{% if not results %}
+<p>No evaluation has been run yet: <code>make eval TASK=...</code> lists the tasks.</p>
+{% else %}
+<h2>All results</h2>
+{{ grid(overview_heads, overview) }}
+{% endif %}
+{% for one in results %}
+<h2 id="{{ one.anchor }}">{{ one.title }}</h2>
+<p class="soft">{{ one.said }}</p>
+{% for note in one.notes %}<p>Note: {{ note }}.</p>{% endfor %}
+
+{{ grid(one.heads, one.rows) }}
+<div class="panels">
+{% if one.curve %}<img alt="training" src="data:image/png;base64,{{ one.curve }}">{% endif %}
+
+{% for picture in one.pictures %}
+<figure><img alt="{{ picture.name }}" src="data:image/jpeg;base64,{{ picture.jpeg }}">
+<figcaption class="soft">{{ picture.name }}</figcaption></figure>
+{% endfor %}
+</div>
+{% if one.examples %}
+<details{% if one.open %} open{% endif %}><summary>{{ one.examples_title }}</summary>
+{{ grid(one.example_heads, one.examples) }}</details>
+{% endif %}
+{% endfor %}
+<h2 id="papers">The papers' tables</h2>
+<div class="scroll">{{ papers }}</div>
+<h2 id="runs">Runs</h2>
+{% for run in runs %}
+<h3><a href="{{ run.link }}">{{ run.name }}</a></h3>
+{{ grid((), run.facts) }}
+<div class="panels">
+{% for panel in run.panels %}
+<img alt="{{ panel.name }}" src="data:image/png;base64,{{ panel.png }}">
+{% endfor %}
+</div>
+{% for one in run.attention %}
+<p class="soft">Attention, {{ one.name }}. {{ one.said }}</p>
+{% if one.rows %}{{ grid(one.heads, one.rows) }}{% endif %}
+
+<img alt="{{ one.name }}" src="data:image/jpeg;base64,{{ one.jpeg }}">
+{% endfor %}
+{% endfor %}
+</html>
+""")
+
+
+def write(folder: Path = RUNS) -> tuple[Path, Path]:
+    """Write FOLDER/report.html and FOLDER/report.md.
+
+    Args:
+        folder: where runs are.
+
+    Raises:
+        UsageError: there is no such folder, or a result in it cannot be read.
+    """
+    if not folder.is_dir():
+        raise UsageError(
+            f"there is no folder {folder}, so there is nothing to report; train a run (`make "
+            "pretrain`) or evaluate one (`make eval TASK=...`)"
+        )
+    paths = sorted(folder.glob(f"**/eval/**/{RESULT}"))
+    results = [tables.read_result(path) for path in paths]
+    filled, rest = tables.filled(results), tables.others(results)
+    page, text = folder / REPORT, folder / MARKDOWN
+    write_atomically(text, "# Results\n\n" + _overview_text(results)
+                     + tables.markdown(filled, rest))  # fmt: skip
+    html = PAGE.render(
+        style=STYLE,
+        folder=folder.resolve(),
+        now=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        overview_heads=OVERVIEW,
+        overview=[_overview(result) for result in results],
+        results=[_section(path, one) for path, one in zip(paths, results, strict=True)],
+        papers=Markup(tables.html(filled, ())),
+        runs=_runs(folder),
+    )
+    write_atomically(page, html)
+    return page, text
+
+
+# --- all results --------------------------------------------------------------------------------
+
+OVERVIEW = ("task", "protocol", "model", "result", "scored")
+
+
+def _overview(result: dict[str, Any]) -> list[str]:
+    metric = result["metrics"][0]
+    return [
+        result["task"],
+        _protocol(result),
+        tables.run_name(result),
+        f"{metric['name']} {tables.shown(metric)}",
+        f"{result['n_scored']:,} of {result['n_expected']:,}",
+    ]
+
+
+def _overview_text(results: Sequence[dict[str, Any]]) -> str:
+    if not results:
+        return "No evaluation has been run yet.\n\n"
+    rows = ["| " + " | ".join(row) + " |" for row in [list(OVERVIEW), ["---"] * len(OVERVIEW),
+            *map(_overview, results)]]  # fmt: skip
+    return "\n".join(rows) + "\n\n"
+
+
+def _protocol(result: dict[str, Any]) -> str:
+    """With what of the settings is worth a word."""
+    settings = result.get("settings") or {}
+    words = [result["protocol"], settings.get("modality", "")]
+    if settings.get("pictures") in ("lip", "face"):
+        words.append(f"{settings['pictures']} crops")
+    if settings.get("pooling") == "full_attention":
+        words.append("attention pooling")
+    if settings.get("features") in ("g", "l"):
+        words.append(f"features {settings['features']}")
+    return ", ".join(word for word in words if word)
+
+
+# --- one result ---------------------------------------------------------------------------------
+
+
+def _section(path: Path, result: dict[str, Any]) -> dict[str, Any]:
+    folder = path.parent
+    names = [metric["name"] for metric in result["metrics"]]
+    rounds = result.get("rounds") or []
+    rows = [
+        [one["name"], f"{one['n']:,}", *_cells(one["metrics"], names)]
+        for one in rounds
+        if len(rounds) > 1
+    ]
+    rows.append(["all" if rounds else "", f"{result['n_scored']:,}",
+                 *_cells(result["metrics"], names)])  # fmt: skip
+    predictions = _predictions(folder, rounds)
+    return {
+        "anchor": "-".join(folder.parts[-3:]),
+        "title": f"{folder.name} ({folder.parent.parent.name})",
+        "said": f"{_protocol(result)}; {tables.run_name(result)}; {result['n_scored']:,} of "
+                f"{result['n_expected']:,} clips scored (coverage {tables.coverage(result)}); "
+                f"shards {(result.get('shards') or {}).get('name', '')}",
+        "notes": result.get("notes") or [],
+        "heads": ["round", "scored", *names],
+        "rows": rows,
+        "curve": _curve(rounds),
+        "pictures": [{"name": picture.stem, "jpeg": jpeg_of(picture)}
+                     for picture in sorted(folder.glob("*.png"))],
+        **_examples(predictions),
+    }  # fmt: skip
+
+
+def _cells(metrics: Sequence[dict[str, Any]], names: Sequence[str]) -> list[str]:
+    found = {metric["name"]: tables.shown(metric) for metric in metrics}
+    return [found.get(name, "") for name in names]
+
+
+def _predictions(folder: Path, rounds: Sequence[dict[str, Any]]) -> list[Predictions]:
+    files = [folder / one["name"] / PREDICTIONS for one in rounds]
+    return [Predictions.read(file) for file in files if file.is_file()]
+
+
+def _curve(rounds: Sequence[dict[str, Any]]) -> str:
+    """Loss and validation score of each round's training over its epochs; empty without one."""
+    trained = [one for one in rounds if one.get("history")]
+    if not trained:
+        return ""
+    scored = any("score" in step for one in trained for step in one["history"])
+    drawn, axes = figure(1 + scored, 5.2, 2.2 * (1 + scored))
+    for one in trained:
+        epochs = [step["epoch"] for step in one["history"]]
+        axes[0].plot(epochs, [step["loss"] for step in one["history"]], label=one["name"])
+        if scored:
+            axes[1].plot(epochs, [step.get("score", np.nan) for step in one["history"]])
+    axes[0].set(ylabel="training loss")
+    axes[-1].set(xlabel="epoch")
+    if scored:
+        axes[1].set(ylabel="validation score")
+    if len(trained) <= 10:
+        axes[0].legend(fontsize=7, ncols=2)
+    return png(drawn)
+
+
+def _examples(predictions: Sequence[Predictions]) -> dict[str, Any]:
+    """Texts as they were read; of classes the surest mistakes, or the first guesses."""
+    if not predictions:
+        return {}
+    targets = predictions[0].targets
+    if targets and isinstance(targets[0], str) and isinstance(predictions[0].said[0], str):
+        return _texts(predictions)
+    if targets and isinstance(targets[0], int) and isinstance(predictions[0].said[0], int):
+        return _mistakes(predictions)
+    return {}
+
+
+def _texts(predictions: Sequence[Predictions]) -> dict[str, Any]:
+    one = predictions[0]
+    places = np.linspace(0, len(one.names) - 1, min(SHOWN_EXAMPLES, len(one.names))).astype(int)
+    return {
+        "examples_title": f"{len(places)} of the sentences, evenly picked",
+        "open": True,
+        "example_heads": ("clip", "said", "read"),
+        "examples": [(one.names[i], one.targets[i], one.said[i]) for i in places.tolist()],
+    }
+
+
+def _mistakes(predictions: Sequence[Predictions]) -> dict[str, Any]:
+    rows = []
+    for one in predictions:
+        if one.scores is None or one.scores.ndim != 2 or not one.classes:
+            return {}
+        for i in np.flatnonzero(np.array(one.said) != one.labels).tolist():
+            rows.append((float(one.scores[i].max()), one.names[i],
+                         one.classes[one.targets[i]], one.classes[one.said[i]]))  # fmt: skip
+    rows.sort(reverse=True)
+    return {
+        "examples_title": f"the surest of {len(rows):,} mistakes",
+        "open": False,
+        "example_heads": ("clip", "is", "was said to be", "score"),
+        "examples": [(name, true, said, f"{score:.3f}")
+                     for score, name, true, said in rows[:SHOWN_EXAMPLES]],
+    }  # fmt: skip
+
+
+# --- runs ---------------------------------------------------------------------------------------
+
+
+def _runs(folder: Path) -> list[dict[str, Any]]:
+    """The newest runs with their losses, the others by name."""
+    found = sorted(folder.glob("*/config.json"), key=lambda path: -path.stat().st_mtime)
+    return [_run(path.parent, with_curves=number < SHOWN_RUNS) for number, path in enumerate(found)]
+
+
+def _run(folder: Path, with_curves: bool) -> dict[str, Any]:
+    try:
+        run = read_run(str(folder.resolve()))
+    except (UsageError, json.JSONDecodeError) as error:
+        return {"name": folder.name, "link": "", "facts": [["", str(error)]]}
+    return {
+        "name": folder.name,
+        "link": f"{folder.name}/{REPORT}" if (folder / REPORT).is_file() else "",
+        "facts": headline(run)[:5],
+        "panels": _panels(run) if with_curves else [],
+        "attention": attention_of(folder) if with_curves else [],
+    }
+
+
+def _panels(run: Record) -> list[dict[str, str]]:
+    groups = curves.panels([run])
+    return [
+        {"name": panel.name, "png": curves.drawn(panel, [run.folder.name], max(1, run.last_step))}
+        for title in (LOSSES, RETRIEVAL)
+        for panel in groups.get(title, [])
+    ]
