@@ -46,6 +46,10 @@ class Predictions:
     """Which were seen without a face although one was asked for; empty: nobody asked."""
     history: list[dict[str, float]] = field(default_factory=list)
     """epoch, loss, score of the training."""
+    numbers: dict[str, list[float]] = field(default_factory=dict)
+    """What was measured of each example, by name; NaN where it has none."""
+    notes: list[str] = field(default_factory=list)
+    """What a reader of the result must know about this round."""
 
     @classmethod
     def of_scores(
@@ -84,10 +88,12 @@ class Predictions:
                 "target": [json.dumps(one) for one in self.targets],
                 "said": [json.dumps(one) for one in self.said],
                 "faceless": faceless,
+                **{name: pa.array(of, pa.float64()) for name, of in self.numbers.items()},
                 **scores,
             }
         )
-        facts = {"classes": self.classes, "history": self.history,
+        facts = {"classes": self.classes, "history": self.history, "notes": self.notes,
+                 "numbers": list(self.numbers),
                  "shape": None if self.scores is None else self.scores.shape}  # fmt: skip
         write_table(path, table.replace_schema_metadata({"glav": json.dumps(facts)}))
 
@@ -110,6 +116,8 @@ class Predictions:
             scores=scores,
             faceless=[] if None in faceless else faceless,
             history=facts["history"],
+            numbers={name: table[name].to_pylist() for name in facts.get("numbers", [])},
+            notes=facts.get("notes", []),
         )
 
 
