@@ -20,12 +20,22 @@ import numpy.typing as npt
 from train.arrays import Flags, Integers, Values, classes_of, finite, multi_hot, shown, two_classes
 from train.errors import UsageError
 from train.rankings import Statistic, auc_of_counts, precision_of_counts
-from train.score import Counts, Groups, Score, bootstrap, difference, mean_over, ratio_of_sums
+from train.score import (
+    Counts,
+    Groups,
+    Score,
+    Unit,
+    bootstrap,
+    difference,
+    mean_over,
+    ratio_of_sums,
+)
 
 __all__ = [
-    "Score", "auc_video", "auc_video_hard", "average_precision", "cer", "confusion", "d_prime",
-    "difference", "instance_recall_at_k", "log_loss", "mean_auc", "mean_average_precision",
-    "mean_over", "ranked_recall", "recall_at_k", "segment_accuracy", "top_k", "wer",
+    "Score", "auc_video", "auc_video_hard", "average", "average_precision", "cer", "confusion",
+    "d_prime", "difference", "instance_recall_at_k", "log_loss", "mean_auc",
+    "mean_average_precision", "mean_over", "ranked_recall", "recall_at_k", "segment_accuracy",
+    "top_k", "wer",
 ]  # fmt: skip
 
 HARD_THRESHOLD = 0.6
@@ -36,6 +46,34 @@ SMALLEST_PROBABILITY = 1e-15
 """What log_loss takes a smaller one for; 0 for the true class would cost infinitely much."""
 
 Distance = Literal["cosine", "euclidean"]
+
+
+def average(
+    name: str,
+    values: npt.ArrayLike,
+    groups: Groups = None,
+    unit: Unit = "fraction",
+    higher_is_better: bool = True,
+) -> Score:
+    """Mean of one value an item, for what has no metric of its own here.
+
+    Args:
+        name: of the metric.
+        values: (N,), NaN for items that have none: they are left out, and `n` says so.
+        groups: see `train.score.bootstrap`.
+        unit: of the values.
+        higher_is_better: whether it is.
+
+    Raises:
+        UsageError: no item has a value.
+    """
+    given = np.asarray(values, np.float64)
+    known = np.flatnonzero(~np.isnan(given))
+    if not len(known):
+        raise UsageError(f"{name}: none of the {len(given)} items has a value")
+    kept = None if groups is None else [groups[place] for place in known.tolist()]
+    value, (low, high, draws) = _of_means(given[known], np.ones(len(known)), kept)
+    return Score(name, value, low, high, len(known), higher_is_better, unit, draws=draws)
 
 
 # --- classes ----------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ Counts = npt.NDArray[np.int32]
 """(resamples, items): how often each item was drawn."""
 Groups = Sequence[Any] | npt.NDArray[Any] | None
 """The group of each item, in the items' order; None: every item is its own."""
-Unit = Literal["fraction", "nats", "standard deviations"]
+Unit = Literal["fraction", "nats", "standard deviations", "ratio"]
 
 
 @dataclass(frozen=True)

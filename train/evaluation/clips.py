@@ -1,7 +1,8 @@
 """An example -> windows of its pictures and its sound -> ClipBatch after ClipBatch.
 
 Worker processes decode; windows are drawn from (seed, epoch, name) alone in training and evenly
-spread in scoring. An example shorter than its window is repeated from its beginning.
+spread in scoring. An example shorter than its window is repeated from its beginning, or goes on
+with its last frame and silence.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,12 +20,14 @@ from pipeline.format import MEL_SLICES_PER_FRAME, FormatError, split_jpegs
 from train.augment import Augment, centre_pictures
 from train.errors import TrainError, UsageError
 from train.evaluation.labelled import Example
-from train.evaluation.task import Pictures
+from train.evaluation.task import Padding, Pictures
 from train.index import ShardSet
 from train.loader import start_worker
 from train.plan import seed_of, shuffled
 from train.read import DAMAGE, FRAMES, MEL, ShardReader, StoredClip, Window
 
+SILENCE = float(np.log(1e-5))
+"""Mel of no sound: what the pipeline stores at least."""
 SECOND_TRACK = "2"
 """Ending of a second face's members."""
 
@@ -47,6 +50,8 @@ class View:
 
     pictures: Pictures
     sound: bool
+    padding: Padding = "repeat"
+    """What comes after the end of an example."""
 
     def members(self, track: int) -> tuple[str, ...]:
         """Extensions to read."""
@@ -234,10 +239,16 @@ class ClipReader(Dataset[ClipBatch | TrainError]):
     def _read(self, reader: ShardReader, look: Look, length: int) -> tuple[Any, Any, bool]:
         example = self._examples[look.example]
         clip = reader.read(example.row, self._view.members(example.track))
-        places = example.start + (look.start + np.arange(length)) % example.frames
+        asked = look.start + np.arange(length)
+        held = self._view.padding == "silence"
+        inside = np.minimum(asked, example.frames - 1) if held else asked % example.frames
+        places = example.start + inside
         try:
             video, faceless = self._pictures(clip, places, look.shift, example.track)
-            return video, _mel(clip, places) if self._view.sound else None, faceless
+            mel = (
+                _mel(clip, places, asked != inside if held else None) if self._view.sound else None
+            )
+            return video, mel, faceless
         except DAMAGE as error:
             raise reader.refusal(example.row, error) from error
 
@@ -299,10 +310,16 @@ def face_crops(
     return decoded[where]
 
 
-def _mel(clip: StoredClip, places: npt.NDArray[np.int64]) -> npt.NDArray[np.float16]:
+def _mel(
+    clip: StoredClip, places: npt.NDArray[np.int64], silent: npt.NDArray[np.bool_] | None
+) -> npt.NDArray[np.float16]:
+    """(80, 3 T) of frames at some places, silence where it is asked for."""
     whole = clip.mel(Window(0, clip.meta["frames"], 0.5))
     slices = places[:, None] * MEL_SLICES_PER_FRAME + np.arange(MEL_SLICES_PER_FRAME)
-    return whole[:, slices.ravel()]
+    mel = whole[:, slices.ravel()]
+    if silent is not None:
+        mel[:, silent.repeat(MEL_SLICES_PER_FRAME)] = SILENCE
+    return mel
 
 
 def _as_is(batch: Any) -> Any:

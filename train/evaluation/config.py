@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from train.augment import AugmentConfig
+from train.boxes import Boxes
 from train.config import Precision
 from train.errors import UsageError
 from train.evaluation.task import (
@@ -46,10 +47,12 @@ class EvalConfig:
     run: str = ""
     """Results go to RUN/eval/; empty is the checkpoint's run, or runs/scratch-PRESET."""
     name: str = ""
-    """Folder of the result in RUN/eval; empty is TASK, with -PROTOCOL where it is not the task's
-    own."""
+    """Folder of the result in RUN/eval; empty is TASK, with -PROTOCOL, -MODALITY and so on where
+    they are not the task's own."""
     rounds: str = ""
     """Only these folds or splits, such as fold1,fold2; the result says so."""
+    split: str = ""
+    """Another split to score, of tasks that train nothing."""
     allow_missing: bool = False
     """Score an incomplete test split; the result says how much of it there was."""
     limit: int | None = None
@@ -65,6 +68,8 @@ class EvalConfig:
     """V, A or V+A."""
     frames: int | None = None
     """Window, frames; 0 is the whole example."""
+    window_seconds: float | None = None
+    """Window, seconds; --frames goes before it."""
     clips: int | None = None
     """Windows scored an example; 0 tiles it."""
     train_clips: int | None = None
@@ -77,6 +82,10 @@ class EvalConfig:
     """both, g or l."""
     pooling: Pooling | None = None
     """crop_avg, full_avg, full_attention."""
+    tracks: int | None = None
+    """Faces scored, 1 or 2 (dfdc)."""
+    boxes: Boxes | None = None
+    """truth, face or mouth (localization)."""
     epochs: int | None = None
     """Of fine-tuning."""
     batch_size: int | None = None

@@ -39,6 +39,10 @@ from train.tasks import task_named
 
 log = logging.getLogger(__name__)
 
+FACELESS = {"centre": "scored by the middle of their frames",
+            "unknown": "scored the same for all classes (of two: 0.5)"}  # fmt: skip
+NAMING = ("protocol", "modality", "pictures", "features", "pooling", "boxes")
+"""Settings that stand in the name of a result's folder where they are not the task's own."""
 CARRIED_OUT = ("checkpoint", "run", "name", "rounds", "allow_missing", "overwrite", "device",
                "threads", "workers", "data", "shards")  # fmt: skip
 """Fields that say how, not what: a round is not done again for another value of them."""
@@ -57,6 +61,7 @@ def evaluate(config: EvalConfig) -> dict[str, Any]:
     task = task_named(config.task).with_settings(**config.changes)
     labelled = open_labelled(open_store(_shards(task, config)))
     task = task.for_set(labelled)
+    task = task.on_split(config.split) if config.split else task
     source = _encoders(config)
     folder = _folder(config, task, source)
     rounds = task.rounds_named(config.rounds)
@@ -168,9 +173,11 @@ def _run_folder(config: EvalConfig, source: Encoders) -> Path:
 
 def _folder(config: EvalConfig, task: Task, source: Encoders) -> Path:
     """RUN/eval/NAME."""
-    protocol = task.settings.protocol
-    usual = task_named(task.name).settings.protocol
-    name = config.name or (task.name if protocol == usual else f"{task.name}-{protocol}")
+    usual = task_named(task.name).settings
+    other = [str(getattr(task.settings, name)) for name in NAMING
+             if getattr(task.settings, name) != getattr(usual, name)]  # fmt: skip
+    split = [config.split.replace(":", "-")] if config.split else []
+    name = config.name or "-".join([task.name, *other, *split])
     return _run_folder(config, source) / "eval" / name
 
 
@@ -391,8 +398,9 @@ def _notes(
         notes.append(f"{labelled.shard_set.name} is not finished: its index is partial")
     faceless = sum(sum(p.faceless) for p, _ in done)
     if faceless:
-        notes.append(f"{faceless} clips without a face were scored by the middle of their frames")
+        notes.append(f"{faceless} clips without a face were {FACELESS[task.faceless]}")
     notes += _leaks(labelled, rounds, task)
+    notes += dict.fromkeys(note for p, _ in done for note in p.notes)
     return notes
 
 

@@ -49,14 +49,18 @@ class Job:
     @property
     def window(self) -> int:
         """Frames of a window; 0 is an example's own length."""
-        frames = self.settings.frames
-        return self.source.frames if frames is None else frames
+        settings = self.settings
+        if settings.frames is not None:
+            return settings.frames
+        if settings.window_seconds is not None:
+            return max(round(settings.window_seconds * self.labelled.fps), 1)
+        return self.source.frames
 
     @property
     def view(self) -> View:
         """What is read."""
         pictures = self.settings.pictures if self.settings.uses_pictures else "none"
-        return View(pictures, self.settings.uses_sound)
+        return View(pictures, self.settings.uses_sound, self.task.padding)
 
     @property
     def augment(self) -> Augment:

@@ -49,6 +49,10 @@ class Predictions:
     """epoch, loss, score of the training."""
     others: dict[str, Floats] = field(default_factory=dict)
     """Scores like `scores` of something else, by name: of one modality alone."""
+    numbers: dict[str, list[float]] = field(default_factory=dict)
+    """What was measured of each example, by name; NaN where it has none."""
+    notes: list[str] = field(default_factory=list)
+    """What a reader of the result must know about this round."""
 
     @classmethod
     def of_scores(
@@ -80,6 +84,9 @@ class Predictions:
         if self.scores is not None:
             flat = self.scores.reshape(len(self.names), -1)
             scores = {"scores": pa.array(list(flat), pa.list_(pa.float32()))}
+        for name, other in self.others.items():
+            flat = other.reshape(len(self.names), -1)
+            scores[f"scores {name}"] = pa.array(list(flat), pa.list_(pa.float32()))
         table = pa.table(
             {
                 "name": self.names,
@@ -87,13 +94,12 @@ class Predictions:
                 "target": [json.dumps(one) for one in self.targets],
                 "said": [json.dumps(one) for one in self.said],
                 "faceless": faceless,
+                **{name: pa.array(of, pa.float64()) for name, of in self.numbers.items()},
                 **scores,
             }
         )
-        for name, other in self.others.items():
-            flat = other.reshape(len(self.names), -1)
-            scores[f"scores {name}"] = pa.array(list(flat), pa.list_(pa.float32()))
-        facts = {"classes": self.classes, "history": self.history,
+        facts = {"classes": self.classes, "history": self.history, "notes": self.notes,
+                 "numbers": list(self.numbers),
                  "shape": None if self.scores is None else self.scores.shape}  # fmt: skip
         write_table(path, table.replace_schema_metadata({"glav": json.dumps(facts)}))
 
@@ -122,6 +128,8 @@ class Predictions:
             faceless=[] if None in faceless else faceless,
             history=facts["history"],
             others=others,
+            numbers={name: table[name].to_pylist() for name in facts.get("numbers", [])},
+            notes=facts.get("notes", []),
         )
 
 

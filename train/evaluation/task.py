@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from train.boxes import Boxes
 from train.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ Modality = Literal["V", "A", "V+A"]
 Features = Literal["both", "g", "l"]
 Pooling = Literal["crop_avg", "full_avg", "full_attention"]
 Average = Literal["prob", "logit"]
+Faceless = Literal["centre", "unknown"]
+Padding = Literal["repeat", "silence"]
 
 CHOICES: dict[str, tuple[Any, ...]] = {
     "protocol": get_args(Protocol),
@@ -30,6 +33,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "features": get_args(Features),
     "pooling": get_args(Pooling),
     "average": get_args(Average),
+    "boxes": get_args(Boxes),
 }
 
 
@@ -45,7 +49,9 @@ class Settings:
     modality: Modality = "V"
     """Which encoders are used: V, A or V+A."""
     frames: int | None = None
-    """Window, frames of the shards' clock; None is the preset's, 0 the whole example."""
+    """Window, frames of the shards' clock; None is `window_seconds`, 0 the whole example."""
+    window_seconds: float | None = None
+    """Window, seconds, whatever the shards' clock; None is the preset's."""
     clips: int = 10
     """Windows of an example that are scored, evenly spread; 0 tiles it with windows."""
     train_clips: int = 1
@@ -58,6 +64,10 @@ class Settings:
     """Visual features: of both paths, the global (g) or the local one (l)."""
     pooling: Pooling = "full_avg"
     """Over the grid: mean (of crops or of whole frames), or by the attention map."""
+    tracks: int = 1
+    """Faces of a clip that are scored, 1 or 2: the highest score of the positive class counts."""
+    boxes: Boxes = "truth"
+    """Where the source is: `truth` of a generated corpus, the `face` or its `mouth`."""
     epochs: int = 20
     """Of fine-tuning."""
     batch_size: int = 16
@@ -76,6 +86,10 @@ class Settings:
                 raise UsageError(f"{name} is {getattr(self, name)}; expected {low} or more")
         if self.crops not in (1, 3):
             raise UsageError(f"crops is {self.crops}; expected 1 or 3")
+        if self.tracks not in (1, 2):
+            raise UsageError(f"tracks is {self.tracks}; expected 1 or 2")
+        if self.window_seconds is not None and self.window_seconds <= 0:
+            raise UsageError(f"window_seconds is {self.window_seconds:g}; expected more than 0")
         if self.frames is not None and self.frames < 0:
             raise UsageError(f"frames is {self.frames}; expected 0 (all) or more")
         if self.uses_pictures and self.pictures == "none":
@@ -137,6 +151,13 @@ class Task:
     """Names, where they are not the data set's own labels."""
     notes: tuple[str, ...] = field(default=())
     """What a reader of the result must know."""
+    faceless: Faceless = "centre"
+    """Clips without a face, where one is asked for: seen by the middle of their frames, or not
+    trained on and scored the same for all classes."""
+    padding: Padding = "repeat"
+    """A window beyond an example's end: from its beginning again, or last frame and silence."""
+    quality: "Callable[[Any, Any], float] | None" = None
+    """What chooses the epoch: (scores (N, C), labels (N,)) -> higher is better; None: accuracy."""
 
     def with_settings(self, **changes: Any) -> "Task":
         """The same with other settings; None leaves a setting as it is."""
@@ -158,6 +179,18 @@ class Task:
         """The rounds, once they are known; see `for_set`."""
         assert isinstance(self.rounds, tuple)
         return self.rounds
+
+    def on_split(self, split: str) -> "Task":
+        """The same, scored on another split; only where nothing is trained."""
+        if any(one.train for one in self.all_rounds):
+            raise UsageError(
+                f"--split {split}: task {self.name} learns from some splits and is scored on "
+                f"others, as its protocol says; choose --rounds ({self._known()}) instead"
+            )
+        return replace(self, rounds=(Round(split.split(":")[-1], (split,)),))
+
+    def _known(self) -> str:
+        return ", ".join(one.name for one in self.all_rounds)
 
     def rounds_named(self, names: str) -> tuple[Round, ...]:
         """The rounds of a comma-separated list; all for an empty one."""
