@@ -48,6 +48,8 @@ class Predictions:
     """epoch, loss, score of the training."""
     others: dict[str, Floats] = field(default_factory=dict)
     """Scores like `scores` of something else, by name: of one modality alone."""
+    notes: list[str] = field(default_factory=list)
+    """What a reader of the result must know of this round."""
 
     @classmethod
     def of_scores(
@@ -92,7 +94,7 @@ class Predictions:
         for name, other in self.others.items():
             flat = other.reshape(len(self.names), -1)
             scores[f"scores {name}"] = pa.array(list(flat), pa.list_(pa.float32()))
-        facts = {"classes": self.classes, "history": self.history,
+        facts = {"classes": self.classes, "history": self.history, "notes": self.notes,
                  "shape": None if self.scores is None else self.scores.shape}  # fmt: skip
         write_table(path, table.replace_schema_metadata({"glav": json.dumps(facts)}))
 
@@ -121,6 +123,7 @@ class Predictions:
             faceless=[] if None in faceless else faceless,
             history=facts["history"],
             others=others,
+            notes=facts["notes"],
         )
 
 
