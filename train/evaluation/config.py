@@ -90,6 +90,8 @@ class EvalConfig:
     """Of fine-tuning."""
     batch_size: int | None = None
     """Clips a step of fine-tuning."""
+    beam: int | None = None
+    """Of sentences: hypotheses that CTC decoding keeps, without a language model; 0 is greedy."""
 
     lr_head: float = 1e-3
     """Peak learning rate of AdamW for the head."""

@@ -257,8 +257,9 @@ def _examples(
     config: EvalConfig, task: Task, labelled: LabelledSet, names: Sequence[str]
 ) -> list[Example]:
     """Of the splits together."""
-    found = (task.examples or LabelledSet.examples)(labelled, names)
-    return _limited(found, config.limit)
+    if task.examples is None:
+        return _limited(labelled.examples(names), config.limit)
+    return _limited(task.examples(labelled, names, task.settings), config.limit)
 
 
 def _pool(
@@ -369,7 +370,8 @@ def _result(
             "name": labelled.shard_set.name,
             "index_sha256": labelled.index_sha256,
         },
-        "notes": [*task.notes, *_notes(config, task, labelled, rounds, done, expected)],
+        "notes": [*task.notes, *dict.fromkeys(note for p, _ in done for note in p.notes),
+                  *_notes(config, task, labelled, rounds, done, expected)],
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "git_commit": git_state()["commit"],
     }  # fmt: skip

@@ -72,6 +72,8 @@ class Settings:
     """Of fine-tuning."""
     batch_size: int = 16
     """Clips a step of fine-tuning."""
+    beam: int = 0
+    """Of sentences: hypotheses that CTC decoding keeps; 0 takes the likeliest path (greedy)."""
 
     def __post_init__(self) -> None:
         """Ranges and choices."""
@@ -80,7 +82,7 @@ class Settings:
                 raise UsageError(
                     f"{name} is {getattr(self, name)!r}; expected one of {', '.join(known)}"
                 )
-        least = {"clips": 0, "train_clips": 1, "crops": 1, "epochs": 1, "batch_size": 1}
+        least = {"clips": 0, "train_clips": 1, "crops": 1, "epochs": 1, "batch_size": 1, "beam": 0}
         for name, low in least.items():
             if getattr(self, name) < low:
                 raise UsageError(f"{name} is {getattr(self, name)}; expected {low} or more")
@@ -144,7 +146,7 @@ class Task:
     """Train on a round and score it."""
     measure: "Callable[[Predictions], list[Score]]"
     """The metrics of a round's predictions, the headline first."""
-    examples: "Callable[[LabelledSet, Sequence[str]], list[Example]] | None" = None
+    examples: "Callable[[LabelledSet, Sequence[str], Settings], list[Example]] | None" = None
     """What is scored of the clips of some splits; None: each clip with its first label."""
     protocols: tuple[Protocol, ...] = ("finetune", "linear", "svm", "knn")
     classes: tuple[str, ...] = ()

@@ -25,7 +25,7 @@ HELD_OUT = ("test", "val")
 """Splits that are the gallery, the first one there is; else all clips."""
 
 
-def examples(labelled: LabelledSet, splits: Sequence[str]) -> list[Example]:
+def examples(labelled: LabelledSet, splits: Sequence[str], _settings: Settings) -> list[Example]:
     """Queries, whose target is the key of their original."""
     found = []
     for planned in labelled.planned(splits):
