@@ -45,6 +45,7 @@ from manifests.grid import GRID
 from manifests.hmdb51 import HMDB51
 from manifests.kinetics import KINETICS400, KINETICS600, KINETICS700
 from manifests.kinetics_sounds import KINETICS_SOUNDS
+from manifests.lrw import LRW
 from manifests.table import TABLE
 from manifests.ucf101 import UCF101
 from manifests.vggsound import VGGSOUND
@@ -75,6 +76,7 @@ DATASETS: dict[str, Dataset] = {
     "esc10": ESC10,
     "dcase2013": DCASE2013,
     "ave": AVE,
+    "lrw": LRW,
     "folder": FOLDER,
     "table": TABLE,
     "demo": replace(DEMO, generated=True),
