@@ -16,6 +16,7 @@ reads them back (`schema.read`).
 | `clips.py`, `join.py` | names of web-video clips, and joining them with annotation rows |
 | `named.py` | files of benchmarks whose names say which clip they are |
 | `keys.py`, `windows.py` | names, windows of long recordings |
+| `lrs.py` | utterances with their text, shared by LRS2 and LRS3 |
 | `errors.py`, `text.py` | `UsageError`, and text of unknown origin on a terminal |
 | all others | one adapter a file |
 
@@ -45,6 +46,8 @@ from manifests.grid import GRID
 from manifests.hmdb51 import HMDB51
 from manifests.kinetics import KINETICS400, KINETICS600, KINETICS700
 from manifests.kinetics_sounds import KINETICS_SOUNDS
+from manifests.lrs2 import LRS2
+from manifests.lrs3 import LRS3
 from manifests.lrw import LRW
 from manifests.table import TABLE
 from manifests.ucf101 import UCF101
@@ -77,6 +80,8 @@ DATASETS: dict[str, Dataset] = {
     "dcase2013": DCASE2013,
     "ave": AVE,
     "lrw": LRW,
+    "lrs2": LRS2,
+    "lrs3": LRS3,
     "folder": FOLDER,
     "table": TABLE,
     "demo": replace(DEMO, generated=True),

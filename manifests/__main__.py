@@ -37,7 +37,8 @@ class Build:
     table: Path | None = None
     """CSV, JSONL or Parquet file with one row per clip (data set 'table')."""
     window: float | None = None
-    """Cut long recordings into windows of so many seconds ('folder' and 'table')."""
+    """Cut long recordings into windows of so many seconds ('folder' and 'table'), or pretraining
+    clips into pieces of at most so many ('lrs2' and 'lrs3')."""
     hop: float | None = None
     """Seconds between the starts of two windows; default: the window's length."""
     label_set: int = 32

@@ -190,8 +190,8 @@ LRW = Dataset(
     licence=LICENCE,
     download=(
         "Sign the agreement on the page 'The Oxford-BBC Lip Reading in the Wild (LRW) Dataset' of\n"
-        "the Visual Geometry Group, Oxford; download the parts with the password you get, join and\n"
-        "unpack them; name the folder that holds lipreading_mp4 as ROOT."
+        "the Visual Geometry Group, Oxford; download the parts with the password you get, join\n"
+        "and unpack them; name the folder that holds lipreading_mp4 as ROOT."
     ),
     layouts=(
         "ROOT/lipreading_mp4/WORD/{train,val,test}/WORD_00001.mp4   with WORD_00001.txt beside it\n"
