@@ -109,7 +109,7 @@ def _build(dataset: Dataset, root: Path | None, out: Path, options: ScanOptions)
         options = replace(options, listing=walk(root))
     report.official = dict(dataset.official)
     report.count(table)
-    report.warnings = schema.warnings(table)
+    report.warnings += schema.warnings(table)
     _check(dataset, root, table, report)
     labels = report.vocabulary
     problems = schema.validate(table, {dataset.name: labels} if labels else None)

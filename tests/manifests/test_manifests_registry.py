@@ -15,6 +15,7 @@ HELPERS = {
     *("__init__", "__main__", "annotations", "build", "checks", "clips", "columns", "dataset"),
     *("errors", "join", "keys", "listing", "named", "records", "schema", "text", "windows"),
     *("errors", "join", "keys", "listing", "lrs", "records", "schema", "text", "windows"),
+    *("errors", "join", "keys", "listing", "lrs", "mds", "records", "schema", "text", "windows"),
 }
 
 
