@@ -46,6 +46,11 @@ CLASSES = [REAL, FAKE]
 """Class names by number."""
 FOLDS = 5
 _OFFICIAL = {"dfdc:train": 119_154, "dfdc:val": 4000, "dfdc:test": 10_000}
+_PROTOCOLS = [
+    ["dfdc:train", "dfdc:val", "dfdc:test"],
+    [f"dfdc:fold{n}" for n in range(FOLDS)],
+    ["mds:train", "mds:test"],
+]
 _CLIP_SECONDS = 10.0
 _ID = re.compile(r"[a-z]{10}")
 _PART = re.compile(r"(?P<before>.*dfdc_train_part_)(?P<number>\d{1,2})")
@@ -81,7 +86,7 @@ class _Clip(NamedTuple):
 def scan(root: Path, options: ScanOptions) -> tuple[pa.Table, Report]:
     """Join the metadata with the files below `root`, by id."""
     listing = options.walk(root)
-    report = Report("dfdc", LICENCE, official=dict(_OFFICIAL), vocabulary=CLASSES)
+    report = Report("dfdc", LICENCE, vocabulary=CLASSES, protocols=_PROTOCOLS)
     report.ignored.update(listing.ignored)
     report.ignored.update(listing.other_kinds())
     files = _files(listing, report)
@@ -336,8 +341,10 @@ DFDC = Dataset(
     licence=LICENCE,
     download=(
         "Sign in and accept the terms at ai.meta.com/datasets/dfdc or at Kaggle's 'Deepfake\n"
-        "Detection Challenge'; download dfdc_train_part_00.zip to _49.zip (MDS' split needs parts\n"
-        "1-4 and 22-27 only) and unpack each below ROOT with its metadata.json."
+        "Detection Challenge'; download dfdc_train_part_00.zip to _49.zip (the MDS split needs\n"
+        "parts 1-4 and 22-27 only) and unpack each: it holds a folder with its metadata.json.\n"
+        "For the MDS split: train_list.txt and test_list.txt of commit 22dbf71, ACM_MM_2020/, in\n"
+        "the repository abhinavdhall/deepfake."
     ),
     layouts=(
         "ROOT/dfdc_train_part_3/ID.mp4 + metadata.json      the number may be padded: part_03\n"
@@ -348,6 +355,7 @@ DFDC = Dataset(
         "clips with other names: make a table with columns path, label, group (DATASET=table)"
     ),
     scan=scan,
+    official=_OFFICIAL,
     annotations=(
         "metadata.json and labels.csv anywhere below ROOT; the MDS lists train_list.txt and\n"
         "test_list.txt in ROOT; or all of them in the file or folder named by --annotations"

@@ -147,7 +147,7 @@ DFDC_PREVIEW = Dataset(
     licence=LICENCE,
     download=(
         "Accept the terms at ai.meta.com/datasets/dfdc, download dfdc_preview_set.zip and unpack\n"
-        "it below ROOT."
+        "it: it holds dataset.json beside the folders of the methods."
     ),
     layouts=(
         "ROOT/dfdc_preview_set/{method_A,method_B,original_videos}/... + dataset.json\n"

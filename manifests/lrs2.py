@@ -38,7 +38,7 @@ _Lists = dict[str, dict[str, str | None]]
 def scan(root: Path, options: ScanOptions) -> tuple[pa.Table, Report]:
     """Join the lists with the clips below `root`."""
     listing = options.walk(root)
-    report = Report("lrs2", LICENCE, official={"lrs2:test": 1243})
+    report = Report("lrs2", LICENCE)
     report.ignored.update(listing.ignored)
     report.ignored.update(listing.other_kinds())
     clips = lrs.utterances(listing, ("main", "pretrain"), report)
@@ -111,7 +111,7 @@ LRS2 = Dataset(
     download=(
         "Sign the agreement on the page 'Lip Reading Sentences 2 (LRS2) Dataset' of the Visual\n"
         "Geometry Group, Oxford; download the parts with the password you get and the four lists,\n"
-        "join and unpack; name the folder that holds mvlrs_v1 as ROOT."
+        "join and unpack them: they hold the folder mvlrs_v1; put the lists inside or beside it."
     ),
     layouts=(
         "ROOT/mvlrs_v1/{main,pretrain}/19-DIGITS/00001.mp4   with 00001.txt beside it\n"
@@ -119,6 +119,7 @@ LRS2 = Dataset(
         "--window 15 cuts pretraining clips between words into pieces of at most 15 s"
     ),
     scan=scan,
+    official={"lrs2:test": 1243},
     annotations=(
         "train.txt, val.txt, test.txt, pretrain.txt in ROOT or ROOT/mvlrs_v1, or in the folder "
         "named by --annotations; the .txt beside each clip"

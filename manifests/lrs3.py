@@ -34,14 +34,15 @@ _OFFICIAL = {"lrs3:pretrain": 118_516, "lrs3:trainval": 31_982, "lrs3:test": 132
 def scan(root: Path, options: ScanOptions) -> tuple[pa.Table, Report]:
     """Make one row per clip below `root`, or per piece of a pretraining clip."""
     listing = options.walk(root)
-    report = Report("lrs3", LICENCE, official=dict(_OFFICIAL))
+    report = Report("lrs3", LICENCE)
     report.ignored.update(listing.ignored)
     report.ignored.update(listing.other_kinds())
     clips = lrs.utterances(listing, ("pretrain", "trainval", "test"), report)
     val = _val(root, options, report)
     splits = {"trainval": "train"} if val else {}
     if val:
-        del report.official["lrs3:trainval"]
+        # trainval is no split any more
+        report.official = {s: n for s, n in _OFFICIAL.items() if s != "lrs3:trainval"}
         absent = len(val - clips.keys())
         report.notes.append(
             f"trainval is parted by the val list: {len(val):,} clips in it, {absent:,} not there."
@@ -84,9 +85,8 @@ LRS3 = Dataset(
     scale="152,000 clips, 438 hours",
     licence=LICENCE,
     download=(
-        "The authors' page at the Visual Geometry Group, Oxford, no longer gives the clips, as\n"
-        "far as we know; who has them names the folder that holds pretrain, trainval and test as\n"
-        "ROOT."
+        "The page 'LRS3-TED' of the Visual Geometry Group, Oxford, no longer gives the clips, as\n"
+        "far as we know. Who has them has the folders pretrain, trainval and test."
     ),
     layouts=(
         "ROOT/{pretrain,trainval,test}/YOUTUBE-ID/50001.mp4   with 50001.txt beside it\n"
@@ -94,6 +94,7 @@ LRS3 = Dataset(
         "--window 15 cuts pretraining clips between words into pieces of at most 15 s"
     ),
     scan=scan,
+    official=_OFFICIAL,
     annotations=(
         "the .txt beside each clip; a val list such as AV-HuBERT's lrs3-valid.id in ROOT or named "
         "by --annotations parts trainval into train and val"

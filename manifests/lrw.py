@@ -54,7 +54,6 @@ def scan(root: Path, options: ScanOptions) -> tuple[pa.Table, Report]:
     """Make one row per clip below `root`, or per `.txt` whose clip is lost."""
     listing = options.walk(root)
     report = Report("lrw", LICENCE)
-    report.official = {f"lrw:{split}": _WORDS * _PER_WORD for split in ("val", "test")}
     report.ignored.update(listing.ignored)
     report.ignored.update(listing.other_kinds())
     clips = _clips(listing, report)
@@ -191,7 +190,7 @@ LRW = Dataset(
     download=(
         "Sign the agreement on the page 'The Oxford-BBC Lip Reading in the Wild (LRW) Dataset' of\n"
         "the Visual Geometry Group, Oxford; download the parts with the password you get, join\n"
-        "and unpack them; name the folder that holds lipreading_mp4 as ROOT."
+        "and unpack them: they hold the folder lipreading_mp4."
     ),
     layouts=(
         "ROOT/lipreading_mp4/WORD/{train,val,test}/WORD_00001.mp4   with WORD_00001.txt beside it\n"
@@ -199,6 +198,7 @@ LRW = Dataset(
         "mouth crops made by others (.npz) are no videos and are not read"
     ),
     scan=scan,
+    official={f"lrw:{split}": _WORDS * _PER_WORD for split in ("val", "test")},
     annotations=(
         "the .txt beside each clip; a list of all 500 words, one a row, in ROOT or named by "
         "--annotations, where you have only some of them"

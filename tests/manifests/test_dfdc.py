@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from manifests import ScanOptions, UsageError
+from manifests import DATASETS, ScanOptions, UsageError
 from manifests.build import build
 
 SHARED = Path(__file__).parents[2].parent / "shared"
@@ -42,7 +42,7 @@ def test_worked_rows(tree, scan, folder: str) -> None:
         assert rows[f"dfdc/00/{real}"]["labels"] == [0]
     assert len(rows) == 4
     assert "dfdc:train: 2 real, 2 fake, 0 without label." in report.notes
-    assert report.official["dfdc:train"] == 119_154
+    assert DATASETS["dfdc"].official["dfdc:train"] == 119_154
     assert report.leaks == {}
 
 
