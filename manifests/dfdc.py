@@ -75,7 +75,6 @@ class _Clip(NamedTuple):
     """What the metadata says, for clips without a place."""
     folder: str
     """Where it lies or should."""
-    in_metadata: bool
 
     @property
     def group(self) -> str:
@@ -128,27 +127,25 @@ def _metadata(root: Path, listing: Listing, given: list[Path], report: Report) -
     ]
     inside = {path for path, _ in found}
     clips: dict[str, _Clip] = {}
+    contradictions: list[str] = []
     for path, folder in [*found, *((p, f) for p, f in outside if p not in inside)]:
         place = _place(str(path.absolute().parent))
         rows = list(_read(path, place, folder, report))
         if rows:
             report.annotations.append(str(path))
         for clip in rows:
-            _add(clips, clip, report)
-    return clips
-
-
-def _add(clips: dict[str, _Clip], clip: _Clip, report: Report) -> None:
-    before = clips.setdefault(clip.id, clip)
-    if before is clip:
-        return
-    report.duplicate_rows += 1
-    if before.label != clip.label and None not in (before.label, clip.label):
+            before = clips.setdefault(clip.id, clip)
+            report.duplicate_rows += before is not clip
+            if {before.label, clip.label} == {REAL, FAKE}:
+                contradictions.append(clip.id)
+            if not before.place.isdigit() and clip.place.isdigit():
+                clips[clip.id] = clip
+    if contradictions:
         report.warnings.append(
-            f"{clip.id} is {before.label} in one file and {clip.label} in another."
+            f"{len(contradictions):,} clips are REAL in one file and FAKE in another, "
+            f"{contradictions[0]} for one: the part's own metadata.json counts, else the first."
         )
-    if not before.place.isdigit() and clip.place.isdigit():
-        clips[clip.id] = clip
+    return clips
 
 
 def _place(folder: str) -> str:
@@ -177,7 +174,7 @@ def _read(path: Path, place: str, folder: str, report: Report) -> Iterator[_Clip
             report.unknown_labels[str(said)] += 1
         original = os.path.splitext(str(facts.get("original") or ""))[0] or None
         split = SPLIT_WORDS.get(str(facts.get("split", "")).lower())
-        yield _Clip(clip, place, label, original, split, folder, in_metadata=True)
+        yield _Clip(clip, place, label, original, split, folder)
 
 
 def _read_json(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -214,7 +211,7 @@ def _add_files(
         clip = clips.get(name)
         if clip is None:
             label = _LABELS.get(os.path.basename(folder).lower())
-            clips[name] = _Clip(name, place, label, None, None, folder, in_metadata=False)
+            clips[name] = _Clip(name, place, label, None, None, folder)
             report.files_without_row += 1
             report.kept_without_row += 1
         elif not clip.place:
@@ -235,7 +232,7 @@ def _add_listed(clips: dict[str, _Clip], lists: mds.Lists) -> None:
     for name, part in lists.parts().items():
         folder = f"{pattern['before']}{part:02d}" if padded else f"{pattern['before']}{part}"
         label = FAKE if name in lists.train else None
-        clips.setdefault(name, _Clip(name, f"{part:02d}", label, None, None, folder, False))
+        clips.setdefault(name, _Clip(name, f"{part:02d}", label, None, None, folder))
 
 
 def _rows(
@@ -246,37 +243,40 @@ def _rows(
 ) -> Iterator[Row]:
     folds = _Folds(clips)
     for clip in clips.values():
-        entry = _best(files.get(clip.id, []), clip.folder)
         split = _split(clip)
         splits = [] if split is None else [f"dfdc:{split}"]
         if split == "train":
             splits.append(f"dfdc:fold{folds.of(clip)}")
         if clip.id in members:
             splits.append(f"mds:{members[clip.id]}")
-        name = f"{clip.place}/{clip.id}" if clip.place else clip.id
-        lost = f"{clip.folder}/{clip.id}.mp4" if clip.folder else f"{clip.id}.mp4"
-        original = f"{clip.original}.mp4" if clip.original else None
-        yield {
-            "dataset": "dfdc",
-            "key": f"dfdc/{name}",
-            "source_id": f"dfdc:{clip.id}",
-            "group_id": f"dfdc:{clip.group}",
-            "uri": to_uri(entry.path if entry is not None else lost),
-            "end_s": _CLIP_SECONDS,
-            "splits": splits,
-            "labels": [] if clip.label is None else [CLASSES.index(clip.label)],
-            "label_names": [] if clip.label is None else [clip.label],
-            "expect": {"video": True, "audio": None, "fps": None, "duration_s": _CLIP_SECONDS},
-            "extra": extra(
-                original=original, part=int(clip.place) if clip.place.isdigit() else None
-            ),
-            "anchored": True,
-            "bytes": entry.bytes if entry is not None else None,
-        }
+        yield _row(clip, _best(files.get(clip.id, []), clip.folder), splits)
     if folds.apart:
         report.notes.append(
             f"{folds.apart:,} fakes are of another part than their original; they are in its fold."
         )
+
+
+def _row(clip: _Clip, entry: Entry | None, splits: list[str]) -> Row:
+    name = f"{clip.place}/{clip.id}" if clip.place else clip.id
+    lost = f"{clip.folder}/{clip.id}.mp4" if clip.folder else f"{clip.id}.mp4"
+    return {
+        "dataset": "dfdc",
+        "key": f"dfdc/{name}",
+        "source_id": f"dfdc:{clip.id}",
+        "group_id": f"dfdc:{clip.group}",
+        "uri": to_uri(entry.path if entry is not None else lost),
+        "end_s": _CLIP_SECONDS,
+        "splits": splits,
+        "labels": [] if clip.label is None else [CLASSES.index(clip.label)],
+        "label_names": [] if clip.label is None else [clip.label],
+        "expect": {"video": True, "audio": None, "fps": None, "duration_s": _CLIP_SECONDS},
+        "extra": extra(
+            original=f"{clip.original}.mp4" if clip.original else None,
+            part=int(clip.place) if clip.place.isdigit() else None,
+        ),
+        "anchored": True,
+        "bytes": entry.bytes if entry is not None else None,
+    }
 
 
 def _best(entries: list[Entry], folder: str) -> Entry | None:

@@ -137,6 +137,7 @@ def rows(
     counts = Counts()
     for utterance, splits, facts in found:
         speech = _read(root, utterance, counts)
+        spoken = speech.words[-1]["end_s"] if speech.words else None
         row = {
             "dataset": prefix,
             "key": f"{prefix}/{utterance.part}/{slug(utterance.folder)}/{utterance.number}",
@@ -146,7 +147,7 @@ def rows(
             "splits": splits,
             "transcript": speech.text,
             "words": speech.words,
-            "expect": {"video": True, "audio": True, "fps": _FPS, "duration_s": None},
+            "expect": {"video": True, "audio": True, "fps": _FPS, "duration_s": spoken},
             "extra": extra(**speech.facts, **facts),
             "anchored": True,
             "bytes": utterance.media.bytes if utterance.media else None,

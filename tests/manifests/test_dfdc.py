@@ -236,7 +236,7 @@ def test_labels_that_contradict_each_other_or_are_unknown(tree, scan) -> None:
     files = {**part(NAME, PART_0), "train_sample_videos/metadata.json": json.dumps(other)}
     rows, report = scan("dfdc", tree(files))
     assert rows["dfdc/00/aagfhgtpmv"]["labels"] == [1]
-    assert any("aagfhgtpmv is FAKE in one file and REAL" in text for text in report.warnings)
+    assert any("1 clips are REAL in one file and FAKE in another" in t for t in report.warnings)
     assert report.unknown_labels == {"maybe": 1}
 
 

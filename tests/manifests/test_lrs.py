@@ -85,6 +85,7 @@ def test_lrs2(tree, scan, files, before: str) -> None:
     }
     lost = rows["lrs2/main/6330311066473698535/00012"]
     assert lost["uri"] == f"{before}main/6330311066473698535/00012.mp4"
+    assert rows["lrs2/pretrain/5535415699068794046/00009"]["expect"]["duration_s"] == 2.9
     words = rows["lrs2/pretrain/5535415699068794046/00009"]["words"]
     assert words[0] == {"w": "WHEN", "start_s": 0.08, "end_s": 0.23}
     assert [word["w"] for word in words] == ["WHEN", "THERE", "ISN'T", "MUCH", "ELSE"]
