@@ -267,6 +267,7 @@ def _piece(row: Row, words: list[Row], start_s: float, end_s: float) -> Row:
         "start_s": start_s,
         "end_s": end_s,
         "pre_trimmed": False,
+        "expect": {**row["expect"], "duration_s": round(end_s - start_s, 6)},
         "transcript": " ".join(word["w"] for word in words),
         "words": [{**w, **{name: round(w[name] - start_s, 6) for name in times}} for w in words],
     }

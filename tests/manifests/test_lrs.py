@@ -139,6 +139,7 @@ def test_pieces_are_cut_between_words(tree, scan) -> None:
     ]
     assert {r["source_id"] for r in pieces} == {"lrs2:pretrain/5535415699068794046/00009"}
     assert all(r["end_s"] - r["start_s"] <= 1.5 and not r["pre_trimmed"] for r in pieces)
+    assert pieces[1]["expect"]["duration_s"] == 1.02
     assert any("3 rows are such pieces" in note for note in report.notes)
     assert rows[f"lrs2/main/{CLIP}"]["end_s"] is None
 
