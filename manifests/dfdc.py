@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from manifests import mds
-from manifests.annotations import SPLIT_WORDS, columns_of, csv_rows, find
+from manifests.annotations import SPLIT_WORDS, columns_of, csv_rows, find, refuse_unread
 from manifests.columns import Row, extra, table
 from manifests.dataset import Dataset, Report, ScanOptions
 from manifests.errors import UsageError
@@ -93,6 +93,7 @@ def scan(root: Path, options: ScanOptions) -> tuple[pa.Table, Report]:
     clips = _metadata(root, listing, given if options.annotations is not None else [], report)
     _add_files(clips, files, root, report)
     lists = mds.read([path for path in given if path.suffix.lower() == ".txt"], report)
+    refuse_unread(options, report, "metadata.json, labels.csv or the lists of the MDS split")
     known = {clip.id: Known(clip.label, clip.original) for clip in clips.values()}
     members = mds.members(lists, known, report) if lists else {}
     _add_listed(clips, lists)
@@ -125,10 +126,11 @@ def _metadata(root: Path, listing: Listing, given: list[Path], report: Report) -
         for path in given
         if path.suffix.lower() in (".json", ".csv")
     ]
-    inside = {path for path, _ in found}
+    inside = {os.path.realpath(path) for path, _ in found}
     clips: dict[str, _Clip] = {}
     contradictions: list[str] = []
-    for path, folder in [*found, *((p, f) for p, f in outside if p not in inside)]:
+    outside = [(path, f) for path, f in outside if os.path.realpath(path) not in inside]
+    for path, folder in [*found, *outside]:
         place = _place(str(path.absolute().parent))
         rows = list(_read(path, place, folder, report))
         if rows:

@@ -19,7 +19,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from manifests import lrs
-from manifests.annotations import find, open_text
+from manifests.annotations import find, open_text, refuse_unread
 from manifests.columns import Row, table
 from manifests.dataset import Dataset, Report, ScanOptions
 from manifests.lrs import Utterance
@@ -43,6 +43,7 @@ def scan(root: Path, options: ScanOptions) -> tuple[pa.Table, Report]:
     report.ignored.update(listing.other_kinds())
     clips = lrs.utterances(listing, ("main", "pretrain"), report)
     lists = _lists(find(root, options, (".txt",)), report)
+    refuse_unread(options, report, "train.txt, val.txt, test.txt or pretrain.txt")
     wanted = list(_wanted(clips, lists, report))
     rows = lrs.rows(root, wanted, "lrs2", "lrs2", options.window_seconds, report)
     return table(rows), report

@@ -18,7 +18,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from manifests import lrs
-from manifests.annotations import find, open_text, split_of
+from manifests.annotations import find, open_text, refuse_unread, split_of
 from manifests.columns import Row, table
 from manifests.dataset import Dataset, Report, ScanOptions
 from manifests.listing import from_uri
@@ -39,6 +39,7 @@ def scan(root: Path, options: ScanOptions) -> tuple[pa.Table, Report]:
     report.ignored.update(listing.other_kinds())
     clips = lrs.utterances(listing, ("pretrain", "trainval", "test"), report)
     val = _val(root, options, report)
+    refuse_unread(options, report, "a list with rows such as trainval/00j9bKdiOjk/50001")
     splits = {"trainval": "train"} if val else {}
     if val:
         # trainval is no split any more

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from manifests.annotations import find, finite, open_text, plain
+from manifests.annotations import find, finite, open_text, plain, refuse_unread
 from manifests.columns import Row, extra, table
 from manifests.dataset import Dataset, Report, ScanOptions
 from manifests.keys import slug
@@ -103,6 +103,8 @@ def _vocabulary(words: set[str], root: Path, options: ScanOptions, report: Repor
             report.annotations.append(str(path))
             names = listed
             break
+    if words:
+        refuse_unread(options, report, "a list of all words, one a row")
     if words and len(names) != _WORDS:
         report.notes.append(
             f"{len(names)} words were found, the data set has {_WORDS}: the class numbers are not "

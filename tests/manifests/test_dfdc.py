@@ -125,6 +125,17 @@ def test_metadata_kept_elsewhere(tree, scan, tmp_path: Path) -> None:
     real = rows["dfdc/abarnvbtwb"]
     assert (real["labels"], real["splits"][0]) == ([0], "dfdc:train")
     assert report.files_without_row == 0
+    (tmp_path / "other.txt").write_text("x")
+    with pytest.raises(UsageError, match="holds nothing that dfdc can use"):
+        scan("dfdc", root, annotations=tmp_path / "other.txt")
+
+
+def test_annotations_that_are_the_root_are_read_once(tree, scan, tmp_path: Path) -> None:
+    root = tree(part(NAME, PART_0))
+    (tmp_path / "link").symlink_to(root)
+    for place in (root, tmp_path / "link", root / NAME / "metadata.json"):
+        rows, report = scan("dfdc", root, annotations=place)
+        assert (len(rows), report.duplicate_rows) == (4, 0)
 
 
 def test_a_fake_and_its_original_share_the_fold(tree, scan) -> None:

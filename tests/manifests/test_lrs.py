@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from manifests import DATASETS
+from manifests import DATASETS, UsageError
 from manifests.lrs import parse
 
 MAIN = "Text:  WHEN YOU'RE COOKING CHIPS AT HOME\nConf:  4\n"
@@ -187,3 +187,10 @@ def test_lrs3_val_list(tree, scan, tmp_path: Path, place: str | None) -> None:
     assert rows["lrs3/trainval/--9bKdiOjk_/50002"]["splits"] == ["lrs3:train"]
     assert report.official == {"lrs3:pretrain": 118_516, "lrs3:test": 1321}
     assert any("2 clips in it, 1 not there" in note for note in report.notes)
+
+
+@pytest.mark.parametrize(("name", "clip"), [("lrs2", "main/1/00001"), ("lrs3", "test/1/00001")])
+def test_annotations_of_no_use_are_refused(tree, scan, name: str, clip: str) -> None:
+    root = tree({f"{clip}.mp4": b"1", "some.txt": "x"})
+    with pytest.raises(UsageError, match=f"holds nothing that {name} can use"):
+        scan(name, root, annotations=root / "some.txt")

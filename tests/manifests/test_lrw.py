@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from manifests import DATASETS
+from manifests import DATASETS, UsageError
 
 TEXT = """Disk reference: 6185951492947051849
 Channel: BBC One HD
@@ -101,3 +101,5 @@ def test_a_list_of_words_keeps_the_official_numbers(tree, scan, given: bool) -> 
     assert rows["lrw/val/ABUSE_00001"]["labels"] == [499]
     assert len(report.vocabulary) == 500
     assert not any("words were found" in note for note in report.notes)
+    with pytest.raises(UsageError, match="holds nothing that lrw can use"):
+        scan("lrw", root, annotations=root / "readme.txt")
