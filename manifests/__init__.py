@@ -16,6 +16,8 @@ reads them back (`schema.read`).
 | `clips.py`, `join.py` | names of web-video clips, and joining them with annotation rows |
 | `named.py` | files of benchmarks whose names say which clip they are |
 | `keys.py`, `windows.py` | names, windows of long recordings |
+| `lrs.py` | utterances with their text, shared by LRS2 and LRS3 |
+| `mds.py` | a split of DFDC by lists that the user gives |
 | `errors.py`, `text.py` | `UsageError`, and text of unknown origin on a terminal |
 | all others | one adapter a file |
 
@@ -37,6 +39,8 @@ from manifests.avspeech import AVSPEECH
 from manifests.dataset import Dataset, Report, ScanOptions
 from manifests.dcase2013 import DCASE2013
 from manifests.demo import DEMO
+from manifests.dfdc import DFDC
+from manifests.dfdc_preview import DFDC_PREVIEW
 from manifests.errors import UsageError
 from manifests.esc10 import ESC10
 from manifests.esc50 import ESC50
@@ -45,6 +49,9 @@ from manifests.grid import GRID
 from manifests.hmdb51 import HMDB51
 from manifests.kinetics import KINETICS400, KINETICS600, KINETICS700
 from manifests.kinetics_sounds import KINETICS_SOUNDS
+from manifests.lrs2 import LRS2
+from manifests.lrs3 import LRS3
+from manifests.lrw import LRW
 from manifests.table import TABLE
 from manifests.ucf101 import UCF101
 from manifests.vggsound import VGGSOUND
@@ -75,6 +82,11 @@ DATASETS: dict[str, Dataset] = {
     "esc10": ESC10,
     "dcase2013": DCASE2013,
     "ave": AVE,
+    "lrw": LRW,
+    "lrs2": LRS2,
+    "lrs3": LRS3,
+    "dfdc": DFDC,
+    "dfdc_preview": DFDC_PREVIEW,
     "folder": FOLDER,
     "table": TABLE,
     "demo": replace(DEMO, generated=True),
@@ -87,6 +99,7 @@ ALIASES: dict[str, str] = {
     "k600": "kinetics600",
     "k700": "kinetics700",
     "ks": "kinetics_sounds",
+    "dfdcp": "dfdc_preview",
     "vgg_sound": "vggsound",
     "ucf_101": "ucf101",
     "hmdb_51": "hmdb51",

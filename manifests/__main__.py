@@ -37,7 +37,8 @@ class Build:
     table: Path | None = None
     """CSV, JSONL or Parquet file with one row per clip (data set 'table')."""
     window: float | None = None
-    """Cut long recordings into windows of so many seconds ('folder' and 'table')."""
+    """Cut long recordings into windows of so many seconds ('folder' and 'table'), or pretraining
+    clips into pieces of at most so many ('lrs2' and 'lrs3')."""
     hop: float | None = None
     """Seconds between the starts of two windows; default: the window's length."""
     label_set: int = 32
@@ -59,10 +60,18 @@ class Build:
         )
         _, report = build.build(entry.name, root, out, options)
         say(*report.lines(), f"  manifest: {out}")
-        given = {"ROOT": self.root, "TABLE": self.table}
-        places = [f" {name}={path}" for name, path in given.items() if path is not None]
-        say(f"next: make shards DATASET={entry.name}{''.join(places)}")
+        say(f"next: make shards DATASET={entry.name}{self._wishes()}")
         return 0
+
+    def _wishes(self) -> str:
+        """Return the wishes for the next command: without them it would make another manifest."""
+        places = {"ROOT": self.root, "TABLE": self.table, "ANNOTATIONS": self.annotations}
+        said = "".join(f" {name}={path}" for name, path in places.items() if path is not None)
+        flags = {"--window": self.window, "--hop": self.hop}
+        if self.label_set != Build.label_set:
+            flags["--label-set"] = self.label_set
+        more = " ".join(f"{name} {value:g}" for name, value in flags.items() if value is not None)
+        return f'{said} ARGS="{more}"' if more else said
 
 
 @dataclass(frozen=True)

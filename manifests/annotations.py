@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO, TypeVar
 
-from manifests.dataset import ScanOptions
+from manifests.dataset import Report, ScanOptions
 from manifests.errors import UsageError
 from manifests.listing import from_uri
 
@@ -73,6 +73,23 @@ def find_named(
         if re.fullmatch(name, path.name, re.IGNORECASE):
             nearest.setdefault(path.name.lower(), path)
     return [nearest[key] for key in sorted(nearest)]
+
+
+def refuse_unread(options: ScanOptions, report: Report, expected: str) -> None:
+    """Refuse annotations that were named and of which nothing could be used.
+
+    Raises:
+        UsageError: no file that was read is in --annotations.
+    """
+    place = options.annotations
+    if place is None:
+        return
+    target = place.resolve()
+    if not any(Path(path).resolve().is_relative_to(target) for path in report.annotations):
+        raise UsageError(
+            f"--annotations {place} holds nothing that {report.dataset} can use; expected "
+            f"{expected}. Leave it out to search ROOT."
+        )
 
 
 def split_of(*names: str) -> str | None:

@@ -107,9 +107,9 @@ def _build(dataset: Dataset, root: Path | None, out: Path, options: ScanOptions)
         raise UsageError(f"{error.filename or root} cannot be read: {error.strerror}.") from error
     if dataset.generated:
         options = replace(options, listing=walk(root))
-    report.official = dict(dataset.official)
+    report.official = report.official or dict(dataset.official)
     report.count(table)
-    report.warnings = schema.warnings(table)
+    report.warnings += schema.warnings(table)
     _check(dataset, root, table, report)
     labels = report.vocabulary
     problems = schema.validate(table, {dataset.name: labels} if labels else None)

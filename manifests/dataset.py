@@ -30,7 +30,8 @@ class ScanOptions:
     table: Path | None = None
     """CSV, JSONL or Parquet file with one row per clip (data set `table` only)."""
     window_seconds: float | None = None
-    """Length of the windows that long recordings are cut into, in seconds; None: not cut."""
+    """Length of the windows that long recordings are cut into, in seconds; None: not cut.
+    LRS2 and LRS3: the most that a piece of a pretraining clip lasts."""
     hop_seconds: float | None = None
     """Distance between the starts of two windows, in seconds; None: the window's length."""
     label_set: int = 32

@@ -43,6 +43,7 @@ DATASET_PROFILES = {
     "lrs2": "lips",
     "lrs3": "lips",
     "dfdc": "deepfake",
+    "dfdc_preview": "deepfake",
     "esc50": "sound",
     "esc10": "sound",
     "dcase2013": "sound",

@@ -31,7 +31,8 @@ class ShardsOptions:
     annotations: str | None = None
     """Annotation file or folder; default: looked for below the root."""
     window: float | None = None
-    """Cut each file into windows of so many seconds (folder, table)."""
+    """Cut each file into windows of so many seconds (folder, table), or pretraining clips between
+    words into pieces of at most so many (lrs2, lrs3)."""
     hop: float | None = None
     """Seconds between the starts of two windows; default: the window's length."""
     label_set: int = 32

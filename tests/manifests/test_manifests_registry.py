@@ -13,7 +13,8 @@ from manifests import ALIASES, DATASETS, UsageError, dataset
 
 HELPERS = {
     *("__init__", "__main__", "annotations", "build", "checks", "clips", "columns", "dataset"),
-    *("errors", "join", "keys", "listing", "named", "records", "schema", "text", "windows"),
+    *("errors", "join", "keys", "listing", "lrs", "mds", "named", "records", "schema", "text"),
+    "windows",
 }
 
 
@@ -102,6 +103,11 @@ def test_command_line(tree, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     manifest = tmp_path / "data/manifests/folder.parquet"
     assert manifest.is_file() and str(manifest) in done.stdout
+    assert f"next: make shards DATASET=folder ROOT={root}\n" in done.stdout
+    again = run(
+        "build", "--dataset", "folder", "--root", str(root), "--data", data, "--window", "9"
+    )
+    assert f'DATASET=folder ROOT={root} ARGS="--window 9"\n' in again.stdout
     assert run("validate", str(manifest)).returncode == 0
     assert "kinetics400" in run("datasets").stdout
     about = run("datasets", "UCF-101").stdout
