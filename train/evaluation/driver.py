@@ -402,7 +402,6 @@ def _notes(
     if faceless:
         notes.append(f"{faceless} clips without a face were {FACELESS[task.faceless]}")
     notes += _leaks(labelled, rounds, task)
-    notes += dict.fromkeys(note for p, _ in done for note in p.notes)
     return notes
 
 
