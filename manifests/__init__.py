@@ -18,6 +18,7 @@ reads them back (`schema.read`).
 | `keys.py`, `windows.py` | names, windows of long recordings |
 | `lrs.py` | utterances with their text, shared by LRS2 and LRS3 |
 | `mds.py` | a split of DFDC by lists that the user gives |
+| `recipes.py` | how clips are manipulated: drawing and checking (`augvgg`) |
 | `errors.py`, `text.py` | `UsageError`, and text of unknown origin on a terminal |
 | all others | one adapter a file |
 
@@ -34,6 +35,7 @@ import os
 from dataclasses import replace
 
 from manifests.audioset import AUDIOSET
+from manifests.augvgg import AUGVGG
 from manifests.ave import AVE
 from manifests.avspeech import AVSPEECH
 from manifests.dataset import Dataset, Report, ScanOptions
@@ -74,6 +76,7 @@ DATASETS: dict[str, Dataset] = {
     "avspeech": AVSPEECH,
     "audioset": AUDIOSET,
     "vggsound": VGGSOUND,
+    "augvgg": AUGVGG,
     "kinetics_sounds": KINETICS_SOUNDS,
     "grid": GRID,
     "ucf101": UCF101,

@@ -43,13 +43,17 @@ class Build:
     """Seconds between the starts of two windows; default: the window's length."""
     label_set: int = 32
     """Classes of Kinetics-Sounds, 31 or 32."""
+    reference: str = "vggsound"
+    """AugVGG: the data set whose clips are manipulated."""
+    recipe_seed: int = 0
+    """AugVGG: another number draws other recipes."""
 
     def run(self) -> int:
         """Build and print the report."""
         entry = manifests.dataset(self.dataset)
         root = self.root
         if root is None and self.table is None:
-            root = build.default_root(entry.name, self.data)
+            root = build.default_root(entry.name, self.data, self.reference)
         out = self.out or build.default_out(entry.name, self.data)
         options = ScanOptions(
             annotations=self.annotations,
@@ -57,6 +61,8 @@ class Build:
             window_seconds=self.window,
             hop_seconds=self.hop,
             label_set=self.label_set,
+            reference=self.reference,
+            recipe_seed=self.recipe_seed,
         )
         _, report = build.build(entry.name, root, out, options)
         say(*report.lines(), f"  manifest: {out}")

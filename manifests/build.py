@@ -67,9 +67,15 @@ def ensure(name: str, root: Path | None, out: Path, options: ScanOptions | None 
     return Built(schema.read(out), report, root, rebuilt=False)
 
 
-def default_root(name: str, data: Path = Path("data")) -> Path:
-    """Return where a data set's files are expected: DATA/raw/NAME."""
-    return data / "raw" / manifests.dataset(name).raw_name
+def default_root(name: str, data: Path = Path("data"), reference: str | None = None) -> Path:
+    """Return where a data set's files are expected: DATA/raw/NAME.
+
+    Those of a view on any other data set (`augvgg`) are where that one's, the `reference`, are.
+    """
+    dataset = manifests.dataset(name)
+    if reference is not None and "reference" in dataset.options:
+        dataset = manifests.dataset(reference)
+    return data / "raw" / dataset.raw_name
 
 
 def default_out(name: str, data: Path = Path("data")) -> Path:
@@ -161,9 +167,8 @@ def _prepared(
 
 def _check_options(dataset: Dataset, options: ScanOptions) -> None:
     """Refuse wishes that the data set's adapter would not hear, and files that are not there."""
-    default = ScanOptions()
-    for name in ("annotations", "table", "window_seconds", "hop_seconds", "label_set"):
-        if name not in dataset.options and getattr(options, name) != getattr(default, name):
+    for name in options.changed():
+        if name not in dataset.options:
             heard = ", ".join(dataset.options) or "none"
             raise UsageError(
                 f"the data set {dataset.name} has no option {name} (given: "

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from manifests.columns import SCHEMA
 from manifests.keys import KEY_PATTERN
+from manifests.recipes import problem_of
 
 Vocabularies = Mapping[str, Sequence[str]]
 """Data set name -> class names in the order of the class numbers."""
@@ -127,6 +128,18 @@ def _times(table: pa.Table) -> list[str]:
     ]
 
 
+def _recipes(table: pa.Table) -> list[str]:
+    extra = table["extra"]
+    both = (pc.match_substring(extra, f'"{name}"') for name in ("reference_key", "transforms"))
+    rows = np.flatnonzero(_numpy(pc.fill_null(pc.and_(*both), False)))
+    problems = map(problem_of, extra.take(pa.array(rows)).to_pylist())
+    wrong = [(row, said) for row, said in zip(rows, problems, strict=True) if said is not None]
+    if not wrong:
+        return []
+    bad = np.array([row for row, _ in wrong], np.int64)
+    return _say(table, bad, f"recipes cannot be carried out: {wrong[0][1]}", "correct `extra`")
+
+
 def _labels(table: pa.Table) -> list[str]:
     flat = pc.list_flatten(table["labels"])
     parents = pc.list_parent_indices(table["labels"])
@@ -232,5 +245,6 @@ _CHECKS: list[tuple[tuple[str, ...], Callable[[pa.Table], list[str]]]] = [
     (("start_s", "end_s"), _times),
     (("labels", "label_names"), _labels),
     (("face_xy",), _points),
+    (("extra",), _recipes),
 ]
 """The columns a check needs, and the check."""

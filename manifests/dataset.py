@@ -36,6 +36,10 @@ class ScanOptions:
     """Distance between the starts of two windows, in seconds; None: the window's length."""
     label_set: int = 32
     """Kinetics-Sounds: the list of 32 classes, or of 31 (without 'strumming guitar')."""
+    reference: str = "vggsound"
+    """AugVGG: the data set whose clips are manipulated."""
+    recipe_seed: int = 0
+    """AugVGG: what the recipes are drawn from."""
     listing: Listing | None = field(default=None, compare=False, repr=False)
     """A listing of ROOT made earlier, so that a million files are not walked twice."""
 
@@ -64,7 +68,17 @@ class ScanOptions:
             "window_seconds": self.window_seconds,
             "hop_seconds": self.hop_seconds,
             "label_set": self.label_set,
+            "reference": self.reference,
+            "recipe_seed": self.recipe_seed,
         }
+
+    def changed(self) -> list[str]:
+        """Return the names of the options that are not at their defaults."""
+        return [
+            option.name
+            for option in fields(self)
+            if option.name != "listing" and getattr(self, option.name) != option.default
+        ]
 
 
 @dataclass

@@ -8,6 +8,7 @@ The files are the stations of the road, in this order:
     shard     one shard: rows -> tar and sidecar, committed atomically
     sandbox   one file at a time in a killable child process
     sample    a file and its windows -> samples
+    augment   carries out the recipe of a manipulated clip (`augvgg`)
     media     opens untrusted media safely; clock, video, sound: pictures and sound by timestamps
     faces     dlib detection, tracks, landmarks; crops: face and lip pictures
     format    the sample as bytes and back: the one thing shared with the trainer

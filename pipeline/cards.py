@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from manifests.recipes import recipe_of
 from pipeline.config import MEL_SLICES_PER_FRAME
 from pipeline.drawing import Mark, Span, band_marks, mel_png, runs, spans, time_marks
 from pipeline.format import PICTURE_SUFFIX, Sample, decode
@@ -242,8 +243,17 @@ def _facts(meta: dict[str, Any]) -> list[tuple[str, str]]:
         ("luma, motion", f"{_number(quality, 'luma')}, {_number(quality, 'motion', '{:.2f}')}"),
         ("face rate", _number(quality, "face_rate", "{:.1%}") + _chosen(meta)),
         ("flags", ", ".join(flags) or "none"),
+        *_recipe(meta),
         ("instance, group", f"{meta['instance']}, {meta['group']}"),
     ]
+
+
+def _recipe(meta: dict[str, Any]) -> list[tuple[str, str]]:
+    """How the clip was manipulated, if it was."""
+    if "reference_key" not in meta["extra"]:
+        return []
+    recipe = recipe_of(meta["key"], meta["extra"])
+    return [("made from", str(meta["extra"]["reference_key"])), ("recipe", str(recipe))]
 
 
 def _padded(meta: dict[str, Any]) -> str:

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from manifests.recipes import recipe_of
 from pipeline.config import ShardConfig, rational_text
 from pipeline.errors import plain_text
 from pipeline.format import FormatError, Sample, base_name, decode, read_shard
@@ -280,7 +281,8 @@ def _stale_findings(meta: dict[str, Any], middles: list[float], held: set[int]) 
     source = meta["source"]
     if not source["fps"] or source["vfr"] or source["bad_packets"]:
         return
-    oldest = STEADY_STEPS / source["fps"] + CLOCK_TOLERANCE_SECONDS
+    speed = float(recipe_of(meta["key"], meta["extra"]).speed)  # 1 unless it is manipulated
+    oldest = STEADY_STEPS / (source["fps"] * speed) + CLOCK_TOLERANCE_SECONDS
     ages = ((k, middle - meta["pts"][k]) for k, middle in enumerate(middles) if k not in held)
     stale = next(((k, age) for k, age in ages if age > oldest), None)
     if stale is not None:

@@ -3,7 +3,7 @@
 import ctypes
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from pipeline import format as shard_format
+from pipeline.augment import Augmentation
 from pipeline.clock import Grid, Window
 from pipeline.config import ShardConfig, rational_text
 from pipeline.errors import ClipError, Reason
@@ -82,15 +83,18 @@ class Clip:
         window: Window,
         grid: Grid,
         source: Source,
+        augmentation: Augmentation,
     ) -> None:
         self.grid = grid
+        """On the sample's clock, which is the source's unless the clip is manipulated."""
         self._config = config
         self._row = row
         self._window = window
-        self._source = source
+        self._source = replace(source, sound=augmentation.sound(source.sound, grid))
+        self._augmentation = augmentation
         self._jpegs: list[bytes] = []
         self._times: list[Fraction] = []
-        self._last: Frame | None = None
+        self._last: tuple[Frame, Frame] | None = None
         self._quality = PictureQuality()
         self._size: tuple[int, int] | None = None
         self._displayed: tuple[int, int] | None = None
@@ -100,29 +104,42 @@ class Clip:
     def see(self, k: int, frame: Frame, time: Fraction) -> None:
         """Take in the picture of interval k, which was shown from `time` on (seconds)."""
         self._times.append(time)
-        if frame is self._last:
+        if self._last is not None and frame is self._last[0]:
             self._jpegs.append(self._jpegs[-1])
             self._quality.see(None)
         else:
-            self._store(frame)
-        self._last = frame
+            self._check_shape(frame)
+            self._rotation = frame.rotation if self._last is None else self._rotation
+            self._last = frame, self._augmentation.picture(k, frame)
+            self._store(self._last[1])
         if self._follower is not None:
-            self._follower.see(k, frame)
+            self._follower.see(k, self._last[1])
 
-    def _store(self, frame: Frame) -> None:
-        """Shrink and encode one picture; all pictures of a sample have the first one's size."""
+    @property
+    def source_grid(self) -> Grid:
+        """The grid on the source's clock: which pictures are shown."""
+        return self._augmentation.on_source(self.grid)
+
+    def _check_shape(self, frame: Frame) -> None:
+        """Refuse a picture that no sample may hold.
+
+        Raises:
+            ClipError: `too_large`.
+        """
         if max(frame.width, frame.height) > MAX_SIDES_RATIO * min(frame.width, frame.height):
             detail = (
                 f"pictures of {frame.width}x{frame.height}: the longer side of this shape is over "
                 f"{MAX_SIDES_RATIO} times the shorter one, which no sample may be; crop the video"
             )
             raise ClipError(Reason.TOO_LARGE, detail, "video")
+
+    def _store(self, frame: Frame) -> None:
+        """Shrink and encode one picture; all pictures of a sample have the first one's size."""
         assert self._config.short_side is not None
         picture = frame.resized(self._config.short_side)
         if self._size is None:
             self._size = (picture.shape[1], picture.shape[0])
             self._displayed = (frame.width, frame.height)
-            self._rotation = frame.rotation
         elif self._size != (picture.shape[1], picture.shape[0]):
             shrunk = cv2.resize(picture, self._size, interpolation=cv2.INTER_AREA)
             picture = np.asarray(shrunk, np.uint8)
@@ -150,7 +167,7 @@ class Clip:
 
     def _without_lost_tail(self, line: Timeline) -> Grid:
         """The grid up to the last interval with its own picture: none stands for lost ones."""
-        due = [pts * line.time_base for pts in line.on_screen(self.grid)]
+        due = [pts * line.time_base for pts in line.on_screen(self.source_grid)]
         own = [k for k, time in enumerate(self._times) if time >= due[k]]
         frames = own[-1] + 1 if own else 0
         if frames < self._config.min_seconds * self.grid.fps:
@@ -223,7 +240,7 @@ class Clip:
             "window_start": _seconds(self._window.start),
             "window_end": _seconds(self._window.end) if self._window.end is not None else None,
             "frames": grid.frames,
-            "pts": [_seconds(time) for time in self._times[: grid.frames]],
+            "pts": [_seconds(self._augmentation.on_sample(t)) for t in self._times[: grid.frames]],
             "held": self._held(),
             "padded": self._padded(),
             "mel_rate_hz": config.mel_rate_hz,
@@ -238,7 +255,7 @@ class Clip:
 
     def _held(self) -> list[int]:
         line = self._source.line
-        return held_intervals(self.grid, line.extent, line.time_base) if line else []
+        return held_intervals(self.source_grid, line.extent, line.time_base) if line else []
 
     def _padded(self) -> list[list[float]]:
         if self._source.sound is None:

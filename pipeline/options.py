@@ -37,6 +37,10 @@ class ShardsOptions:
     """Seconds between the starts of two windows; default: the window's length."""
     label_set: int = 32
     """Kinetics-Sounds: 31 or 32 classes."""
+    reference: str = "vggsound"
+    """AugVGG: the data set whose clips are manipulated."""
+    recipe_seed: int = 0
+    """AugVGG: another number draws other recipes."""
     seconds_per_shard: float | None = None
     """Seconds of media in a shard, fixed by the first run; default by the size of the set, 20 to
     1000."""

@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow.dataset as ds
 
 from manifests.errors import UsageError
+from manifests.recipes import recipe_of
 from pipeline.cards import Card, CardLimits, make_card
 from pipeline.check import UNREADABLE
 from pipeline.errors import plain_text
@@ -169,6 +170,9 @@ def _described(sample: Sample, members: dict[str, bytes], place: Place) -> Itera
         f"clock    {meta['frames']} intervals of {denominator}/{numerator} s = {seconds:.2f} s "
         f"from {meta['t0']:.3f} s; {len(meta['held'])} held, {len(meta['padded'])} stretches padded"
     )
+    if "reference_key" in meta["extra"]:
+        recipe = recipe_of(meta["key"], meta["extra"])
+        yield f"recipe   {recipe}; from {meta['extra']['reference_key']}"
     yield f"arrays   {sample!r}"
     yield f"source   {source.get('uri')} {source.get('width')}x{source.get('height')}"
     facts = ", ".join(f"{name} {value}" for name, value in quality.items())

@@ -5,6 +5,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from manifests.recipes import recipe_of
+from pipeline.augment import Augmentation
 from pipeline.clock import Grid
 from pipeline.config import Limits
 from pipeline.errors import ClipError
@@ -32,7 +34,10 @@ def source_sound_of(out: Path) -> Callable[[dict[str, Any]], tuple[Wave, int] | 
 def _cut(path: Path, meta: dict[str, Any]) -> tuple[Wave, int] | None:
     micros = Fraction(round(meta["t0"] * 1_000_000), 1_000_000)
     grid = Grid(micros, Fraction(meta["fps"]), meta["frames"])
+    augmentation = Augmentation(recipe_of(meta["key"], meta["extra"]), grid.t0)
+    heard = augmentation.on_source(grid)
     with open_media(path, Limits()) as media:
-        part = media.read(grid.t0, grid.end).get("audio")
-        sound = decode_sound(part, 1, grid.t0, grid.end) if part else None
+        part = media.read(heard.t0, heard.end).get("audio")
+        sound = decode_sound(part, 1, heard.t0, heard.end) if part else None
+        sound = augmentation.sound(sound, grid)
     return None if sound is None else (sound.cut(grid, PAGE_RATE_HZ, 0), PAGE_RATE_HZ)

@@ -11,7 +11,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import plain_text
+from manifests.recipes import Recipe, recipe_of
+from pipeline.errors import ClipError, Reason, plain_text
 from pipeline.format import FormatError
 from pipeline.item import Row
 
@@ -80,3 +81,15 @@ def stated_facts(row: Mapping[str, Any]) -> dict[str, Any]:
         "truth": truth,
         "extra": extra,
     }
+
+
+def stated_recipe(row: Mapping[str, Any]) -> Recipe:
+    """How a row's clip is manipulated; most rows have no recipe.
+
+    Raises:
+        ClipError: the recipe cannot be carried out.
+    """
+    try:
+        return recipe_of(row["key"], json.loads(row["extra"] or "{}"))
+    except ValueError as error:
+        raise ClipError(Reason.UNSUPPORTED_FORMAT, str(error), "sample") from error

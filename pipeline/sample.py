@@ -14,13 +14,15 @@ from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
 
+from pipeline.augment import Augmentation, shortened
 from pipeline.clip import Clip, Source, SourceFacts
-from pipeline.clock import Grid, Window, grid_for
+from pipeline.clock import Window, grid_for
 from pipeline.config import Limits, ShardConfig
 from pipeline.errors import ClipError, Reason
 from pipeline.item import Failed, Item, Made, Opened, Outcome, Row
 from pipeline.media import Packets, open_media
 from pipeline.paths import resolve
+from pipeline.rows import stated_recipe
 from pipeline.sound import Sound, decode_sound
 from pipeline.video import Decoder, LostHeadError, Timeline, nothing_decoded, show, timeline
 
@@ -261,7 +263,8 @@ class _Stretch:
         config, limits = self._file.config, self._file.limits
         if self.sound is None and (self.line is None or not window.anchored):
             raise self._mute(window)
-        grid = grid_for(
+        recipe = stated_recipe(row)
+        whole = grid_for(
             window,
             config.fps,
             video=self.line.extent if self.line else None,
@@ -269,6 +272,7 @@ class _Stretch:
             picture_times=self.line.times if self.line else (),
             time_base=self.line.time_base if self.line else Fraction(1, self.sound.rate_hz),  # type: ignore[union-attr]
         )
+        grid = shortened(recipe, whole)
         seconds = grid.frames / grid.fps
         if not window.anchored and seconds < config.min_seconds:
             least = f"at least {float(config.min_seconds):g} s, see --min-seconds"
@@ -277,7 +281,7 @@ class _Stretch:
         if seconds > limits.max_clip_seconds:
             detail = f"{float(seconds):.0f} s; at most {limits.max_clip_seconds:g} s, see --window"
             raise ClipError(Reason.TOO_LONG, detail, "sample")
-        return Clip(config, row, window, grid, self._source(grid))
+        return Clip(config, row, window, grid, self._source(), Augmentation(recipe, grid.t0))
 
     def _mute(self, window: Window) -> ClipError:
         """Why a window has no sound."""
@@ -294,7 +298,7 @@ class _Stretch:
             return ClipError(Reason.NO_AUDIO, "the sound pauses in all of the window", "audio")
         return ClipError(Reason.DECODE_ERROR, "no block of the sound could be decoded", "audio")
 
-    def _source(self, grid: Grid) -> Source:
+    def _source(self) -> Source:
         facts = SourceFacts.of(self._file.media, self._file.path, self._file.item.uri)
         return Source(facts, self._starts(), self.sound, self.line)
 
@@ -313,7 +317,7 @@ class _Stretch:
         if self.video is None or self.line is None:
             yield from (self._finish(index, clip, 0) for index, clip in clips)
             return
-        grids = [clip.grid for _, clip in clips]
+        grids = [clip.source_grid for _, clip in clips]
         decoder = Decoder(
             self.video,
             self.line.wanted(grids),

@@ -142,7 +142,8 @@ def wish(options: ShardsOptions, out: Path, say: Any) -> Wish:
     """The manifest's rows and what to do with them."""
     dataset = manifests.dataset(options.dataset)
     path, root = _manifest(options, out, say)
-    takes_every_file = dataset.name == "folder" and options.manifest is None
+    every = "folder" in (dataset.name, options.reference)
+    takes_every_file = every and options.manifest is None
     if takes_every_file and out.resolve().is_relative_to(root.resolve()):
         raise UsageError(
             f"the output folder {out} lies inside the root {root}, so shards would become input of "
@@ -182,13 +183,15 @@ def _manifest(options: ShardsOptions, out: Path, say: Any) -> tuple[Path, Path]:
     root_wanted = Path(options.root) if options.root else None
     needs_table = "table" in manifests.dataset(options.dataset).options
     if root_wanted is None and not needs_table:
-        root_wanted = manifests.build.default_root(options.dataset, data)
+        root_wanted = manifests.build.default_root(options.dataset, data, options.reference)
     scan = ScanOptions(
         annotations=Path(options.annotations) if options.annotations else None,
         table=Path(options.table) if options.table else None,
         window_seconds=options.window,
         hop_seconds=options.hop,
         label_set=options.label_set,
+        reference=options.reference,
+        recipe_seed=options.recipe_seed,
     )
     built = manifests.build.ensure(options.dataset, root_wanted, path, scan)
     if built.rebuilt:

@@ -62,7 +62,7 @@ class Sound:
         """
         wanted = int(grid.frames * rate_hz / grid.fps) + 2 * margin
         begin = round((grid.t0 - Fraction(margin, rate_hz)) * self.rate_hz)
-        source = self._slice(begin, begin + ceil(Fraction(wanted * self.rate_hz, rate_hz)) + 1)
+        source = self.piece(begin, begin + ceil(Fraction(wanted * self.rate_hz, rate_hz)) + 1)
         if rate_hz != self.rate_hz:
             source = soxr.resample(source, self.rate_hz, rate_hz, quality="HQ")
         cut = np.zeros((wanted, source.shape[1]), np.float32)
@@ -82,7 +82,7 @@ class Sound:
             if b - a >= shortest
         ]
 
-    def _slice(self, begin: int, end: int) -> Wave:
+    def piece(self, begin: int, end: int) -> Wave:
         """Samples [begin, end), zeros outside of what there is."""
         piece = np.zeros((end - begin, self.samples.shape[1]), np.float32)
         a, b = max(begin, self.first), min(end, self.first + len(self.samples))
