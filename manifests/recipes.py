@@ -197,8 +197,13 @@ class Recipe:
 
 
 def _sentence(transform: Mapping[str, Any]) -> str:
-    numbers = (f"{n} {v:g}" for n, v in transform.items() if n != "name")
+    numbers = (f"{name} {value:g}" for name, value in parameters(transform).items())
     return " ".join([str(transform["name"]), *numbers])
+
+
+def parameters(transform: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of a recipe's transform, by name."""
+    return {name: value for name, value in transform.items() if name != "name"}
 
 
 def recipe_of(key: str, extra: Mapping[str, Any]) -> Recipe:

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from pipeline.frame import UPRIGHT, Frame
-from pipeline.planes import Picture
+from pipeline.planes import Picture, resize
 
 WORKING_SHORT_SIDE = 256
 _YELLOW, _BLACK = (255, 204, 51), (60, 40, 10)
@@ -26,6 +26,13 @@ def framed(picture: Picture) -> Frame:
     """A picture as the frame that the rest of the road takes."""
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
     return Frame(frame, None, UPRIGHT)
+
+
+def at_working_size(picture: Picture) -> Picture:
+    """A picture that a transform has cropped or padded, at the size that the next one expects."""
+    height, width = picture.shape[:2]
+    scale = WORKING_SHORT_SIDE / min(height, width)
+    return resize(picture, round(width * scale), round(height * scale))
 
 
 def video_noise(picture: Picture, chance: np.random.Generator, *, level: float) -> Picture:

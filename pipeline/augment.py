@@ -19,17 +19,13 @@ from math import floor
 
 import numpy as np
 
-from manifests.recipes import Recipe
-from pipeline.alter_picture import PICTURE_TRANSFORMS, WORKING_SHORT_SIDE, framed
+from manifests.recipes import Recipe, parameters
+from pipeline.alter_picture import PICTURE_TRANSFORMS, WORKING_SHORT_SIDE, at_working_size, framed
 from pipeline.alter_sound import SOUND_TRANSFORMS, Stretch, faster
 from pipeline.clock import TOLERANCE_SECONDS, Grid
 from pipeline.errors import ClipError, Reason
 from pipeline.frame import Frame
-from pipeline.sound import Sound
-
-MARGIN_SECONDS = Fraction(1)
-"""Sound before and after the sample that is manipulated with it: filters and echoes begin there,
-and the outer mel slices look at some of it."""
+from pipeline.sound import MARGIN_SECONDS, Sound
 
 
 def shortened(recipe: Recipe, whole: Grid) -> Grid:
@@ -78,13 +74,14 @@ class Augmentation:
             return frame
         picture = frame.resized(WORKING_SHORT_SIDE)
         for place, transform in self._pictures:
-            numbers = {name: value for name, value in transform.items() if name != "name"}
-            chance = np.random.default_rng([self._seed, place, k])
-            picture = PICTURE_TRANSFORMS[transform["name"]](picture, chance, **numbers)
+            chance, numbers = np.random.default_rng([self._seed, place, k]), parameters(transform)
+            picture = PICTURE_TRANSFORMS[transform["name"]](
+                at_working_size(picture), chance, **numbers
+            )
         return framed(picture)
 
     def sound(self, sound: Sound | None, grid: Grid) -> Sound | None:
-        """The sound under a grid of the sample, on the sample's clock, and a second around it.
+        """The sound under a grid of the sample, on the sample's clock, and some around it.
 
         Raises:
             ClipError: a filter lies above what this sound can hold.
@@ -92,16 +89,15 @@ class Augmentation:
         transforms, speed = self._recipe.of("sound"), self._recipe.speed
         if sound is None or (not transforms and speed == 1):
             return sound
-        rate = sound.rate_hz
-        first = round((grid.t0 - MARGIN_SECONDS) * rate)
-        length = round((grid.frames / grid.fps + 2 * MARGIN_SECONDS) * rate)
-        begin = round((grid.t0 - MARGIN_SECONDS * speed) * rate)
+        rate, margin = sound.rate_hz, MARGIN_SECONDS / speed
+        first = round((grid.t0 - margin) * rate)
+        length = round((grid.frames / grid.fps + 2 * margin) * rate)
+        begin = round((grid.t0 - MARGIN_SECONDS) * rate)
         source = sound.piece(begin, begin + round(length * speed) + 1)
-        inside = slice(round(MARGIN_SECONDS * rate), length - round(MARGIN_SECONDS * rate))
+        inside = slice(round(margin * rate), length - round(margin * rate))
         stretch = Stretch(faster(source, float(speed), length, rate), rate, inside)
         for place, transform in transforms:
-            numbers = {name: value for name, value in transform.items() if name != "name"}
-            chance = np.random.default_rng([self._seed, place])
+            chance, numbers = np.random.default_rng([self._seed, place]), parameters(transform)
             stretch = SOUND_TRANSFORMS[transform["name"]](stretch, chance, **numbers)
         samples = np.clip(stretch.samples, -1, 1)  # as a file would hold them
         return Sound(rate, first, samples, self._gaps(sound, first, length), sound.bad_packets)

@@ -47,7 +47,8 @@ def page_sound(sample: Sample, seconds: float, sound_of: SoundOf | None) -> Page
         return _encoded(sample.waveform, meta["waveform_rate_hz"], seconds, "the stored waveform")
     found = sound_of(meta) if sound_of else None
     if found is not None:
-        return _encoded(*found, seconds, "the source file")
+        by_recipe = ", by the recipe" if "reference_key" in meta["extra"] else ""
+        return _encoded(*found, seconds, f"the source file{by_recipe}")
     if sample.mel is None or float(sample.mel.max()) <= np.log(FLOOR) + 0.01:
         return None
     slices = int(seconds * Fraction(meta["fps"]) * MEL_SLICES_PER_FRAME)

@@ -23,12 +23,11 @@ from pipeline.item import Failed, Item, Made, Opened, Outcome, Row
 from pipeline.media import Packets, open_media
 from pipeline.paths import resolve
 from pipeline.rows import stated_recipe
-from pipeline.sound import Sound, decode_sound
+from pipeline.sound import MARGIN_SECONDS, Sound, decode_sound
 from pipeline.video import Decoder, LostHeadError, Timeline, nothing_decoded, show, timeline
 
 GROUP_SECONDS = 120
 """Windows are decoded together while they span no more than this, which bounds memory."""
-SOUND_MARGIN_SECONDS = Fraction(1, 4)
 HASHED_BYTES = 1 << 30
 """Larger files are not hashed: reading all of a long recording for one window costs too much."""
 
@@ -217,7 +216,7 @@ class _Stretch:
         if file.sound_media is file.media:
             return parts.get("audio"), Fraction(0)
         shift = file.sound_media.start - file.start
-        until = None if end is None else end + SOUND_MARGIN_SECONDS + shift
+        until = None if end is None else end + MARGIN_SECONDS + shift
         return file.sound_media.read(start + shift, until).get("audio"), shift
 
     def _decode_sound(self, start: Fraction, end: Fraction | None) -> Sound | None:
@@ -225,8 +224,8 @@ class _Stretch:
         if part is None:
             return None
         channels = max(1, self._file.config.waveform_channels)
-        until = None if end is None else end + SOUND_MARGIN_SECONDS + shift
-        sound = decode_sound(part, channels, start - SOUND_MARGIN_SECONDS + shift, until)
+        until = None if end is None else end + MARGIN_SECONDS + shift
+        sound = decode_sound(part, channels, start - MARGIN_SECONDS + shift, until)
         return sound and replace(sound, first=sound.first - round(shift * sound.rate_hz))
 
     def _check_not_cut_short(

@@ -28,6 +28,8 @@ DRIFT_SECONDS = 0.002
 DRIFT_BLOCKS = 16
 """Blocks over which an offset counts as lasting."""
 MIN_GAP_SECONDS = 0.001
+MARGIN_SECONDS = Fraction(1, 4)
+"""Sound read before and after a window: the outer mel slices and filters look at some of it."""
 
 Wave = npt.NDArray[np.float32]
 
