@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,8 +24,8 @@ FILES = {
 }
 
 
-def facts(row) -> dict:
-    return json.loads(row["extra"])
+def facts(row: dict[str, Any]) -> dict[str, Any]:
+    return dict(json.loads(row["extra"]))
 
 
 def test_each_test_clip_is_a_query_of_each_set(tree, scan) -> None:

@@ -72,8 +72,8 @@ def test_blur_is_ffmpegs(tmp_path):
 def test_a_point_is_blurred_to_the_wanted_variance():
     picture = np.zeros((101, 101, 3), np.uint8)
     picture[50, 50] = 255
-    picture = cv2.dilate(picture, np.ones((15, 15)))
-    spread = blur(picture, chance(), sigma_pixels=4)[..., 0].astype(float)
+    square = np.asarray(cv2.dilate(picture, np.ones((15, 15))), np.uint8)
+    spread = blur(square, chance(), sigma_pixels=4)[..., 0].astype(float)
     x = np.arange(101) - 50
     variance = (spread * x**2).sum() / spread.sum()
     assert variance == pytest.approx(4**2 + (15**2 - 1) / 12, rel=0.03)  # box and Gaussian
@@ -126,18 +126,20 @@ def test_the_smiley_lies_where_it_should():
     assert (gray == 128).all()  # the picture itself is left alone
 
 
+NOTHING: dict[str, dict[str, float]] = {
+    "video_noise": {"level": 0},
+    "blur": {"sigma_pixels": 0.1},
+    "pixelize": {"ratio": 1},
+    "emoji": {"size": 0.5, "x": 0.5, "y": 0.5, "opacity": 0},
+    "crop": {"scale": 1, "x": 0.3, "y": 0.7},
+    "pad": {"x": 0, "y": 0},
+    "rotate": {"degrees": 0},
+}
+
+
 @pytest.mark.parametrize("name", PICTURE_TRANSFORMS)
 def test_the_weakest_is_nothing(name):
-    nothing = {
-        "video_noise": {"level": 0},
-        "blur": {"sigma_pixels": 0.1},
-        "pixelize": {"ratio": 1},
-        "emoji": {"size": 0.5, "x": 0.5, "y": 0.5, "opacity": 0},
-        "crop": {"scale": 1, "x": 0.3, "y": 0.7},
-        "pad": {"x": 0, "y": 0},
-        "rotate": {"degrees": 0},
-    }
-    same = PICTURE_TRANSFORMS[name](smooth_picture(), chance(), **nothing[name])
+    same = PICTURE_TRANSFORMS[name](smooth_picture(), chance(), **NOTHING[name])
     assert np.array_equal(same, smooth_picture())
 
 

@@ -29,9 +29,12 @@ def chance(seed=0):
     return np.random.default_rng(seed)
 
 
+def column(wave):
+    return np.asarray(wave, np.float32)[:, None]
+
+
 def stretch(wave, channels=1):
-    samples = np.repeat(np.asarray(wave, np.float32)[:, None], channels, axis=1)
-    return Stretch(samples, RATE, INSIDE)
+    return Stretch(np.repeat(column(wave), channels, axis=1), RATE, INSIDE)
 
 
 def tone(hz, level=0.1):
@@ -104,18 +107,18 @@ def test_pitch_moves_and_time_does_not(semitones):
 @pytest.mark.parametrize("speed", [0.5, 0.77, 1.3, 2.0])
 def test_speed_moves_events_and_keeps_the_pitch(speed):
     length = int(SECONDS * RATE / speed)
-    played = faster(np.float32(tone(440))[:, None], speed, length, RATE)
+    played = faster(column(tone(440)), speed, length, RATE)
     assert played.shape == (length, 1)
     inside = played[RATE // 2 : -RATE // 2, 0]
     assert pitch_hz(inside) == pytest.approx(440, abs=0.5)
     assert rms(inside) == pytest.approx(0.1 / 2**0.5, rel=0.05)
     times = np.array([1.5, 2.5, 3.5, 4.5])
-    moved = faster(np.float32(bursts(times))[:, None], speed, length, RATE)[:, 0]
+    moved = faster(column(bursts(times)), speed, length, RATE)[:, 0]
     assert centres(moved, times / speed) == pytest.approx(times / speed, abs=0.005)
 
 
 def test_sound_at_its_own_speed_is_untouched():
-    wave = np.float32(tone(440))[:, None]
+    wave = column(tone(440))
     assert np.array_equal(faster(wave, 1, len(wave), RATE), wave)
     assert faster(wave, 1, len(wave) + 5, RATE)[-5:].tolist() == [[0.0]] * 5
 
@@ -184,7 +187,7 @@ def test_a_filter_above_the_sound_is_refused(transform):
         transform(low, chance(), cutoff_hz=4000)
 
 
-NUMBERS = {
+NUMBERS: dict[str, dict[str, float]] = {
     "audio_noise": {"snr_db": 0},
     "clicks": {"seconds_between": 0.3, "snr_db": 0},
     "pitch_shift": {"semitones": 4},
@@ -202,7 +205,8 @@ def test_silence_stays_silence_and_channels_stay_apart(name):
     assert np.abs(silence.samples).max() == 0
     both = stretch(bursts([2, 3]) + tone(300), 2)
     made = transform(both, chance(), **NUMBERS[name]).samples
-    assert (made.shape, made.dtype) == ((SECONDS * RATE, 2), np.float32)
+    assert made.shape == (SECONDS * RATE, 2)
+    assert made.dtype.name == "float32"
     assert np.array_equal(made[:, 0], made[:, 1])
     again = transform(both, chance(), **NUMBERS[name]).samples
     assert np.array_equal(made, again)

@@ -169,6 +169,7 @@ def test_missing_sound_is_said_on_the_samples_clock():
     sound = Sound(1000, 1000, wave, ((2000, 2500),), 0)  # from 1 to 4 s, a gap at 2 to 2.5
     grid = Grid(Fraction(0), Fraction(10), 25)  # 5 s of the source
     altered = Augmentation(recipe, grid.t0).sound(sound, grid)
+    assert altered is not None
     assert altered.missing(grid) == [[0.0, 0.5], [1.0, 1.25], [2.0, 2.5]]
 
 
@@ -229,10 +230,10 @@ def test_a_page_plays_the_manipulated_sound(queries):
     outputs = Outputs(queries[0])
     for place in find_places(outputs, [f"augvgg-{n}/clip_mp4" for n in ("IP", "S", "T", "C")], 4):
         sample = decode(outputs.read_members(place))
-        wave, rate = source_sound_of(queries[0])(sample.meta)
-        stored = sample.waveform[:, 0]
+        found = source_sound_of(queries[0])(sample.meta)
+        assert found is not None and sample.waveform is not None
+        (wave, rate), stored = found, sample.waveform[:, 0]
         ours = np.interp(np.arange(len(stored)) / 24000, np.arange(len(wave)) / rate, wave[:, 0])
-        spectra = [
-            np.abs(np.fft.rfft(w))[: int(8000 * len(stored) / 24000)] for w in (stored, ours)
-        ]
-        assert np.corrcoef(*spectra)[0, 1] > 0.95
+        below_8_khz = slice(0, len(stored) // 3)
+        one, other = (np.abs(np.fft.rfft(w))[below_8_khz] for w in (stored, ours))
+        assert np.corrcoef(one, other)[0, 1] > 0.95
