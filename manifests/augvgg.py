@@ -31,6 +31,8 @@ from manifests.recipes import SETS, draw
 from manifests.vggsound import VGGSOUND
 
 _HELD_OUT = ("test", "val")
+_TEST_CLIPS = 15446
+"""Rows of VGG-Sound's test.csv."""
 _OWN_OPTIONS = ("reference", "recipe_seed")
 
 
@@ -43,8 +45,10 @@ def scan(root: Path, options: ScanOptions) -> tuple[pa.Table, Report]:
     report.notes += [
         f"{len(clips):,} of {len(whole):,} rows of {reference.title} are manipulated ({which}), "
         f"each in {len(SETS)} ways, with the seed {options.recipe_seed}; counts of files are its.",
-        "The four sets are made from the same clips, so their groups are the same.",
     ]
+    report.protocols = [[f"augvgg:{name}"] for name in SETS]  # the same clips, by design
+    is_the_papers = reference.name == VGGSOUND.name
+    report.official = {f"augvgg:{name}": _TEST_CLIPS for name in SETS} if is_the_papers else {}
     return table(_rows(clips, reference.name, options.recipe_seed)), report
 
 

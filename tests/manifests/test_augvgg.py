@@ -45,6 +45,8 @@ def test_each_test_clip_is_a_query_of_each_set(tree, scan) -> None:
     assert rows["augvgg-T/--56QUhyDQM_000185"]["bytes"] is None
     assert report.missing_files == 4
     assert report.splits["augvgg:IP"] == [2, 1]
+    assert report.official == {f"augvgg:{name}": 15446 for name in SETS}
+    assert report.leaks == {}
 
 
 def test_a_recipe_depends_on_seed_set_and_clip_alone(tree, scan) -> None:
@@ -66,7 +68,8 @@ def test_without_a_csv_every_clip_is_a_query(tree, scan) -> None:
 
 
 def test_any_collection_can_be_the_reference(tree, scan) -> None:
-    rows, _ = scan("augvgg", tree(["cats/a.mp4"]), reference="folder")
+    rows, report = scan("augvgg", tree(["cats/a.mp4"]), reference="folder")
+    assert report.official == {}
     assert set(rows) == {f"augvgg-{name}/cats/a_mp4" for name in SETS}
     row = rows["augvgg-IP/cats/a_mp4"]
     assert facts(row)["reference_key"] == "cats/a_mp4"
