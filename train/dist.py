@@ -65,6 +65,11 @@ class Ranks:
         dist.all_gather_object(items, item, group=self.control)
         return items
 
+    def take_from_first(self, tensor: Tensor) -> None:
+        """Overwrite it, on the run's device, with the first rank's; all ranks must call this."""
+        if self.world > 1:
+            dist.broadcast(tensor, src=0)
+
     def wait(self) -> None:
         """Until all ranks are here."""
         self.any(False)
