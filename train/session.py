@@ -15,7 +15,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -173,9 +173,15 @@ class Run:
     def close(self) -> None:
         """Close what is open, and leave the page as things ended."""
         if self._metrics is not None:
-            self._metrics.close()
+            with suppress(OSError):  # on a full disk `record` has raised it already
+                self._metrics.close()
         for tracker in self._trackers:
-            tracker.close()
+            try:
+                tracker.close()
+            except OSError as error:  # nor must a view of the numbers hide what ended the run
+                log.warning(
+                    "%s could not write its last numbers: %s", type(tracker).__name__, error
+                )
         if self._page is not None:
             self._page.write()
 

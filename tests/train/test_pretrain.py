@@ -22,7 +22,7 @@ from train import checkpoint, pretrain as pretraining, session, trackers
 from train.batch import Batch
 from train.config import PretrainConfig, differences, from_dict
 from train.dist import Ranks
-from train.errors import LockedError, UsageError
+from train.errors import DiskError, LockedError, UsageError
 from train.meter import NotFiniteError
 from train.methods import METHODS, MethodEntry, preset_named
 from train.pretrain import (
@@ -213,6 +213,11 @@ def test_a_truncated_checkpoint_costs_only_its_own_steps(
     last.write_bytes(last.read_bytes()[:-300])
     pretrain(toy(ten, run))
     assert_like(run, undisturbed)
+
+
+def test_a_disk_without_room_is_a_sentence(ten: Path, tmp_path: Path, small_files: None) -> None:
+    with pytest.raises(DiskError, match=r"\(File too large.*Make room.*goes on"):
+        pretrain(toy(ten, tmp_path / "run", checkpoint_every=1))
 
 
 def test_accumulated_batches_are_one_step(ten: Path, tmp_path: Path) -> None:
