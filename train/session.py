@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 
 from train.best import Best
 from train.checkpoint import write_atomically
-from train.errors import LockedError
+from train.errors import LockedError, UsageError
 from train.livepage import LivePage
 from train.trackers import Tracker, open_trackers
 
@@ -214,12 +214,19 @@ def opened(folder: Path, writes: bool) -> Iterator[Run]:
 
     Raises:
         LockedError: another process trains in it.
+        UsageError: it cannot be made.
     """
     run = Run(folder, writes)
     if not writes:
         yield run
         return
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"the run's folder {folder} cannot be made ({error.strerror}); name another RUN, or a "
+            "path that you may write to"
+        ) from error
     with (folder / "lock").open("w") as lock:
         try:
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not inherited by workers
