@@ -9,7 +9,7 @@ The files are the stations of the road, in this order:
     read        one clip's window from its tar: JPEGs of the window, mel cut at the same time
     cores       how many reading processes there may be
     loader      plan + read in worker processes -> Batch after Batch, resumable at any batch;
-                guard: what happens when a clip cannot be read
+                guard: what happens when a clip cannot be read; readers: the processes
     batch       the Batch: uint8 pictures, mel, instance ids, keys
     augment     on the device: crop, flip, grayscale, normalisation, SpecAugment
     methods     what is learned: a config and a module whose forward(batch) returns its losses

@@ -154,6 +154,8 @@ def report(arguments: list[str]) -> int:
             f"the page cannot be drawn here: {error}; pip install matplotlib jinja2, or copy the "
             "run's folder to a machine that has them"
         ) from error
+    except OSError as error:
+        raise UsageError(f"the page cannot be written: {error}; name a FILE with --out") from error
     return 0
 
 

@@ -49,10 +49,16 @@ class AugmentConfig:
         """Ranges."""
         low, high = self.crop_area
         if not 0 < low <= high <= 1 or not 0 < self.crop_aspect[0] <= self.crop_aspect[1]:
-            raise ValueError(f"crop_area {self.crop_area} or crop_aspect {self.crop_aspect}")
+            raise ValueError(
+                f"crop_area is {self.crop_area} and crop_aspect {self.crop_aspect}; expected the "
+                "smallest and the largest, areas above 0 and up to 1, aspects above 0"
+            )
         for name in ("flip", "grayscale", "colour_jitter"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected 0 to 1")
+        for name in ("mask_bands", "mask_slices"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected 0 or more")
 
 
 @dataclass(frozen=True)

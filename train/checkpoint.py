@@ -43,15 +43,19 @@ def save(folder: Path, step: int, content: dict[str, Any], keep: int, best: bool
         content: tensors, numbers, strings, and lists and dicts of them.
         keep: how many stay, the new one included; the best one stays beside them.
         best: point `best` at it, too.
+
+    Raises:
+        OSError: it cannot be written, such as on a full disk; those before it are untouched.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{step:08d}.pt"
     temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as file:
-        torch.save({**content, "format": FORMAT, "step": step}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        _write(temporary, {**content, "format": FORMAT, "step": step})
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)  # half of it would keep a full disk full
+        raise
     write_atomically(folder / LAST, path.name + "\n")
     if best:
         write_atomically(folder / BEST, path.name + "\n")
@@ -60,6 +64,17 @@ def save(folder: Path, step: int, content: dict[str, Any], keep: int, best: bool
         if old not in kept:
             old.unlink()
     return path
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    with path.open("wb") as file:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:
+            # What torch says about the end of its archive hides what the disk said before.
+            raise error.__context__ if isinstance(error.__context__, OSError) else error from None
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def write_atomically(path: Path, text: str) -> None:

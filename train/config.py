@@ -6,6 +6,7 @@ that say only how a run is carried out may change when it is resumed; all others
 
 import dataclasses
 import json
+import math
 import types
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -144,14 +145,18 @@ class PretrainConfig(Generic[M]):
             _at_least(name, getattr(self, name), low)
         for name, low in {
             "schedule_steps": 1,
+            "max_steps": 1,
             "batch_size": 1,
+            "threads": 1,
             "workers": 0,
             "val_every": 0,
         }.items():
             if getattr(self, name) is not None:
                 _at_least(name, getattr(self, name), low)
-        if not self.lr > 0:
+        if not 0 < self.lr < math.inf:
             raise UsageError(f"lr is {self.lr}; expected more than 0")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise UsageError(f"betas is {self.betas}; expected two numbers from 0 to less than 1")
         if self.knn and self.val_every == 0:
             raise UsageError(
                 "--knn counts measurements on held-out clips, and there are none; give --val-every"
@@ -256,5 +261,5 @@ def flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _at_least(name: str, value: float, low: float) -> None:
-    if value < low:
+    if not low <= value < math.inf:  # nor NaN
         raise UsageError(f"{name} is {value}; expected {low} or more")

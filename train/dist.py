@@ -6,6 +6,7 @@ the host wait for the GPU.
 """
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -65,6 +66,11 @@ class Ranks:
         dist.all_gather_object(items, item, group=self.control)
         return items
 
+    def take_from_first(self, tensor: Tensor) -> None:
+        """Overwrite it, on the run's device, with the first rank's; all ranks must call this."""
+        if self.world > 1:
+            dist.broadcast(tensor, src=0)
+
     def wait(self) -> None:
         """Until all ranks are here."""
         self.any(False)
@@ -122,13 +128,20 @@ def choose_device(wish: str, local_rank: int) -> torch.device:
     """The device of this rank.
 
     Raises:
-        UsageError: a GPU is wished for, and there is none.
+        UsageError: a GPU is wished for, and there is none, or not that one; or it is no device.
     """
     count = torch.cuda.device_count()
+    known = re.fullmatch(r"auto|cpu|cuda(?::(\d+))?", wish)
+    if not known:
+        raise UsageError(f"--device {wish}; expected auto, cpu, cuda or cuda:1")
     if wish == "auto":
         return torch.device("cuda", local_rank % count) if count else torch.device("cpu")
     if wish.startswith("cuda") and not count:
-        raise UsageError("--device cuda, but torch sees no GPU; leave --device out to train on CPU")
+        raise UsageError(
+            f"--device {wish}, but torch sees no GPU; leave --device out to train on CPU"
+        )
+    if known[1] and int(known[1]) >= count:
+        raise UsageError(f"--device {wish}, but torch sees cuda:0 to cuda:{count - 1} only")
     return torch.device("cuda", local_rank % count) if wish == "cuda" else torch.device(wish)
 
 

@@ -1,7 +1,7 @@
 """Errors a person is meant to read, each with the exit code it leads to (architecture §2).
 
     TrainError (1) ⊃ UsageError (2), IncompleteError (3), LockedError (4), ShardError (5),
-                     StoreError, TooLargeError (1)
+                     StoreError, TooLargeError, DiskError (1)
 
 A message says what is wrong, which value was found, what was expected and what to do next.
 """
@@ -44,6 +44,10 @@ class ShardError(TrainError):
 
 class TooLargeError(TrainError):
     """The batch does not fit into the memory of the device."""
+
+
+class DiskError(TrainError):
+    """What belongs to a run cannot be written."""
 
 
 class StoreError(TrainError):

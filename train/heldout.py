@@ -14,7 +14,8 @@ another batch size or on other ranks. What was the best so far is then measured 
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -123,8 +124,23 @@ class HeldOut:
         return is_best
 
     def _facts(self, model: nn.Module, asks_neighbours: bool) -> dict[str, float]:
-        facts = self.measure(model)
-        return {**facts, KNN: self.neighbours(model)} if asks_neighbours else facts
+        with self._as_saved(model):
+            facts = self.measure(model)
+            return {**facts, KNN: self.neighbours(model)} if asks_neighbours else facts
+
+    @contextmanager
+    def _as_saved(self, model: nn.Module) -> Iterator[None]:
+        """All ranks with the first one's buffers, which are those that checkpoints hold.
+
+        BatchNorm's running statistics are each rank's own: otherwise several models would be
+        measured, of which all but one are lost when the run stops.
+        """
+        own = [buffer.clone() for buffer in model.buffers()] if self.ranks.world > 1 else []
+        for buffer in model.buffers():
+            self.ranks.take_from_first(buffer)
+        yield
+        for buffer, before in zip(model.buffers(), own, strict=False):
+            buffer.copy_(before)
 
     def _again(self, model: nn.Module, run: Run, asks_neighbours: bool) -> Best | None:
         """The best model so far, measured as it is done now; None where it cannot be read."""
@@ -151,13 +167,11 @@ class HeldOut:
         first = list(plan.mixture.first_instances().values())
         enough = -(-MAX_TRAINING_CLIPS // (plan.batch_size * plan.world))
         model.eval()
-        with self._autocast():
-            rows = [
-                labelled_rows(
-                    model, map(self._prepared, islice(loader.one_epoch(), batches)), first
-                )
-                for loader, batches in ((self.training, enough), (self.loader, self.batches))
-            ]
+        rows = []
+        for loader, count in ((self.training, enough), (self.loader, self.batches)):
+            with self._autocast(), closing(loader.one_epoch()) as batches:
+                some = map(self._prepared, islice(batches, count))
+                rows.append(labelled_rows(model, some, first))
         model.train(training)
         everyone = self.ranks.all_objects(rows)
         known, asked = ([row for ranks in everyone for row in ranks[i]] for i in (0, 1))
@@ -174,12 +188,12 @@ class HeldOut:
         assert self.loader is not None
         training = model.training
         model.eval()
-        with torch.no_grad(), self._autocast():
+        with torch.no_grad(), self._autocast(), closing(self.loader.one_epoch()) as batches:
             forward: Callable[[Batch], dict[str, torch.Tensor]]
             forward = getattr(model, "with_controls", model)
             found = [
                 {name: float(value) for name, value in forward(self._prepared(batch)).items()}
-                for batch in islice(self.loader.one_epoch(), self.batches)
+                for batch in islice(batches, self.batches)
             ]
         model.train(training)
         self.loader.guard.agree(self.ranks)

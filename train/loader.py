@@ -6,8 +6,6 @@ reads nothing before it. A clip that cannot be read ends the run or is replaced,
 Pictures stay bytes and square (short side); `train.augment` does the rest on the device.
 """
 
-import math
-import signal
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data import DataLoader, Dataset
 
 from train.batch import Batch
 from train.cores import usable_cores
@@ -24,6 +22,7 @@ from train.guard import BadClip, Guard
 from train.mixture import Mixture
 from train.plan import Draw, Plan, Position, seed_of
 from train.read import DAMAGE, FRAMES, MEL, ShardReader, Window
+from train.readers import empty_bytes, items_of, start_reader
 
 MAX_WORKERS = 16
 PREFETCHED_BATCHES = 3
@@ -49,21 +48,22 @@ class ClipLoader:
         """Batches an epoch, the same on every rank."""
         return self.plan.batches_per_epoch
 
-    def batches(self, start: Position | None = None) -> Iterator[Batch]:
+    def batches(self, start: Position | None = None) -> Generator[Batch, None, None]:
         """Batches from a position on, without end.
 
         Raises:
             ShardError: a tar is damaged or is not the one the index means.
             StoreError: a tar cannot be reached.
+            TooLargeError: there is no shared memory for a batch.
         """
-        for item in self._data_loader(self.plan.batches(start or Position())):
+        for item in items_of(self._data_loader(self.plan.batches(start or Position()))):
             yield self._checked(item)
 
-    def one_epoch(self, epoch: int = 0) -> Iterator[Batch]:
+    def one_epoch(self, epoch: int = 0) -> Generator[Batch, None, None]:
         """The batches of one epoch."""
         everything = self.plan.batches(Position(epoch))
         draws = [next(everything) for _ in range(len(self))]
-        for item in self._data_loader(iter(draws)):
+        for item in items_of(self._data_loader(iter(draws))):
             yield self._checked(item)
 
     def _checked(self, item: Batch | TrainError) -> Batch:
@@ -83,7 +83,7 @@ class ClipLoader:
             prefetch_factor=PREFETCHED_BATCHES if self.workers else None,
             collate_fn=_as_is,
             pin_memory=self.pin_memory,
-            worker_init_fn=start_worker,
+            worker_init_fn=start_reader,
             generator=torch.Generator(),  # or starting would advance the model's random numbers
         )
 
@@ -104,10 +104,10 @@ class ClipDataset(Dataset[Batch | TrainError]):
         if not self._readers:
             self._readers = [ShardReader(part.shard_set) for part in self._mixture.parts]
         frames, side = self._mixture.frames, self._mixture.short_side
-        video = _empty_bytes(len(draws), frames, side, side, 3)
         taken, mels, windows = [], [], []
         bad: list[BadClip] = []
         try:
+            video = empty_bytes(len(draws), frames, side, side, 3)
             for draw, out in zip(draws, video.numpy(), strict=True):
                 draw, window, mel = self._read_or_replace(draw, out, bad)
                 taken.append(draw)
@@ -209,24 +209,6 @@ def default_workers(processes_here: int) -> int:
     return min(max(usable_cores() // max(processes_here, 1) - 1, 1), MAX_WORKERS)
 
 
-def _empty_bytes(*shape: int) -> Tensor:
-    """An empty uint8 tensor; in a worker, in the memory it shares with the main process.
-
-    Decoding into shared memory saves writing, and the kernel clearing, every batch a second time
-    on its way out of the worker. torch's own collate function does the same.
-    """
-    if get_worker_info() is None:
-        return torch.empty(shape, dtype=torch.uint8)
-    shared = torch.UntypedStorage._new_shared(math.prod(shape))  # type: ignore[no-untyped-call]
-    return torch.empty(0, dtype=torch.uint8).set_(shared).view(shape)
-
-
 def _as_is(batch: Any) -> Any:
     """`__getitems__` collates already."""
     return batch
-
-
-def start_worker(_number: int) -> None:
-    """Leave signals to the main process: a whole job gets SIGTERM, and only the loop may stop."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)

@@ -188,7 +188,8 @@ def open_mixture(
     Raises:
         TrainError: a set is missing, incomplete, damaged, or does not fit.
     """
-    sets = [open_shards(source.store) for source in sources]
+    _refuse_twice(sources)
+    sets = _named_apart([open_shards(source.store) for source in sources])
     for shard_set in sets:
         require_pictures_and_mel(shard_set)
     require_same_content(sets)
@@ -253,6 +254,30 @@ def _parse_source(entry: str, allow_http: bool, cache: Cache | None) -> Source:
     if cache is not None and not store.is_local:
         store = CachedStore(store, cache)
     return Source(store, int(match[2]) if match[2] else None, float(match[3] or 1))
+
+
+def _refuse_twice(sources: list[Source]) -> None:
+    """A set beside itself would be its own negatives.
+
+    Raises:
+        UsageError: names it.
+    """
+    addresses = [str(source.store) for source in sources]
+    if twice := next((one for one in addresses if addresses.count(one) > 1), None):
+        raise UsageError(
+            f"{twice} is named {addresses.count(twice)} times in SHARDS, so that clips would be "
+            f"their own negatives; for clips that come several times an epoch write {twice}@w=2"
+        )
+
+
+def _named_apart(sets: list[ShardSet]) -> list[ShardSet]:
+    """Sets of one name, such as two of `folder`, become NAME, NAME#2: records are by name."""
+    named: list[ShardSet] = []
+    for shard_set in sets:
+        before = sum(other.name.partition("#")[0] == shard_set.name for other in named)
+        name = f"{shard_set.name}#{before + 1}" if before else shard_set.name
+        named.append(replace(shard_set, name=name))
+    return named
 
 
 def _part(

@@ -7,7 +7,9 @@ The same command goes on where the run stands: after Ctrl-C, a crash or preempti
 the step and saves; a second one stops at once.
 """
 
+import errno
 import logging
+import shutil
 import warnings
 from contextlib import closing, nullcontext
 from typing import Any
@@ -16,12 +18,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from train import session
+from train import checkpoint, session
 from train.augment import Augment
 from train.batch import Batch
 from train.config import PretrainConfig
 from train.dist import Ranks, gather_with_grad, joined
-from train.errors import TooLargeError, UsageError
+from train.errors import DiskError, TooLargeError, TrainError, UsageError
 from train.heldout import HeldOut
 from train.loader import ClipLoader, default_workers, on_device
 from train.memory import is_out_of_memory, largest_that_fits, memory_limit_bytes
@@ -30,6 +32,7 @@ from train.methods import method_named
 from train.mixture import Mixture, open_mixture, parse_shards, require_mel_slices
 from train.plan import Plan, seed_of
 from train.profile import StepProfile
+from train.readers import death_line
 from train.restart import origin_of, resume, save
 from train.schedule import learning_rates
 from train.session import Progress, Run, Stop
@@ -37,6 +40,8 @@ from train.session import Progress, Run, Stop
 log = logging.getLogger(__name__)
 
 COMPLETE, PREEMPTED = 0, 85
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+"""What is said by a disk that is full, over a quota or limit, read-only or broken."""
 
 
 def pretrain(config: PretrainConfig[Any]) -> int:
@@ -58,7 +63,13 @@ def pretrain(config: PretrainConfig[Any]) -> int:
             return COMPLETE
         try:
             return train(config, ranks, run, stop)
+        except OSError as error:
+            if error.errno not in DISK:
+                raise
+            raise DiskError(disk_line(run, error)) from error
         except RuntimeError as error:
+            if death := death_line(error):
+                raise TrainError(death) from error
             if not is_out_of_memory(error):  # of the optimiser, or of the augmentation
                 raise
             raise TooLargeError(out_of_memory_line(config, ranks.device, None)) from error
@@ -300,6 +311,19 @@ def finished_line(config: PretrainConfig[Any], facts: dict[str, Any]) -> str:
     return (
         f"{config.folder} is finished (step {facts['step']}, {facts['epochs']:.1f} epochs); to "
         f"train further, name another RUN and --init {config.folder}"
+    )
+
+
+def disk_line(run: Run, error: OSError) -> str:
+    """Where nothing can be written any more, what there is of the run, and how to go on."""
+    saved = checkpoint.checkpoints(run.checkpoints)
+    size = f", {saved[-1].stat().st_size / 1e6:.0f} MB each" if saved else ""
+    last = f"its last checkpoint, {saved[-1].name}, is whole" if saved else "it has no checkpoint"
+    free = shutil.disk_usage(run.folder).free
+    return (
+        f"{run.folder} cannot be written ({error.strerror}; {free / 1e6:.0f} MB are free): {last}. "
+        f"Make room, also by a smaller --keep ({len(saved)} checkpoints are there{size}), or move "
+        "the run to another disk; then the same command goes on"
     )
 
 

@@ -27,6 +27,7 @@ from pipeline.format import (
 from train.errors import ShardError
 from train.index import ShardSet
 from train.stores.base import ShardFile
+from train.stores.cache import CachedStore
 
 webdataset.utils.enforce_security = True  # also where webdataset was imported before us
 
@@ -131,7 +132,8 @@ class ShardReader:
     def refusal(self, row: int, error: Exception) -> ShardError:
         """What to tell a person about a clip that cannot be read."""
         store = self._set.store
-        url = store.url(self._set.shards[int(self._set.shard[row])])
+        name = self._set.shards[int(self._set.shard[row])]
+        url = store.url(name)
         said = " ".join(str(error).split())[:300] or type(error).__name__
         advice = (
             f"Check the set with `python -m pipeline verify {store} --deep`; remove the sidecars "
@@ -139,6 +141,9 @@ class ShardReader:
             if store.is_local
             else "Copy it there again from the set that was verified"
         )
+        if isinstance(store, CachedStore) and (copy := store.copy_of(name)):
+            # It had the right bytes when it was fetched: the disk here may have changed them.
+            advice = f"It was read from its copy {copy}; delete that, and it is fetched anew"
         return ShardError(
             f"{url}, clip {self._set.keys[row].as_py()!r}: {said}. {advice}, or go on without it: "
             "--on-bad-shard skip",

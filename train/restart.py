@@ -71,9 +71,9 @@ def batches_used(saved: dict[str, Any], plan: Plan) -> int:
             f"they are {plan.mixture.first_instances()}; start another RUN with --init"
         )
     epoch, clips = int(saved["position"]["epoch"]), int(saved["position"]["clips"])
-    if saved["fingerprint"] != plan.mixture.fingerprint() and clips:
+    if saved["fingerprint"] != plan.mixture.fingerprint():
         log.warning("the clips have changed since; going on with the next epoch")
-        return (epoch + 1) * plan.batches_per_epoch
+        return (epoch + bool(clips)) * plan.batches_per_epoch
     batch = -(-clips // (plan.batch_size * plan.world))  # upwards: nothing is seen twice
     return epoch * plan.batches_per_epoch + min(batch, plan.batches_per_epoch)
 

@@ -15,7 +15,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 
 from train.best import Best
 from train.checkpoint import write_atomically
-from train.errors import LockedError
+from train.errors import LockedError, UsageError
 from train.livepage import LivePage
 from train.trackers import Tracker, open_trackers
 
@@ -173,9 +173,15 @@ class Run:
     def close(self) -> None:
         """Close what is open, and leave the page as things ended."""
         if self._metrics is not None:
-            self._metrics.close()
+            with suppress(OSError):  # on a full disk `record` has raised it already
+                self._metrics.close()
         for tracker in self._trackers:
-            tracker.close()
+            try:
+                tracker.close()
+            except OSError as error:  # nor must a view of the numbers hide what ended the run
+                log.warning(
+                    "%s could not write its last numbers: %s", type(tracker).__name__, error
+                )
         if self._page is not None:
             self._page.write()
 
@@ -208,12 +214,19 @@ def opened(folder: Path, writes: bool) -> Iterator[Run]:
 
     Raises:
         LockedError: another process trains in it.
+        UsageError: it cannot be made.
     """
     run = Run(folder, writes)
     if not writes:
         yield run
         return
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"the run's folder {folder} cannot be made ({error.strerror}); name another RUN, or a "
+            "path that you may write to"
+        ) from error
     with (folder / "lock").open("w") as lock:
         try:
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not inherited by workers

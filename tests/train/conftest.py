@@ -1,10 +1,13 @@
 """Shard sets that several tests read, and what holds for all of them."""
 
+import json
+import resource
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.train.ramps import ramp_set
+from tests.train.ramps import ramp, ramp_set, ramp_set_of
 from tests.train.runs import toy
 from train.stores import retry
 
@@ -40,3 +43,25 @@ def undisturbed(ten: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("runs") / "undisturbed"
     assert pretrain(toy(ten, run)) == COMPLETE
     return run
+
+
+@pytest.fixture
+def split(tmp_path: Path) -> Path:
+    """Nine clips to train on and five held out; speakers a and b in training, b and c held out."""
+    clips = [ramp(f"demo/clip{number:03d}", number, 12) for number in range(14)]
+    for number, members in enumerate(clips):
+        meta = json.loads(members["json"])
+        held_out = number >= 9
+        meta["splits"] = ["demo:val" if held_out else "demo:train"]
+        meta["group"] = "b" if number % 2 else "c" if held_out else "a"
+        members["json"] = json.dumps(meta).encode()
+    return ramp_set_of(tmp_path / "sets" / "demo-glcm", [clips])
+
+
+@pytest.fixture
+def small_files() -> Iterator[None]:
+    """As `ulimit -f`: no file can have more than 4 kB."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)

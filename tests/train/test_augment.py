@@ -157,3 +157,5 @@ def test_ranges_are_checked() -> None:
         AugmentConfig(crop_area=(0.9, 0.1))
     with pytest.raises(ValueError, match="flip is 2"):
         AugmentConfig(flip=2)
+    with pytest.raises(ValueError, match="mask_bands is -1; expected 0 or more"):
+        AugmentConfig(mask_bands=-1)

@@ -21,6 +21,15 @@ def save(folder: Path, step: int, keep: int = 3, **options: bool) -> Path:
     return checkpoint.save(folder, step, content, keep, **options)
 
 
+def test_a_disk_without_room_leaves_what_was_there(tmp_path: Path, small_files: None) -> None:
+    """torch.save would say `unexpected pos 64 vs 0` and leave half a file."""
+    first = checkpoint.save(tmp_path, 1, {"model": {"w": torch.zeros(10)}}, 3)
+    with pytest.raises(OSError, match="File too large"):
+        save(tmp_path, 2)
+    assert [path.name for path in tmp_path.iterdir() if path.suffix] == [first.name]
+    assert checkpoint.load(first)["step"] == 1
+
+
 def test_what_is_saved_is_loaded_without_pickle(tmp_path: Path) -> None:
     path = save(tmp_path, 7)
     content = torch.load(path, weights_only=True)

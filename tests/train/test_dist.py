@@ -60,6 +60,15 @@ def test_a_gpu_that_is_not_there_is_said() -> None:
         choose_device("cuda", 0)
 
 
+def test_what_is_no_device_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match=r"--device gpu; expected auto, cpu, cuda or cuda:1"):
+        choose_device("gpu", 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert choose_device("cuda:1", 0) == torch.device("cuda", 1)
+    with pytest.raises(UsageError, match="--device cuda:2, but torch sees cuda:0 to cuda:1"):
+        choose_device("cuda:2", 0)
+
+
 # --- two processes ------------------------------------------------------------------------------
 
 

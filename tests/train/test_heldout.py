@@ -50,19 +50,6 @@ class Graded(Toy):
         }}  # fmt: skip
 
 
-@pytest.fixture
-def split(tmp_path: Path) -> Path:
-    """Nine clips to train on and five held out; speakers a and b in training, b and c held out."""
-    clips = [ramp(f"demo/clip{number:03d}", number, 12) for number in range(14)]
-    for number, members in enumerate(clips):
-        meta = json.loads(members["json"])
-        held_out = number >= 9
-        meta["splits"] = ["demo:val" if held_out else "demo:train"]
-        meta["group"] = "b" if number % 2 else "c" if held_out else "a"
-        members["json"] = json.dumps(meta).encode()
-    return ramp_set_of(tmp_path / "sets" / "demo-glcm", [clips])
-
-
 def graded(shards: Path, run: Path, grades: "dict[int, dict[str, Any]]", **fields: Any) -> int:
     Graded.grades, Graded.asked = grades, []
     return pretrain(toy(shards, run, method="graded", val_every=1, **fields))

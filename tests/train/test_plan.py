@@ -119,6 +119,16 @@ def test_instance_ids_of_the_second_set_follow_the_first(demo: Path, other: Path
     assert table["key"].to_pylist()[12] == "other/clip000"
 
 
+def test_a_set_is_named_once_and_sets_of_one_name_are_told_apart(
+    demo: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=r"demo-glcm is named 2 times .*@w=2"):
+        mixture_of(f"{demo},{demo}/@n=3")
+    again = ramp_set_of(tmp_path / "elsewhere", [[ramp("demo/clip000", 7, 12)]])
+    mixture = mixture_of(f"{demo},{again}")
+    assert list(mixture.first_instances()) == ["demo-glcm", "demo-glcm#2"]
+
+
 def test_clips_shorter_than_the_window_are_left_out_and_counted(demo: Path, tmp_path: Path) -> None:
     clips = [ramp(f"demo/c{i}", i, frames) for i, frames in enumerate((10, 20, 30))]
     mixture = mixture_of(str(ramp_set_of(tmp_path / "demo-glcm", [clips])), frames=16)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import os
 import re
 import signal
@@ -22,7 +23,7 @@ from train import checkpoint, pretrain as pretraining, session, trackers
 from train.batch import Batch
 from train.config import PretrainConfig, differences, from_dict
 from train.dist import Ranks
-from train.errors import LockedError, UsageError
+from train.errors import DiskError, LockedError, UsageError
 from train.meter import NotFiniteError
 from train.methods import METHODS, MethodEntry, preset_named
 from train.pretrain import (
@@ -215,6 +216,11 @@ def test_a_truncated_checkpoint_costs_only_its_own_steps(
     assert_like(run, undisturbed)
 
 
+def test_a_disk_without_room_is_a_sentence(ten: Path, tmp_path: Path, small_files: None) -> None:
+    with pytest.raises(DiskError, match=r"\(File too large.*Make room.*goes on"):
+        pretrain(toy(ten, tmp_path / "run", checkpoint_every=1))
+
+
 def test_accumulated_batches_are_one_step(ten: Path, tmp_path: Path) -> None:
     config = toy(ten, tmp_path / "whole", accumulation=2, schedule_steps=6)
     pretrain(config)
@@ -258,6 +264,10 @@ def test_other_clips_are_refused_or_begin_a_new_epoch(
     grown = ramp_set(tmp_path / "demo-glcm", shards=3, clips=5)
     pretrain(toy(grown, tmp_path / "run", max_steps=5))
     assert "going on with the next epoch" in caplog.text
+    caplog.clear()
+    pretrain(toy(grown, tmp_path / "at-end", max_steps=5))  # of the first epoch
+    pretrain(toy(ten, tmp_path / "at-end", max_steps=6))
+    assert "the clips have changed" in caplog.text
     renamed = ramp_set(tmp_path / "new-glcm", name="new")
     with pytest.raises(UsageError, match="instance id"):
         pretrain(toy(renamed, tmp_path / "run", max_steps=6))
@@ -342,10 +352,21 @@ def test_a_stored_config_is_the_config(ten: Path, tmp_path: Path) -> None:
         from_dict(ToyConfig, {"colour": 1})
 
 
-@pytest.mark.parametrize(("field", "value"), [("epochs", 0), ("lr", 0.0), ("batch_size", 0)])
-def test_ranges_are_checked(field: str, value: float) -> None:
-    with pytest.raises(UsageError, match=f"{field} is {value}"):
-        PretrainConfig(model=ToyConfig(), **{field: value})  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("epochs", 0), ("lr", 0.0), ("lr", math.inf), ("batch_size", 0), ("max_steps", 0),
+     ("threads", -1), ("betas", (0.9, 1.0)), ("weight_decay", math.nan), ("clip_norm", math.nan),
+     ("cache_gb", math.inf)],
+)  # fmt: skip
+def test_ranges_are_checked(field: str, value: Any) -> None:
+    with pytest.raises(UsageError, match=re.escape(f"{field} is {value}")):
+        PretrainConfig(model=ToyConfig(), **{field: value})
+
+
+def test_a_run_folder_that_cannot_be_made_is_a_sentence(ten: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match=r"file/run cannot be made \(Not a directory\)"):
+        pretrain(toy(ten, tmp_path / "file/run"))
 
 
 def test_runs_have_names_and_tiny_has_small_batches() -> None:

@@ -98,6 +98,29 @@ def test_two_ranks_under_torchrun_learn_what_one_learns(ten: Path, tmp_path: Pat
 
 
 @pytest.mark.slow
+def test_two_ranks_that_stopped_measure_held_out_clips_as_if_they_had_not(
+    split: Path, tmp_path: Path
+) -> None:
+    """What is measured is the model that is saved, though each rank has statistics of its own."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone",
+                "--nproc_per_node", "2"]  # fmt: skip
+    for run, stops in (("whole", [[]]), ("stopped", [["--max-steps", "3"], []])):
+        two = [name.replace("--run", "--run-dir") for name in command(split, tmp_path / run)]
+        flags = ("--batch-size", "2", "--val-every", "2", "--model.batch-norm")
+        for more in stops:
+            done = start([*torchrun, *two[1:], *flags, *more])
+            text, _ = done.communicate(timeout=200)
+            assert done.returncode == 0, text
+    whole, stopped = (
+        {line["step"]: line["val_loss"] for line in metrics(tmp_path / run) if "val_loss" in line}
+        for run in ("whole", "stopped")
+    )
+    assert len(whole) == 5
+    assert {step: stopped[step] for step in whole} == whole
+    assert len(set(whole.values())) == 5
+
+
+@pytest.mark.slow
 def test_sigterm_to_torchrun_saves_on_all_ranks(
     ten: Path, tmp_path: Path, undisturbed: Path
 ) -> None:

@@ -252,6 +252,20 @@ def test_a_shard_with_another_sha256_is_skipped_where_it_is_cached(
             batches(mixture)
 
 
+def test_a_copy_that_the_disk_has_damaged_is_named(served: Web, tmp_path: Path) -> None:
+    """It was whole when it was fetched; where it comes from, nothing is wrong."""
+    cache = Cache(tmp_path / "cache", 2 * MB)
+    good = batches(mixture_of(served.url, cache=cache))
+    for copy in cache.folder.glob("*.tar"):
+        copy.write_bytes(bytes(copy.stat().st_size))
+    with pytest.raises(ShardError, match=r"copy .*\.tar; delete that, and it is fetched") as caught:
+        batches(mixture_of(served.url, cache=cache))
+    assert "Copy it there" not in str(caught.value)
+    for copy in cache.folder.glob("*.tar"):
+        copy.unlink()
+    assert_equal(batches(mixture_of(served.url, cache=cache)), good)
+
+
 @dataclass(frozen=True)
 class TwoRanks(Ranks):
     """What the other rank says is known beforehand."""

@@ -470,3 +470,9 @@ def test_a_page_is_made_where_the_run_was_copied_to(measured: Path, tmp_path: Pa
     copied = tmp_path / "elsewhere"
     shutil.copytree(measured, copied)
     assert report([str(copied)]) == copied / "report.html"
+
+
+def test_a_place_that_cannot_be_written_is_a_sentence(undisturbed: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match=r"page cannot be written: .*; name a FILE with --out"):
+        command([str(undisturbed), "--out", str(tmp_path / "file/page.html")])

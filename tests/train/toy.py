@@ -26,6 +26,8 @@ class ToyConfig:
     """How long a step takes at least."""
     nan_at: int = -1
     """At this call the loss is NaN."""
+    batch_norm: bool = False
+    """Makes running statistics matter, which are each rank's own."""
 
 
 class Toy(nn.Module):
@@ -36,12 +38,13 @@ class Toy(nn.Module):
         self.config, self.gather, self.calls = config, gather, 0
         self.video, self.mel = nn.Linear(3, 4), nn.Linear(80, 4)
         self.dropout = nn.Dropout(config.dropout)
+        self.norm = nn.BatchNorm1d(4) if config.batch_norm else nn.Identity()
 
     def forward(self, batch: Any) -> dict[str, Tensor]:
         assert batch.video.shape[1:] == (3, self.config.frames, *[self.config.crop] * 2)
         time.sleep(self.config.seconds)
         self.calls += 1
-        video = self.dropout(self.video(batch.video.mean((2, 3, 4))))
+        video = self.dropout(self.norm(self.video(batch.video.mean((2, 3, 4)))))
         audio = self.mel((batch.mel / 90).mean(2))
         if self.gather is not None:
             audio = self.gather(audio)

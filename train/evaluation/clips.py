@@ -22,9 +22,9 @@ from train.errors import TrainError, UsageError
 from train.evaluation.labelled import Example
 from train.evaluation.task import Padding, Pictures
 from train.index import ShardSet
-from train.loader import start_worker
 from train.plan import seed_of, shuffled
 from train.read import DAMAGE, FRAMES, MEL, ShardReader, StoredClip, Window
+from train.readers import items_of, start_reader
 
 SILENCE = float(np.log(1e-5))
 """Mel of no sound: what the pipeline stores at least."""
@@ -201,10 +201,10 @@ def read_clips(
         batch_sampler=batches,
         num_workers=min(workers, len(batches)),
         collate_fn=_as_is,
-        worker_init_fn=start_worker,
+        worker_init_fn=start_reader,
         generator=torch.Generator(),  # or starting would advance the model's random numbers
     )
-    for item in loader:
+    for item in items_of(loader):
         if isinstance(item, TrainError):
             raise item
         yield item

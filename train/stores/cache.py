@@ -91,7 +91,7 @@ class Cache:
                 f"--cache-dir {self.folder} cannot be used ({error.strerror}); name a folder on a "
                 "local disk that you may write to"
             ) from error
-        log.info("cache %s: %.1f of %.1f GB used", self.folder, used / 1e9, self.limit_bytes / 1e9)
+        log.info("cache %s: %.3g of %.3g GB used", self.folder, used / 1e9, self.limit_bytes / 1e9)
         if free < self.limit_bytes - used:
             log.warning(
                 "the disk of %s has %.1f GB left, --cache-gb %.4g would need %.1f more; what finds "
@@ -138,6 +138,11 @@ class Cache:
             return remote
         remote.close()
         return kept
+
+    def copy_of(self, shard: Shard) -> Path | None:
+        """Where its copy is, if there is one of ours."""
+        path = self._path(shard.id, "tar")
+        return path if path.is_file() and self._receipt(shard.id) else None
 
     # --- what is there ---
 
@@ -292,8 +297,8 @@ class Cache:
         """Delete what was unused for longest until the shard fits; False if it cannot."""
         if shard.size > self.limit_bytes:
             self._say_once(
-                f"{shard.url} alone is larger than --cache-gb {self.limit_bytes / 1e9:.4g}; such "
-                "shards are read from afar"
+                f"shards such as {shard.url} ({shard.size / 1e9:.3g} GB) alone are larger than "
+                f"--cache-gb {self.limit_bytes / 1e9:.4g}; they are read from afar"
             )
             return False
         used = self._used()
@@ -394,6 +399,10 @@ class CachedStore:
         known = {name: Shard(self.url(name), *facts) for name, facts in shards.items()}
         self.cache.wanted.update(shard.id for shard in known.values())
         return CachedStore(self.store, self.cache, known)
+
+    def copy_of(self, name: str) -> Path | None:
+        """Where a shard's copy is, if there is one."""
+        return self.cache.copy_of(self.shards[name]) if name in self.shards else None
 
     def open(self, name: str) -> ShardFile:
         """As Store; raises ShardError for a shard that is not what the index says."""
