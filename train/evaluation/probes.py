@@ -1,4 +1,4 @@
-"""Classifiers on frozen features, all from scikit-learn: linear layer, linear SVM, neighbours.
+"""Classifiers on frozen features: linear layer, linear SVM, neighbours.
 
 Features are standardised with the training set's mean and deviation. What has to be chosen is
 chosen on validation examples, or, without any, on whole groups of the training examples.
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from train.evaluation.frozen import Frozen
+from train.evaluation.svm import LinearSvm
 
 log = logging.getLogger(__name__)
 
@@ -45,8 +46,6 @@ def svm(train: Frozen, labels: Ints, test: Frozen, chooser: "Chooser") -> Floats
     """One-against-all linear SVMs: decision values of test windows."""
     fitted, known, rows = _fitted(_svm, SVM_C, train, labels, test, chooser)
     values = fitted.decision_function(rows)
-    if values.ndim == 1:  # two classes: one value, for the second of them
-        values = np.stack([-values, values], 1)
     scores = np.full((len(rows), chooser.classes), -np.inf, np.float32)
     scores[:, known] = values
     return scores
@@ -133,6 +132,4 @@ def _logistic(strength: float) -> Any:
 
 
 def _svm(strength: float) -> Any:
-    from sklearn.svm import LinearSVC
-
-    return LinearSVC(C=strength, dual="auto", max_iter=5000)
+    return LinearSvm(strength)
