@@ -105,11 +105,13 @@ class EvalConfig:
     """Width of the head's hidden layer."""
     dropout: float = 0.5
     """In the head."""
-    validation: float = 0.1
+    validation: float | None = None
     """Part of the training groups that choose the epoch where the data set has no validation
-    split; 0 trains on all and takes the last epoch."""
+    split; 0 trains on all and takes the last epoch. None is the task's own."""
     augment: AugmentConfig = field(
-        default_factory=lambda: AugmentConfig(resized_crop=False, grayscale=0.0)
+        default_factory=lambda: AugmentConfig(
+            resized_crop=False, grayscale=0.0, mask_bands=12, mask_slices=12
+        )
     )
     """What happens to training clips on the device."""
     seed: int = 0
@@ -127,7 +129,11 @@ class EvalConfig:
         """Ranges."""
         if self.scratch and self.checkpoint is not None:
             raise UsageError("--scratch and --checkpoint exclude each other; leave one out")
-        if not 0 <= self.validation < 1 or not 0 <= self.warmup <= 0.1 or not 0 <= self.dropout < 1:
+        if (
+            not 0 <= (self.validation or 0) < 1
+            or not 0 <= self.warmup <= 0.1
+            or not 0 <= self.dropout < 1
+        ):
             raise UsageError("--validation and --dropout: 0 or more, below 1; --warmup: 0 to 0.1")
         if self.limit is not None and self.limit < 1:
             raise UsageError(f"--limit is {self.limit}; expected 1 or more")

@@ -233,8 +233,8 @@ def _job(
         raise IncompleteError(f"{one.name}: none of its test clips is a sample")
     if one.train and not train:
         raise UsageError(f"{one.name}: no clip of {', '.join(one.train)} is there to train on")
-    if not val and task.settings.protocol == "finetune" and config.validation:
-        train, val = held_out_groups(train, config.validation, config.seed)
+    if not val and task.settings.protocol == "finetune" and task.settings.validation:
+        train, val = held_out_groups(train, task.settings.validation, config.seed)
     round_folder = folder / one.name
     round_folder.mkdir(parents=True, exist_ok=True)
     train_pool, test_pool = (

@@ -72,6 +72,9 @@ class Settings:
     """Of fine-tuning."""
     batch_size: int = 16
     """Clips a step of fine-tuning."""
+    validation: float = 0.1
+    """Part of the training groups that choose the epoch where there is no validation split; 0
+    trains on all and takes the last epoch."""
     beam: int = 0
     """Of sentences: hypotheses that CTC decoding keeps; 0 takes the likeliest path (greedy)."""
 

@@ -9,7 +9,14 @@ from train.evaluation.classify import accuracy, classify
 from train.evaluation.task import Settings, Task, folds
 
 SETTINGS = Settings(
-    modality="A", pictures="none", frames=32, clips=10, train_clips=10, epochs=60, batch_size=16
+    modality="A",
+    pictures="none",
+    frames=32,
+    clips=10,
+    train_clips=10,
+    epochs=60,
+    batch_size=16,
+    validation=0.0,  # a tenth of 320 clips chooses worse than the end of the schedule
 )
 
 ESC50 = Task(
