@@ -112,6 +112,8 @@ class EvalConfig:
         default_factory=lambda: AugmentConfig(resized_crop=False, grayscale=0.0)
     )
     """What happens to training clips on the device."""
+    keep_model: bool = True
+    """Keep fine-tuned models in ROUND/model.pt, for `python -m train predict`."""
     seed: int = 0
     """Of head, order, windows, augmentation and held-out groups."""
     precision: Precision = "auto"
