@@ -227,6 +227,17 @@ def embed(arguments: list[str]) -> int:
     return outcome.exit_code
 
 
+def explain(arguments: list[str]) -> int:
+    """A video with the attention map over it."""
+    from train.apply.explain import ExplainOptions, __doc__ as about, explain as run_explain
+
+    options = tyro.cli(
+        ExplainOptions, prog="python -m train explain", description=about, args=arguments
+    )
+    print("\n".join(run_explain(options)))
+    return 0
+
+
 def export(arguments: list[str]) -> int:
     """A checkpoint as safetensors, config and model card."""
     from train.apply.export import ExportOptions, __doc__ as about, export as run_export
@@ -246,6 +257,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "attention": attention,
     "eval": evaluate,
     "embed": embed,
+    "explain": explain,
     "export": export,
     "describe": describe,
 }

@@ -5,6 +5,7 @@
     embed       shard set -> features, one Parquet a shard, resumable, by several ranks
     table       features -> Parquet or NPZ; parts joined to one file
     explain     a video with the attention map over it; overlay: the map as pictures
+    encoding    the ffmpeg program: durations, encoding
     predict     what a fine-tuned model says of a video, second by second
     export      a checkpoint -> safetensors, config, model card
 
