@@ -238,6 +238,18 @@ def explain(arguments: list[str]) -> int:
     return 0
 
 
+def predict(arguments: list[str]) -> int:
+    """What a fine-tuned model says of videos."""
+    from train.apply.predict import PredictOptions, __doc__ as about, predict as run_predict
+
+    options = tyro.cli(
+        PredictOptions, prog="python -m train predict", description=about, args=arguments
+    )
+    outcome = run_predict(options)
+    print("\n".join(outcome.lines))
+    return outcome.exit_code
+
+
 def export(arguments: list[str]) -> int:
     """A checkpoint as safetensors, config and model card."""
     from train.apply.export import ExportOptions, __doc__ as about, export as run_export
@@ -258,6 +270,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "eval": evaluate,
     "embed": embed,
     "explain": explain,
+    "predict": predict,
     "export": export,
     "describe": describe,
 }

@@ -40,8 +40,6 @@ class Kept:
     task: str
     round: str
     settings: Settings
-    window: int
-    """Frames; 0 is the whole clip."""
     classes: tuple[str, ...]
     """Names by number."""
     output: Output
@@ -66,7 +64,6 @@ def keep(job: "Job", model: Classifier, output: Output = "classes") -> None:
         "task": job.task.name,
         "round": job.round.name,
         "settings": _plain(dataclasses.asdict(job.settings)),
-        "window": job.window,
         "classes": list(job.classes),
         "output": output,
         "shards": _plain(job.labelled.shard_set.config),
@@ -104,7 +101,7 @@ def load(path: Path) -> Kept:
     config = from_dict(method.config, saved["config"])
     encoders = Encoders(method.module(config), config, saved["method"], saved["preset"],
                         saved["origin"])  # fmt: skip
-    settings = Settings(**saved["settings"])
+    settings: Settings = from_dict(Settings, saved["settings"])
     head = saved["head"]
     model = Classifier(
         encoders, settings, head["classes"], hidden=head["hidden"], dropout=head["dropout"],
@@ -114,7 +111,7 @@ def load(path: Path) -> Kept:
     output = saved["output"]
     if output not in get_args(Output):
         raise UsageError(f"{path}: output {output!r}; expected one of {get_args(Output)}")
-    return Kept(model.eval(), encoders, saved["task"], saved["round"], settings, saved["window"],
+    return Kept(model.eval(), encoders, saved["task"], saved["round"], settings,
                 tuple(saved["classes"]), output, saved["shards"])  # fmt: skip
 
 
