@@ -320,8 +320,8 @@ TABLE = Dataset(
     licence=LICENCE,
     layouts=(
         "TABLE is CSV, JSONL or Parquet with a column 'path' (relative to ROOT, or to the table);\n"
-        "understood besides: start, end, label, split, group, transcript, face_x and face_y, audio,\n"
-        "anchored"
+        "understood besides: start, end, label, split, group, transcript, face_x and face_y,\n"
+        "audio, anchored"
     ),
     scan=scan,
     rescan_always=True,

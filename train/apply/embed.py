@@ -234,6 +234,7 @@ def _recipe(options: EmbedOptions) -> Recipe:
     sound_only = options.modality == "A" and options.profile == DEFAULT_PROFILE
     return Recipe(
         SOUND_PROFILE if sound_only else options.profile,
+        faces=None if options.pictures in ("lip", "face") else "off",
         cut_seconds=options.cut_seconds,
         sound_alone=options.modality != "V",
     )
