@@ -12,6 +12,10 @@ Columns are found by name; case, spaces and hyphens do not matter, the first spe
 | transcript | transcript, transcription, text, sentence, caption |
 | face point (0..1) | face_x and face_y, x and y |
 | audio (another file) | audio, audio_path, audio_file, audio_uri |
+| anchored (true, false) | anchored |
+
+Anchored times are exact, as those of a benchmark: a picture that is missing at an edge is the
+nearest one, missing sound is silence, and both are recorded; a clip without sound is kept.
 
 All other columns go into `extra`. Several labels are a list (JSONL, Parquet) or are joined by `|`.
 Paths are relative to ROOT, or, where no such file is there, to the table's folder; without ROOT the
@@ -67,6 +71,7 @@ ROLES: dict[str, tuple[str, ...]] = {
     "x": ("face_x", "x"),
     "y": ("face_y", "y"),
     "audio": ("audio", "audio_path", "audio_file", "audio_uri"),
+    "anchored": ("anchored",),
 }
 """Role -> spellings of its column, the first one there wins."""
 
@@ -155,6 +160,7 @@ class _Rows:
             "face_xy": self._point(record, number),
             "transcript": self._text(record, "transcript"),
             "extra": self._extra(record, number),
+            "anchored": self._flag(record, "anchored", number),
             "bytes": self._bytes(path),
         }
 
@@ -198,6 +204,15 @@ class _Rows:
     def _point(self, record: Record, number: int) -> tuple[float, float] | None:
         x, y = (self._number(record, role, number) for role in ("x", "y"))
         return None if x is None or y is None else (x, y)
+
+    def _flag(self, record: Record, role: str, number: int) -> bool:
+        value = self._value(record, role)
+        if value is None or _is_nan(value):
+            return False
+        text = str(value).strip().lower()
+        if text not in ("true", "false", "1", "0"):
+            raise self._wrong(role, value, number, "true or false")
+        return text in ("true", "1")
 
     def _number(self, record: Record, role: str, number: int) -> float | None:
         value = self._value(record, role)
@@ -305,7 +320,8 @@ TABLE = Dataset(
     licence=LICENCE,
     layouts=(
         "TABLE is CSV, JSONL or Parquet with a column 'path' (relative to ROOT, or to the table);\n"
-        "understood besides: start, end, label, split, group, transcript, face_x and face_y, audio"
+        "understood besides: start, end, label, split, group, transcript, face_x and face_y,\n"
+        "audio, anchored"
     ),
     scan=scan,
     rescan_always=True,

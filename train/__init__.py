@@ -31,13 +31,22 @@ resamples; arrays: what may be scored); ctc: characters, greedy and beam decodin
 papers: their numbers; tables: ours beside them.
 
 Beside the road: `describe` (sizes and cost), `check` with `generated`, `twins` and `checkpage` (is
-a method ready?), `diff` (what two runs do differently).
+a method ready?), `diff` (what two runs do differently); `apply`: a checkpoint on one's own videos,
+`exported`: as safetensors.
+
+    from train import load_checkpoint
 
 Importing this package loads nothing heavy, and nothing of it ever loads ray, av or dlib. Of the
 offline half only the shard format (`pipeline.format`) is known here.
 """
 
 import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from train.evaluation.encoders import load_checkpoint
+
+__all__ = ["load_checkpoint"]
 
 # WebDataset reads this once, when it is imported: no pickles, no `pipe:` addresses.
 os.environ.setdefault("WDS_SECURE", "1")
@@ -45,3 +54,12 @@ os.environ.setdefault("WDS_SECURE", "1")
 # spinning. On two free cores it costs a few per cent; when they are busy, a step with spinning
 # threads takes many times as long (docs/performance.md).
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def __getattr__(name: str) -> Any:
+    """`train.load_checkpoint`, without torch before somebody asks for it."""
+    if name == "load_checkpoint":
+        from train.evaluation.encoders import load_checkpoint
+
+        return load_checkpoint
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,6 +9,10 @@
     python -m train describe --preset glcm_r18 # parameters, GFLOP a clip, shapes
     python -m train attention --checkpoint runs/glcm-tiny --shards data/shards/demo-glcm
     python -m train eval --task esc50 --checkpoint runs/first   # what a checkpoint is worth
+    python -m train embed my.mp4 --checkpoint runs/first        # features of one's own videos
+    python -m train explain my.mp4 --checkpoint runs/first      # the attention map over a video
+    python -m train predict my.mp4 --from runs/first/eval/esc50 # what a fine-tuned model says
+    python -m train export --checkpoint runs/first --out mine   # weights to be given away
 
 `python -m train COMMAND --help` teaches each. Methods of your own: GLAV_PLUGINS=my_package.
 
@@ -211,6 +215,52 @@ def evaluate(arguments: list[str]) -> int:
     return 0
 
 
+def embed(arguments: list[str]) -> int:
+    """Features of videos or shards."""
+    from train.apply.embed import EmbedOptions, __doc__ as about, embed as run_embed
+
+    options = tyro.cli(
+        EmbedOptions, prog="python -m train embed", description=about, args=arguments
+    )
+    outcome = run_embed(options)
+    print("\n".join(outcome.lines))
+    return outcome.exit_code
+
+
+def explain(arguments: list[str]) -> int:
+    """A video with the attention map over it."""
+    from train.apply.explain import ExplainOptions, __doc__ as about, explain as run_explain
+
+    options = tyro.cli(
+        ExplainOptions, prog="python -m train explain", description=about, args=arguments
+    )
+    print("\n".join(run_explain(options)))
+    return 0
+
+
+def predict(arguments: list[str]) -> int:
+    """What a fine-tuned model says of videos."""
+    from train.apply.predict import PredictOptions, __doc__ as about, predict as run_predict
+
+    options = tyro.cli(
+        PredictOptions, prog="python -m train predict", description=about, args=arguments
+    )
+    outcome = run_predict(options)
+    print("\n".join(outcome.lines))
+    return outcome.exit_code
+
+
+def export(arguments: list[str]) -> int:
+    """A checkpoint as safetensors, config and model card."""
+    from train.apply.export import ExportOptions, __doc__ as about, export as run_export
+
+    options = tyro.cli(
+        ExportOptions, prog="python -m train export", description=about, args=arguments
+    )
+    print("\n".join(run_export(options)))
+    return 0
+
+
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "pretrain": pretrain,
     "check": check,
@@ -218,6 +268,10 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "report": report,
     "attention": attention,
     "eval": evaluate,
+    "embed": embed,
+    "explain": explain,
+    "predict": predict,
+    "export": export,
     "describe": describe,
 }
 

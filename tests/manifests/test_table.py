@@ -153,3 +153,15 @@ def test_times_have_up_to_three_parts(tree, scan) -> None:
     rows, _ = scan("table", root, table=root / "t.csv")
     found = sorted((row["start_s"], row["end_s"]) for row in rows.values())
     assert found == [(1.0, 3602.5), (7.0, 90.0)]
+
+
+def test_anchored_rows_are_marked_and_others_are_not(tree, scan) -> None:
+    content = "path,anchored\na.mp4,true\nb.mp4,0\nc.mp4,\nd.mp4,TRUE\n"
+    root = tree({**dict.fromkeys(("a.mp4", "b.mp4", "c.mp4", "d.mp4"), b"1"), "t.csv": content})
+    rows, _ = scan("table", root, table=root / "t.csv")
+    found = {row["uri"]: row["anchored"] for row in rows.values()}
+    assert found == {"a.mp4": True, "b.mp4": False, "c.mp4": False, "d.mp4": True}
+    assert all(row["extra"] == "{}" for row in rows.values())
+    (root / "t.csv").write_text("path,anchored\na.mp4,maybe\n")
+    with pytest.raises(UsageError, match="column 'anchored': 'maybe' is not true or false"):
+        scan("table", root, table=root / "t.csv")

@@ -8,6 +8,7 @@
     frozen      features of all clips, computed once for a checkpoint and a shard set
     probes      linear layer, linear SVM, nearest neighbours on frozen features
     heads       what is trained on top of the encoders; finetune: the loop that trains both
+    kept        ROUND/model.pt: a fine-tuned model, to be used on other clips
     classify    example -> class scores, by any of these protocols
     result      result.json, predictions, pictures
     driver      one evaluation from flags to result.json

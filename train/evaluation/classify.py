@@ -15,6 +15,7 @@ from train.evaluation.finetune import fit, uses_bf16
 from train.evaluation.frozen import mean_by, test_features, train_features
 from train.evaluation.heads import Classifier
 from train.evaluation.job import Job, Reading
+from train.evaluation.kept import keep
 from train.evaluation.labelled import Example
 from train.evaluation.result import Predictions
 from train.metrics import Score, log_loss, top_k
@@ -98,6 +99,7 @@ def finetuned(job: Job) -> Predictions:
         model, job.config, settings.epochs, lambda epoch: epoch_of(job, epoch),
         classification_loss(job, model), validate if val else None, job.folder, job.device,
     )  # fmt: skip
+    keep(job, model)
     return Predictions.of_scores(job, *scored(job, model, job.test), history)
 
 

@@ -114,6 +114,8 @@ class EvalConfig:
         )
     )
     """What happens to training clips on the device."""
+    keep_model: bool = True
+    """Keep fine-tuned models in ROUND/model.pt, for `python -m train predict`."""
     seed: int = 0
     """Of head, order, windows, augmentation and held-out groups."""
     precision: Precision = "auto"

@@ -44,7 +44,7 @@ FACELESS = {"centre": "scored by the middle of their frames",
 NAMING = ("protocol", "modality", "pictures", "features", "pooling", "boxes")
 """Settings that stand in the name of a result's folder where they are not the task's own."""
 CARRIED_OUT = ("checkpoint", "run", "name", "rounds", "allow_missing", "overwrite", "device",
-               "threads", "workers", "data", "shards")  # fmt: skip
+               "threads", "workers", "data", "shards", "keep_model")  # fmt: skip
 """Fields that say how, not what: a round is not done again for another value of them."""
 
 

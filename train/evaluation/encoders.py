@@ -1,5 +1,6 @@
 """A checkpoint, or random weights -> features of clips; and pooling them over place and time.
 
+from train import load_checkpoint
 encoders = load_checkpoint("runs/first")
 features = encoders.features(video, mel)     # fg, fl, fa, att of `Glcm.features`
 """
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from train import checkpoint
+from train import checkpoint, exported
 from train.config import from_dict
 from train.errors import UsageError
 from train.evaluation.task import Settings
@@ -75,29 +76,39 @@ def load_checkpoint(path: str | Path) -> Encoders:
     """The encoders of a checkpoint, in evaluation mode.
 
     Args:
-        path: a checkpoint, or a run's folder, of which `best` is taken, or else the newest.
+        path: a checkpoint, a run's folder, of which `best` is taken, or else the newest, or a
+            folder that `python -m train export` wrote.
 
     Raises:
         UsageError: there is no such checkpoint, or its method gives no features.
         DamagedCheckpointError: it cannot be read.
     """
-    file = checkpoint.chosen(Path(path))
-    saved = checkpoint.load(file)
-    stored = saved["config"]
-    method = method_named(stored["method"])
-    config = from_dict(method.config, stored["model"])
+    if exported.is_exported(Path(path)):
+        file = Path(path) / exported.WEIGHTS
+        facts, weights, sha256 = exported.read(Path(path))
+    else:
+        file = checkpoint.chosen(Path(path))
+        saved = checkpoint.load(file)
+        facts, weights = {**saved["config"], "step": int(saved["step"])}, saved["model"]
+        sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    method = method_named(facts["method"])
+    config = from_dict(method.config, facts["model"])
     module = method.module(config)
-    module.load_state_dict(saved["model"])
-    _require_features(module, stored["method"])
-    origin = {
-        "path": str(file),
-        "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
-        "method": stored["method"],
-        "preset": stored["preset"],
-        "step": int(saved["step"]),
-        "shards": stored["shards"],
-    }
-    return Encoders(module.eval(), config, stored["method"], stored["preset"], origin)
+    _load_weights(module, weights, file)
+    _require_features(module, facts["method"])
+    about = {name: facts[name] for name in ("method", "preset", "step", "shards")}
+    origin = {"path": str(file), "sha256": sha256, **about}
+    return Encoders(module.eval(), config, facts["method"], facts["preset"], origin)
+
+
+def _load_weights(module: nn.Module, weights: dict[str, Tensor], file: Path) -> None:
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        said = " ".join(str(error).split())[:300]
+        raise checkpoint.DamagedCheckpointError(
+            f"the weights in {file} are not those that its config describes ({said})"
+        ) from error
 
 
 def from_scratch(method: str, preset: str, seed: int) -> Encoders:

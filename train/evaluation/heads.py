@@ -1,5 +1,7 @@
 """What is trained on top of the encoders."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
@@ -30,6 +32,16 @@ class Head(nn.Module):
         return logits
 
 
+@dataclass(frozen=True)
+class HeadShape:
+    """What a head is built from again."""
+
+    classes: int
+    hidden: int
+    dropout: float
+    per_frame: bool
+
+
 class Classifier(nn.Module):
     """Encoders, pooling, head: pictures and sound -> logits."""
 
@@ -58,7 +70,7 @@ class Classifier(nn.Module):
         self._encoders = encoders
         self._settings = settings
         self._names = wanted_features(encoders.channels, settings)
-        self._per_frame = per_frame
+        self.shape = HeadShape(classes, hidden, dropout, per_frame)
         self.head = Head(sum(self._names.values()), hidden, classes, dropout)
         self._freeze_unused()
 
@@ -82,7 +94,7 @@ class Classifier(nn.Module):
         """
         found = self._encoders.features(video, mel)
         steps = {name: over_frames(found, name, self._settings) for name in self._names}
-        if self._per_frame:
+        if self.shape.per_frame:
             frames = video.shape[2] if video is not None else steps["fa"].shape[1] // 3
             joined = [in_time(sequence, frames) for sequence in steps.values()]
         else:
