@@ -10,6 +10,7 @@ from train.errors import UsageError
 from train.evaluation.task import Task
 from train.tasks.classify import CLASSIFY, RETRIEVE
 from train.tasks.dcase2013 import DCASE2013
+from train.tasks.dfdc import DFDC, DFDC_FOLDS, DFDC_MDS
 from train.tasks.esc50 import ESC10, ESC50
 from train.tasks.fingerprint import FINGERPRINT
 from train.tasks.kinetics import KINETICS400, KINETICS600
@@ -28,6 +29,9 @@ TASKS: dict[str, Task] = {
         ESC50,
         ESC10,
         DCASE2013,
+        DFDC,
+        DFDC_MDS,
+        DFDC_FOLDS,
         RETRIEVAL,
         FINGERPRINT,
         CLASSIFY,
