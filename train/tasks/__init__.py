@@ -8,6 +8,7 @@ import difflib
 
 from train.errors import UsageError
 from train.evaluation.task import Task
+from train.tasks.ave import AVE, AVE_WEAK
 from train.tasks.classify import CLASSIFY, RETRIEVE
 from train.tasks.dcase2013 import DCASE2013
 from train.tasks.dfdc import DFDC, DFDC_FOLDS, DFDC_MDS
@@ -32,6 +33,8 @@ TASKS: dict[str, Task] = {
         DFDC,
         DFDC_MDS,
         DFDC_FOLDS,
+        AVE,
+        AVE_WEAK,
         RETRIEVAL,
         FINGERPRINT,
         CLASSIFY,
