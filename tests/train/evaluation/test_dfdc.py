@@ -53,7 +53,7 @@ def job_of(shards: Path, folder: Path, **changes: Any) -> Job:
     task = task_named("dfdc").with_settings(**config.changes)
     labelled = open_labelled(open_store(str(shards)))
     source = from_scratch("glcm", "nano", 0)
-    return driver._job(config, task, labelled, source, folder, task.rounds[0])
+    return driver._job(config, task, labelled, source, folder, task.all_rounds[0])
 
 
 def known_mel(clip: Clip, members: Members, rate: int = 30) -> Members:
@@ -249,6 +249,6 @@ def test_the_epoch_is_chosen_by_auc() -> None:
 
 
 def test_folds_and_lists_share_nothing_by_name() -> None:
-    for one in task_named("dfdc_folds").rounds:
+    for one in task_named("dfdc_folds").all_rounds:
         assert len(one.train) == 4 and not {*one.test} & {*one.train}
-    assert task_named("dfdc_mds").rounds[0].test == ("mds:test",)
+    assert task_named("dfdc_mds").all_rounds[0].test == ("mds:test",)
