@@ -9,6 +9,7 @@ import difflib
 from train.errors import UsageError
 from train.evaluation.task import Task
 from train.tasks.ave import AVE, AVE_WEAK
+from train.tasks.avsync import AVSYNC
 from train.tasks.classify import CLASSIFY, RETRIEVE
 from train.tasks.dcase2013 import DCASE2013
 from train.tasks.dfdc import DFDC, DFDC_FOLDS, DFDC_MDS
@@ -35,6 +36,7 @@ TASKS: dict[str, Task] = {
         DFDC_FOLDS,
         AVE,
         AVE_WEAK,
+        AVSYNC,
         RETRIEVAL,
         FINGERPRINT,
         CLASSIFY,
