@@ -128,7 +128,9 @@ def measure(options: AttentionOptions) -> dict[str, Any]:
     model, config, step = load_model(options.checkpoint)
     sources = parse_shards(options.shards, options.data)
     mixture = open_mixture(sources, frames=config.frames, split=options.split)
-    foreign = [strangers(part, part.rows[: options.limit].tolist()) for part in mixture.parts]
+    foreign = [
+        strangers(part.shard_set, part.rows[: options.limit].tolist()) for part in mixture.parts
+    ]
     seen = list(look(model, config.crop, mixture, options, [others for others, _ in foreign]))
     ratios = clip_ratios(seen)
     if not ratios:

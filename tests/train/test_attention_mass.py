@@ -245,7 +245,7 @@ def test_foreign_sound_is_of_another_group_or_source(
     tmp_path: Path, facts: Any, expected: Any, said: str
 ):
     part = grouped(tmp_path, facts)
-    found, where = strangers(part, part.rows.tolist())
+    found, where = strangers(part.shard_set, part.rows.tolist())
     assert said in where
     assert found.keys() == expected.keys()
     assert all(found[row] in may for row, may in expected.items())

@@ -90,7 +90,7 @@ def told(result: dict[str, Any]) -> str:
         interval = (
             f" [{metric['low']:.4f}, {metric['high']:.4f}]" if metric["low"] is not None else ""
         )
-        lines.append(f"  {metric['name']:<18} {metric['value']:.4f}{interval}")
+        lines.append(f"  {metric['name']:<22} {metric['value']:.4f}{interval}")
     lines += [f"  note: {note}" for note in result["notes"]]
     return "\n".join(lines)
 

@@ -4,20 +4,26 @@ The score is the method's own (`Glcm.in_time`: frames against the slices of thei
 the sound's attention). Windows of pictures meet their own sound and that of the same clip at other
 times; shifted sound is sound as it was recorded, nothing is rolled around.
 
-    sync_2afc              share of pairs in which the right sound scores higher than one shifted by
-                           a multiple of 0.5 s; chance 0.5. @0.5s: shifted by just that, and so on
-    offset_within_1@0.5s   the best of all offsets within +-0.5 s, frame by frame, is at most one
-                           frame off; chance: 3 of these offsets
+    sync_2afc              share of pairs in which the right sound scores higher than one shifted
+                           by a multiple of 0.5 s, over all ordered pairs of windows on a grid of
+                           0.5 s: who prefers a sound whatever the pictures is right in half of
+                           them. @0.5s: shifted by just that, and so on. Chance 0.5
+    offset_within_1@0.5s   share of windows in which the best of all offsets within +-0.5 s, frame
+                           by frame, is at most one frame off; chance: 3 of these offsets
     avs_accuracy@2.0-5.8s  of the co-attention paper, where clips are long enough: is the sound of a
                            window of 4.2 s its own, or shifted by 2.0 to 5.8 s? As these scores have
                            no natural threshold, each half of the clips is judged by the threshold
                            that is best on the other half; chance 0.5
 
-Windows are evenly spread over a clip; a clip counts once, with the mean over its windows.
+A clip counts once, with the mean over its windows. :foreign_pictures is the same with pictures of
+another speaker or source: what clips have in common (speech lies in the middle) is no timing of
+their own.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
+from itertools import repeat
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +38,7 @@ from train.evaluation.task import Round, Settings, Task
 from train.evaluation.timing import Timing
 from train.metrics import Score, average
 from train.plan import seed_of, shuffled
+from train.strangers import strangers
 
 STEP_SECONDS = 0.5
 """Shifts of the two-alternative test are multiples of it."""
@@ -44,6 +51,7 @@ AVS_WINDOW_SECONDS, AVS_SHIFT_SECONDS = 4.2, (2.0, 5.8)
 PAIRS, OFFSETS = "sync_2afc", f"offset_within_{WITHIN_FRAMES}"
 AVS = f"avs_accuracy@{AVS_SHIFT_SECONDS[0]}-{AVS_SHIFT_SECONDS[1]}s"
 IN_TIME, OUT_OF_TIME = "avs_in_time", "avs_shifted"
+FOREIGN = ":foreign_pictures"
 FEWEST = 4
 """Clips that thresholds can be chosen on."""
 Floats = npt.NDArray[np.float64]
@@ -76,16 +84,22 @@ def predict(job: Job) -> Predictions:
             f"cannot be shifted by {STEP_SECONDS} s; give a smaller --window-seconds"
         )
     whole = [[Look(number, 0, one.frames, 0.5)] for number, one in enumerate(job.test)]
-    batches = tqdm(job.read(job.test, whole), desc="clips", disable=None)
+    others, where = foreign_of(job)
+    foreign = [[Look(number, 0, job.test[number].frames, 0.5)] for number in others]
+    strange = job.read(job.test, foreign) if others else repeat(None, len(whole))
+    batches = zip(job.test, job.read(job.test, whole), strange, strict=True)
     rows = []
-    for example, batch in zip(job.test, batches, strict=True):
-        video, mel = batch.video[0], batch.mel[0]
-
-        def score(pictures: list[int], sounds: list[int], frames: int) -> Floats:
-            return timing.scores(video, mel, pictures, sounds, frames)  # noqa: B023 (used at once)
-
+    for example, own, other in tqdm(batches, total=len(whole), disable=None):
+        look = (fps, window, job.settings.clips)
+        score = partial(timing.scores, own.video[0], own.mel[0])
+        row = measured(score, example.frames, *look)
+        if other is not None:
+            score_strange = partial(timing.scores, other.video[0], own.mel[0])
+            length = min(example.frames, len(other.video[0]))
+            control = measured(score_strange, length, *look)
+            row |= {name + FOREIGN: value for name, value in control.items()}
         seed = seed_of(job.config.seed, example.name, "avsync")
-        rows.append(measured(score, example.frames, fps, window, job.settings.clips, seed))
+        rows.append(row | own_and_shifted(score, example.frames, fps, seed))
     numbers = {name: [row[name] for row in rows] for name in rows[0]}
     return Predictions(
         names=[example.name for example in job.test],
@@ -94,16 +108,22 @@ def predict(job: Job) -> Predictions:
         said=[None] * len(job.test),
         classes=(),
         numbers=numbers,
-        notes=notes(numbers, window, fps),
+        notes=[*notes(numbers, window, fps), f"foreign pictures are from {where}"],
     )
+
+
+def foreign_of(job: Job) -> tuple[list[int], str]:
+    """For each clip the position of one of another group or source, and where it is from."""
+    rows = [example.row for example in job.test]
+    place = {row: number for number, row in enumerate(rows)}
+    others, where = strangers(job.labelled.shard_set, rows)
+    return [place[others[row]] for row in rows] if others else [], where
 
 
 # --- one clip -----------------------------------------------------------------------------------
 
 
-def measured(
-    score: ScoreOf, length: int, fps: float, window: int, clips: int, seed: int
-) -> dict[str, float]:
+def measured(score: ScoreOf, length: int, fps: float, window: int, clips: int) -> dict[str, float]:
     """The numbers of one clip; NaN for what it is too short for.
 
     Args:
@@ -111,16 +131,11 @@ def measured(
         length: frames of the clip.
         fps: frames a second.
         window: frames.
-        clips: windows.
-        seed: draws where the co-attention paper's window lies, and its shift.
+        clips: windows of the offset estimate.
     """
     step, room = frames_of(STEP_SECONDS, fps), length - window
-    pairs = [
-        (start, start + shift)
-        for start in (starts(length, window, clips) if room >= 0 else [])
-        for shift in range(-(room // step) * step, room + 1, step)
-        if shift and 0 <= start + shift <= room
-    ]
+    grid = range(0, room + 1, step)
+    pairs = [(start, sound) for start in grid for sound in grid if start != sound]
     reaches = {seconds: frames_of(seconds, fps) for seconds in TOLD_SECONDS}
     centres = {
         seconds: [reach + start for start in starts(length - 2 * reach, window, clips)]
@@ -142,7 +157,7 @@ def measured(
         found[f"{OFFSETS}@{seconds}s"] = mean(
             [within(at, start, reach) for start in centres.get(seconds, [])]
         )
-    return found | own_and_shifted(score, length, fps, seed)
+    return found
 
 
 def looked_up(
@@ -169,7 +184,10 @@ def within(at: dict[tuple[int, int], float], start: int, reach: int) -> float:
 
 
 def own_and_shifted(score: ScoreOf, length: int, fps: float, seed: int) -> dict[str, float]:
-    """Scores of a window of the co-attention paper with its own sound, and with a shifted one."""
+    """Scores of a window of the co-attention paper with its own sound, and with a shifted one.
+
+    Where the window lies and how far the sound is shifted is drawn by the seed.
+    """
     window = frames_of(AVS_WINDOW_SECONDS, fps)
     least, most = (frames_of(seconds, fps) for seconds in AVS_SHIFT_SECONDS)
     possible = [
@@ -246,7 +264,7 @@ def notes(numbers: dict[str, list[float]], window: int, fps: float) -> list[str]
     said = [f"windows of {window / fps:g} s; chance: {', '.join(chances)}"]
     for name, values in numbers.items():
         short = int(np.isnan(values).sum())
-        if short and name != OUT_OF_TIME:
+        if short and name != OUT_OF_TIME and not name.endswith(FOREIGN):
             what = AVS if name == IN_TIME else name
             said.append(f"{short} of {len(values)} clips are too short for {what}")
     return said

@@ -1,4 +1,4 @@
-"""Timing: right against shifted sound and the offset, with a score that knows the time, or nothing."""
+"""Timing: right against shifted sound and the offset, by scores that know the time, or nothing."""
 
 import json
 from pathlib import Path
@@ -28,6 +28,7 @@ from train.tasks.avsync import (
     measure,
     measured,
     notes,
+    own_and_shifted,
 )
 
 
@@ -44,13 +45,13 @@ def knows(error: int = 0) -> Any:
 
 @pytest.mark.parametrize(("error", "within"), [(0, 1), (1, 1), (-1, 1), (2, 0), (-3, 0)])
 def test_who_knows_the_time_is_right(error: int, within: int) -> None:
-    found = measured(knows(error), length=110, fps=10, window=20, clips=3, seed=5)
+    found = measured(knows(error), length=110, fps=10, window=20, clips=3)
     for seconds in (0.5, 1.0, 2.0):
         assert found[f"offset_within_1@{seconds}s"] == within
     if abs(error) <= 2:  # half a second is 5 frames: up to 2 the right one is nearer
         assert found["sync_2afc"] == found["sync_2afc@0.5s"] == 1
-    assert measured(lambda p, s, w: -knows()(p, s, w), 110, 10, 20, 3, 5)["sync_2afc"] == 0
-    assert measured(lambda p, s, w: 0 * knows()(p, s, w), 110, 10, 20, 3, 5)["sync_2afc"] == 0.5
+    assert measured(lambda p, s, w: -knows()(p, s, w), 110, 10, 20, 3)["sync_2afc"] == 0
+    assert measured(lambda p, s, w: 0 * knows()(p, s, w), 110, 10, 20, 3)["sync_2afc"] == 0.5
 
 
 def test_pairs_equal_a_loop_over_all_shifts() -> None:
@@ -61,9 +62,9 @@ def test_pairs_equal_a_loop_over_all_shifts() -> None:
         assert all(0 <= start <= 70 - window for start in (*pictures, *sounds))
         return table[np.ix_(sounds, pictures)]
 
-    found = measured(score, length=70, fps=10, window=20, clips=3, seed=1)
+    found = measured(score, length=70, fps=10, window=20, clips=3)
     wins, near = [], []
-    for start in (0, 25, 50):  # evenly spread over 70 - 20
+    for start in range(0, 51, 5):
         for sound in range(51):
             if sound != start and (sound - start) % 5 == 0:
                 right = float(table[start, start] > table[sound, start])
@@ -78,12 +79,26 @@ def test_pairs_equal_a_loop_over_all_shifts() -> None:
     assert found["offset_within_1@1.0s"] == pytest.approx(np.mean(hits))
 
 
+def test_who_prefers_some_sounds_and_some_pictures_is_at_chance() -> None:
+    """However strong the preference: pairs are ordered, so it is wrong as often as right."""
+    rng = np.random.default_rng(0)
+    sounds_alone, pictures_alone = rng.normal(size=200), rng.normal(size=200)
+
+    def score(pictures: list[int], sounds: list[int], window: int) -> Any:
+        return np.add.outer(sounds_alone[sounds], pictures_alone[pictures])
+
+    found = measured(score, length=83, fps=10, window=20, clips=3)
+    assert found["sync_2afc"] == found["sync_2afc@0.5s"] == found["sync_2afc@2.0s"] == 0.5
+
+
 def test_clips_too_short_for_something_say_so() -> None:
-    found = measured(knows(), length=30, fps=10, window=20, clips=3, seed=0)
+    found = measured(knows(), length=30, fps=10, window=20, clips=3)
     assert found["sync_2afc"] == found["offset_within_1@0.5s"] == 1
+    found |= own_and_shifted(knows(), length=30, fps=10, seed=0)
     for name in ("sync_2afc@2.0s", "offset_within_1@1.0s", IN_TIME, OUT_OF_TIME):
         assert np.isnan(found[name])
-    tiny = measured(knows(), length=15, fps=10, window=20, clips=3, seed=0)
+    tiny = measured(knows(), length=15, fps=10, window=20, clips=3)
+    tiny |= own_and_shifted(knows(), length=15, fps=10, seed=0)
     assert all(np.isnan(value) for value in tiny.values())
     said = notes({name: [found[name], tiny[name]] for name in found}, 20, 10)
     assert "windows of 2 s; chance: sync_2afc 0.5" in said[0] and "@0.5s 0.273" in said[0]
@@ -100,7 +115,7 @@ def test_the_papers_window_and_shift() -> None:
         return knows()(pictures, sounds, window)
 
     for seed in range(200):
-        measured(score, length=100, fps=10, window=20, clips=1, seed=seed)
+        own_and_shifted(score, length=100, fps=10, seed=seed)
     shifts = {abs(own - other) for start, own, other in asked if start == own}
     assert len(asked) == 200 and min(shifts) >= 20 and max(shifts) <= 58 and len(shifts) > 20
 
@@ -169,6 +184,7 @@ def test_the_task_goes_through_without_training(tmp_path: Path) -> None:
     shards = labelled_set(tmp_path / "demo-glcm", clips)
     result = run(shards, tmp_path / "run")
     names = [metric["name"] for metric in result["metrics"]]
+    assert "sync_2afc:foreign_pictures" in names
     assert names[0] == "sync_2afc" and "offset_within_1@1.0s" in names and AVS not in names
     assert 0 <= result["metric"]["value"] <= 1 and result["metric"]["n"] == 3
     assert result["n_scored"] == result["n_expected"] == 3 and result["protocol"] == "frozen"
