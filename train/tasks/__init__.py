@@ -16,6 +16,7 @@ from train.tasks.dfdc import DFDC, DFDC_FOLDS, DFDC_MDS
 from train.tasks.esc50 import ESC10, ESC50
 from train.tasks.fingerprint import FINGERPRINT
 from train.tasks.kinetics import KINETICS400, KINETICS600
+from train.tasks.localization import LOCALIZATION
 from train.tasks.retrieval import RETRIEVAL
 from train.tasks.ucf101 import HMDB51, UCF101
 from train.tasks.vggsound import VGGSOUND
@@ -37,6 +38,7 @@ TASKS: dict[str, Task] = {
         AVE,
         AVE_WEAK,
         AVSYNC,
+        LOCALIZATION,
         RETRIEVAL,
         FINGERPRINT,
         CLASSIFY,

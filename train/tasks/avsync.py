@@ -38,7 +38,6 @@ from train.evaluation.task import Round, Settings, Task
 from train.evaluation.timing import Timing
 from train.metrics import Score, average
 from train.plan import seed_of, shuffled
-from train.strangers import strangers
 
 STEP_SECONDS = 0.5
 """Shifts of the two-alternative test are multiples of it."""
@@ -60,12 +59,8 @@ ScoreOf = Callable[[list[int], list[int], int], Floats]
 
 
 def examples(labelled: LabelledSet, splits: Sequence[str], settings: Settings) -> list[Example]:
-    """Clips of some splits; nobody asks what they are of."""
-    return [
-        labelled.whole(planned, labelled.row_of[planned["key"]], None)
-        for planned in labelled.planned(splits)
-        if planned["key"] in labelled.row_of
-    ]
+    """Clips of some splits, labelled or not."""
+    return labelled.clips(splits)
 
 
 def predict(job: Job) -> Predictions:
@@ -84,7 +79,7 @@ def predict(job: Job) -> Predictions:
             f"cannot be shifted by {STEP_SECONDS} s; give a smaller --window-seconds"
         )
     whole = [[Look(number, 0, one.frames, 0.5)] for number, one in enumerate(job.test)]
-    others, where = foreign_of(job)
+    others, where = job.strangers()
     foreign = [[Look(number, 0, job.test[number].frames, 0.5)] for number in others]
     strange = job.read(job.test, foreign) if others else repeat(None, len(whole))
     batches = zip(job.test, job.read(job.test, whole), strange, strict=True)
@@ -110,14 +105,6 @@ def predict(job: Job) -> Predictions:
         numbers=numbers,
         notes=[*notes(numbers, window, fps), f"foreign pictures are from {where}"],
     )
-
-
-def foreign_of(job: Job) -> tuple[list[int], str]:
-    """For each clip the position of one of another group or source, and where it is from."""
-    rows = [example.row for example in job.test]
-    place = {row: number for number, row in enumerate(rows)}
-    others, where = strangers(job.labelled.shard_set, rows)
-    return [place[others[row]] for row in rows] if others else [], where
 
 
 # --- one clip -----------------------------------------------------------------------------------
