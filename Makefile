@@ -75,8 +75,8 @@ demo: setup  ## generated corpus -> shards -> pages -> a small model, on a fresh
 	@$(PY) -m pipeline verify "$(DEMO)" --deep
 	@$(PY) -m pipeline peek "$(DEMO)" --html "$(DEMO)/peek.html"
 	@$(PY) -m train pretrain --shards "$(DEMO)" --run demo --preset tiny --batch-size 8 --schedule-steps 200 --val-every 50
-	@echo "200 steps show that the trainer runs, not what GLCM can learn: attention on the clips it was trained on, where 1 is a uniform map and \`centre\` is 'look at the middle'"
-	@$(PY) -m train attention --checkpoint runs/demo --shards "$(DEMO)" --split train
+	@echo "200 steps show that the trainer runs, not what GLCM can learn: does its attention lie on what sounds, in the clips it was trained on? mass_ratio is 1 for a uniform map, :centre is 'look at the middle'"
+	@$(PY) -m train eval --task localization --checkpoint runs/demo --shards "$(DEMO)" --split train --allow-missing
 	@echo "open $(abspath $(DEMO))/report.html and peek.html beside it, and runs/demo/report.html"
 
 # --- training ----------------------------------------------------------------------------------

@@ -22,8 +22,7 @@ The files are the stations of the road, in this order:
     trackers    TensorBoard and W&B; profile: --profile; memory: which batch would have fitted
     report      a run as a page; curves: its figures; livepage: kept fresh while a run goes on;
                 record: what a run left, read again; page: what the HTML pages share
-    attention_mass  does the attention map lie on what sounds; boxes: where that is known;
-                strangers: whose sound is foreign to a clip
+    boxes       where what sounds is known to be; strangers: whose sound is foreign to a clip
     dist        ranks, gathering with gradient, a stop flag all ranks agree on
 
 What is evaluated: metrics with their intervals (score: resampling; rankings: AUC and AP of many

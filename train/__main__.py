@@ -7,7 +7,6 @@
     python -m train report first               # the run as a page: curves, facts, pictures
     python -m train report                     # all results beside the papers' numbers
     python -m train describe --preset glcm_r18 # parameters, GFLOP a clip, shapes
-    python -m train attention --checkpoint runs/glcm-tiny --shards data/shards/demo-glcm
     python -m train eval --task esc50 --checkpoint runs/first   # what a checkpoint is worth
     python -m train embed my.mp4 --checkpoint runs/first        # features of one's own videos
     python -m train explain my.mp4 --checkpoint runs/first      # the attention map over a video
@@ -183,23 +182,6 @@ def describe(arguments: list[str]) -> int:
     return 0
 
 
-def attention(arguments: list[str]) -> int:
-    """How much of the attention maps lies on boxes that are known, and a picture of it."""
-    from train.attention_mass import AttentionOptions, __doc__ as about, measure, told, write
-    from train.livepage import LivePage
-
-    options = tyro.cli(
-        AttentionOptions, prog="python -m train attention", description=about, args=arguments
-    )
-    result = measure(options)
-    write(result)
-    print(told(result))
-    page = LivePage(Path(result["picture"]).parent)
-    if page.exists:
-        page.write()  # with the overlay in it
-    return 0
-
-
 def evaluate(arguments: list[str]) -> int:
     """A downstream task: fine-tune, probe or retrieve, then result.json."""
     from train.evaluation.config import EvalConfig
@@ -266,7 +248,6 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "check": check,
     "diff": diff,
     "report": report,
-    "attention": attention,
     "eval": evaluate,
     "embed": embed,
     "explain": explain,

@@ -4,11 +4,11 @@
     python -m train report runs/first runs/second          # both in one -> runs/second/compare.html
 
 One file that opens offline: what ran and how it ended, each signal's last and best value with
-chance beside it, every number that was measured as a curve over steps, what `train attention` drew
-beside the run, the sets and the whole configuration. Several runs share each panel, under the table
-of what they do differently. It is made from what the run left (metrics.jsonl, config.json,
-origin.json), so it can be made at any time, also while the run goes on, and on another machine.
-`train pretrain` writes it by itself (--no-page: not).
+chance beside it, every number that was measured as a curve over steps, the attention maps that the
+task localization drew, the sets and the whole configuration. Several runs share each panel, under
+the table of what they do differently. It is made from what the run left (metrics.jsonl,
+config.json, origin.json), so it can be made at any time, also while the run goes on, and on another
+machine. `train pretrain` writes it by itself (--no-page: not).
 """
 
 import json
@@ -22,13 +22,14 @@ from train.checkpoint import BEST, LAST, write_atomically
 from train.curves import GROUPS, LOSSES, OPTIMISER, RETRIEVAL, SPEED, Panel
 from train.diff import code, code_facts, number, results, sets, settings
 from train.errors import UsageError
+from train.evaluation.result import ATTENTION_PICTURES, ROUND
 from train.facts import HELD_OUT, better
 from train.livepage import REPORT
 from train.page import HTML, STYLE, jpeg_of
 from train.record import LAST_STEPS, Record, read_run
 
 COMPARISON = "compare.html"
-ATTENTION_MAPS = ("learned", "foreign_sound", "centre")
+ATTENTION_MAPS = ("learned", "foreign_sound", "centre", "chance")
 
 LINES = "Thin: each step; thick: the mean over a twenty-fifth of the run."
 LINES_OF_RUNS = (
@@ -91,8 +92,8 @@ summary { cursor: pointer; margin-top: 1.6em; font-size: 1.2em; font-weight: 600
 {% for one in attention %}
 <h2>Where the model listens: {{ one.name }}</h2>
 {% if one.rows %}
-<p class="soft">Share of the attention map's mass inside the box of what sounds, over a uniform
-map's share; 1 is no knowledge. {{ one.said }}</p>
+<p class="soft">pointing_game: does the map's peak lie in the box of what sounds; mass_ratio: share
+of its mass there over a uniform map's; mean over clips [95 % bootstrap interval].</p>
 {{ table(one.rows, one.heads) }}
 {% endif %}
 <img alt="{{ one.name }}" src="data:image/jpeg;base64,{{ one.jpeg }}">
@@ -385,29 +386,32 @@ def _groups(runs: Sequence[Record], names: Sequence[str]) -> list[dict[str, Any]
 
 
 def attention_of(folder: Path) -> list[dict[str, Any]]:
-    """What `train attention` drew and measured beside the run."""
+    """What `train eval --task localization` drew and measured with the run."""
     found = []
-    for path in sorted(folder.glob("attention-*.png")):
-        one: dict[str, Any] = {"name": path.stem, "jpeg": jpeg_of(path), "rows": []}
-        if path.with_suffix(".json").is_file():
-            one |= _attention_facts(json.loads(path.with_suffix(".json").read_bytes()))
-        found.append(one)
+    for path in sorted(folder.glob(f"eval/*/{ATTENTION_PICTURES}")):
+        name = path.stem.removeprefix("attention-")
+        one: dict[str, Any] = {"name": f"{path.parent.name}, {name}", "jpeg": jpeg_of(path)}
+        stored = path.parent / name / ROUND
+        metrics = json.loads(stored.read_bytes())["metrics"] if stored.is_file() else []
+        found.append({**one, "heads": ["", "clips", *ATTENTION_MAPS], "rows": _attention(metrics)})
     return found
 
 
-def _attention_facts(result: dict[str, Any]) -> dict[str, Any]:
-    """The JSON of `train attention` as a table: a row for all clips, and one a kind."""
-    rows = []
-    for kind, part in {"all": result, **result["kinds"]}.items():
-        cells = [
-            f"{part[name]['mean']:.2f} [{part[name]['low']:.2f}, {part[name]['high']:.2f}]"
-            if name in part else "-"
-            for name in ATTENTION_MAPS
-        ]  # fmt: skip
-        rows.append([kind, str(part["learned"]["clips"]), *cells])
-    return {
-        "heads": ["", "clips", *(name.replace("_", " ") for name in ATTENTION_MAPS)],
-        "rows": rows,
-        "said": f"Step {result['step']:,}, split {result['split']}, boxes: {result['boxes']}; mean "
-        "over clips [95 % bootstrap interval].",
-    }
+def _attention(metrics: list[dict[str, Any]]) -> list[list[str]]:
+    """The metrics of a round as a table: a row each, a column for the map and each baseline."""
+    rows: dict[str, dict[str, dict[str, Any]]] = {}
+    for metric in metrics:
+        name, _, of = metric["name"].partition(":")
+        rows.setdefault(name, {})[of or ATTENTION_MAPS[0]] = metric
+    return [
+        [name, str(of[ATTENTION_MAPS[0]]["n"]), *(_cell(of.get(which)) for which in ATTENTION_MAPS)]
+        for name, of in rows.items()
+    ]
+
+
+def _cell(metric: dict[str, Any] | None) -> str:
+    if metric is None:
+        return "-"
+    if metric["low"] is None:
+        return f"{metric['value']:.2f}"
+    return f"{metric['value']:.2f} [{metric['low']:.2f}, {metric['high']:.2f}]"

@@ -9,25 +9,25 @@ from collections import Counter
 
 import pyarrow as pa
 
-from train.mixture import Part
+from train.index import ShardSet
 
 ANOTHER_GROUP = "another group (speaker, source video)"
 ANOTHER_SOURCE = "another source file of the same group"
 NOWHERE = "nowhere: all clips are of one source file"
 
 
-def strangers(part: Part, rows: list[int]) -> tuple[dict[int, int], str]:
+def strangers(shard_set: ShardSet, rows: list[int]) -> tuple[dict[int, int], str]:
     """Another clip for each one, of those it has nothing to do with.
 
     Args:
-        part: of a mixture.
-        rows: of its set; both the clips and those that may be their strangers.
+        shard_set: of all clips.
+        rows: of it; both the clips and those that may be their strangers.
 
     Returns:
         Row -> row, empty where all clips are of one source; and a word on where they are from.
     """
-    sources = [source_of(key) for key in part.shard_set.keys.take(pa.array(rows)).to_pylist()]
-    groups = part.shard_set.groups.take(pa.array(rows)).to_pylist()
+    sources = [source_of(key) for key in shard_set.keys.take(pa.array(rows)).to_pylist()]
+    groups = shard_set.groups.take(pa.array(rows)).to_pylist()
     names = [group or source for group, source in zip(groups, sources, strict=True)]
     for known, said in ((names, ANOTHER_GROUP), (sources, ANOTHER_SOURCE)):
         if len(set(known)) > 1:

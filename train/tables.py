@@ -112,7 +112,7 @@ COLUMNS: dict[str, Wanted] = {
     "AugVGG-C_R1": FINGERPRINT,
     "VGGSound_top1": _linear("vggsound"),
     "K600_top1": _linear("kinetics600"),
-    "AVS_acc": Wanted(("avsync",), "top1"),
+    "AVS_acc": Wanted(("avsync",), "avs_accuracy@2.0-5.8s"),
 }  # fmt: skip
 """By the columns' names; what is not here no task of ours measures."""
 OF_TABLE: dict[tuple[str, str], dict[str, Wanted]] = {

@@ -18,7 +18,7 @@ import torch
 from tests.train.runs import metrics, toy
 from tests.train.toy import Toy
 from train import livepage, trackers
-from train.__main__ import attention, report as command
+from train.__main__ import report as command
 from train.best import Best
 from train.curves import COLOURS, chance_in_training, envelope, facts_of, panels, smoothed
 from train.errors import UsageError
@@ -263,43 +263,28 @@ def test_spikes_of_a_long_run_are_not_lost() -> None:
 # --- beside the curves ----------------------------------------------------------------------------
 
 
-def test_what_attention_left_is_in_the_page(tmp_path: Path) -> None:
+def test_what_localization_left_is_in_the_page(tmp_path: Path) -> None:
     from matplotlib.image import imsave
 
     run = write_run(tmp_path / "run", [{"step": 1, "loss": 1.0}])
     red = np.zeros((40, 60, 3), np.uint8)
     red[..., 0] = 255
-    imsave(run / "attention-val.png", red)
-    part = {"learned": {"mean": 2.345, "low": 2.0, "high": 3.0, "clips": 7}}
-    result = {**part, "kinds": {"ball": part}, "step": 9, "split": "val", "boxes": "truth"}
-    (run / "attention-val.json").write_text(json.dumps(result))
+    picture = run / "eval/localization-train/attention-train.png"
+    (picture.parent / "train").mkdir(parents=True)
+    imsave(picture, red)
+    numbers = {"n": 7, "low": 2.0, "high": 3.0}
+    metrics = [
+        {"name": "mass_ratio", "value": 2.345, **numbers},
+        {"name": "mass_ratio:centre", "value": 1.5, "n": 7, "low": None, "high": None},
+    ]
+    round_file = picture.parent / "train/round.json"
+    round_file.write_text(json.dumps({"metrics": metrics}))
     html = page_of(run, tmp_path)
-    assert Tables(html).row("all") == Tables(html).row("ball")
-    assert Tables(html).row("all") == ["7", "2.35 [2.00, 3.00]", "-", "-"]
-    assert f"data:image/jpeg;base64,{jpeg_of(run / 'attention-val.png')}" in html
-    (run / "attention-val.json").unlink()
+    assert Tables(html).row("mass_ratio") == ["7", "2.35 [2.00, 3.00]", "-", "1.50", "-"]
+    assert "Where the model listens: localization-train, train" in html
+    assert f"data:image/jpeg;base64,{jpeg_of(picture)}" in html
+    round_file.unlink()
     assert attention_of(run)[0]["rows"] == []
-
-
-def test_measuring_attention_brings_the_page_up_to_date(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from matplotlib.image import imsave
-
-    runs = [write_run(tmp_path / name, [{"step": 1, "loss": 1.0}]) for name in ("with", "without")]
-    report([str(runs[0])])
-    part = {name: {"mean": mean, "low": 2.0, "high": 3.0, "clips": 7}
-            for name, mean in (("learned", 2.345), ("centre", 1.1))}  # fmt: skip
-    facts = {**part, "kinds": {}, "step": 9, "split": "val", "boxes": "truth", "without_box": 0,
-             "foreign_sound_from": "another group"}  # fmt: skip
-    for run in runs:
-        picture = run / "attention-val.png"
-        imsave(picture, np.zeros((4, 4, 3), np.uint8))
-        result = {**facts, "picture": str(picture)}
-        monkeypatch.setattr("train.attention_mass.measure", lambda options, found=result: found)
-        assert attention(["--checkpoint", str(run), "--shards", "x"]) == 0
-    assert Tables((runs[0] / "report.html").read_text()).row("all")[1] == "2.35 [2.00, 3.00]"
-    assert not (runs[1] / "report.html").exists()
 
 
 def test_jpegs_show_what_the_png_shows(tmp_path: Path) -> None:

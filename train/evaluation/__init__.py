@@ -7,6 +7,9 @@
     encoders    a checkpoint, or random weights -> features; pooling them over place and time
     frozen      features of all clips, computed once for a checkpoint and a shard set
     probes      linear layer, linear SVM, nearest neighbours on frozen features
+    segments    a clip in equal parts, their sound attending to their frames (AVE)
+    maps        attention maps against boxes; overlay: their picture (localization)
+    timing      is a sound in time with pictures (avsync)
     heads       what is trained on top of the encoders; finetune: the loop that trains both
     kept        ROUND/model.pt: a fine-tuned model, to be used on other clips
     classify    example -> class scores, by any of these protocols

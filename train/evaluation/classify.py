@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from train.errors import UsageError
 from train.evaluation import probes
 from train.evaluation.clips import ClipBatch, Look, batched, training_looks
 from train.evaluation.finetune import fit, uses_bf16
-from train.evaluation.frozen import mean_by, test_features, train_features
+from train.evaluation.frozen import Frozen, mean_by, test_features, train_features
 from train.evaluation.heads import Classifier
 from train.evaluation.job import Job, Reading
 from train.evaluation.kept import keep
@@ -58,19 +59,46 @@ def accuracy(predictions: Predictions) -> list[Score]:
 
 def probed(job: Job) -> tuple[Floats, npt.NDArray[np.bool_]]:
     """Scores of the test examples by a classifier on frozen features."""
-    train, test = train_features(job), test_features(job, job.test)
-    labels = targets(job.train)
+    (train, learned), test = (
+        _seen(job, train_features(job), job.train),
+        test_features(job, job.test),
+    )
+    labels = targets(learned)
     val = (test_features(job, job.val), targets(job.val)) if job.val else None
-    groups = [example.group for example in job.train]
+    groups = [example.group for example in learned]
     chooser = probes.Chooser(len(job.classes), val, groups)
     protocol = job.settings.protocol
     if protocol == "knn":
-        return probes.knn(train, labels, test, chooser), test.faceless
-    if protocol == "svm":
-        values = probes.svm(train, labels, test, chooser)
-        return mean_by(values, test.owner, test.examples), test.faceless
-    logits = probes.linear(train, labels, test, chooser)
-    return averaged(logits, test.owner, test.examples, job.settings.average), test.faceless
+        scores = probes.knn(train, labels, test, chooser)
+    elif protocol == "svm":
+        scores = mean_by(probes.svm(train, labels, test, chooser), test.owner, test.examples)
+    else:
+        logits = probes.linear(train, labels, test, chooser)
+        scores = averaged(logits, test.owner, test.examples, job.settings.average)
+    return _undecided(job, scores, test.faceless), test.faceless
+
+
+def _seen(job: Job, train: Frozen, examples: list[Example]) -> tuple[Frozen, list[Example]]:
+    """What is learned from: without clips of which nothing is known, where the task says so."""
+    if job.task.faceless == "centre" or not train.faceless.any():
+        return train, examples
+    kept = np.flatnonzero(~train.faceless)
+    if not len(kept):
+        raise UsageError(f"none of the {len(examples)} training clips shows a face; look at their "
+                         "shards: `python -m pipeline report`")  # fmt: skip
+    place = np.full(len(examples), -1)
+    place[kept] = np.arange(len(kept))
+    rows = np.flatnonzero(place[train.owner] >= 0)
+    seen = Frozen(train.vectors[rows], place[train.owner[rows]], len(kept), train.faceless[kept])
+    return seen, [examples[number] for number in kept.tolist()]
+
+
+def _undecided(job: Job, scores: Floats, faceless: npt.NDArray[np.bool_]) -> Floats:
+    """The same score for all classes where nothing was seen, and the task does not guess."""
+    if job.task.faceless == "unknown":
+        middle = 0.0 if job.settings.protocol == "svm" else 1 / scores.shape[1]
+        scores[faceless] = middle
+    return scores
 
 
 def targets(examples: list[Example]) -> Ints:
@@ -91,9 +119,11 @@ def finetuned(job: Job) -> Predictions:
     ).to(job.device)  # fmt: skip
     val, labels = job.val, targets(job.val)
 
+    quality = job.task.quality or share_right
+
     def validate() -> float:
         scores, _ = scored(job, model, val, 1)
-        return float((scores.argmax(1) == labels).mean())
+        return quality(scores, labels)
 
     history = fit(
         model, job.config, settings.epochs, lambda epoch: epoch_of(job, epoch),
@@ -101,6 +131,11 @@ def finetuned(job: Job) -> Predictions:
     )  # fmt: skip
     keep(job, model)
     return Predictions.of_scores(job, *scored(job, model, job.test), history)
+
+
+def share_right(scores: Floats, labels: Ints) -> float:
+    """Top-1 accuracy."""
+    return float((scores.argmax(1) == labels).mean())
 
 
 def epoch_of(job: Job, epoch: int) -> Reading:
@@ -113,13 +148,19 @@ def epoch_of(job: Job, epoch: int) -> Reading:
 
 
 def classification_loss(job: Job, model: nn.Module) -> Callable[[ClipBatch, int], Tensor]:
-    """Cross-entropy of augmented windows."""
+    """Cross-entropy of augmented windows; of those that show a face, where the task says so."""
     labels = torch.from_numpy(targets(job.train))
+    all_count = job.task.faceless == "centre"
 
     def loss(batch: ClipBatch, step: int) -> Tensor:
         ready = batch.augmented(job.augment, step)
-        logits = model(ready.video, ready.mel)
-        return functional.cross_entropy(logits.float(), labels[batch.examples].to(job.device))
+        logits = model(ready.video, ready.mel).float()
+        truth = labels[batch.examples].to(job.device)
+        if all_count:
+            return functional.cross_entropy(logits, truth)
+        seen = (~batch.faceless).to(logits)
+        each = functional.cross_entropy(logits, truth, reduction="none")
+        return (each * seen).sum() / seen.sum().clamp(min=1)
 
     return loss
 
@@ -132,7 +173,8 @@ def scored(
     shown = np.zeros(len(examples), bool)
     shown[owner[faceless]] = True
     log_p = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
-    return averaged(log_p, owner, len(examples), job.settings.average), shown
+    scores = averaged(log_p, owner, len(examples), job.settings.average)
+    return _undecided(job, scores, shown), shown
 
 
 @torch.no_grad()

@@ -30,8 +30,16 @@ from train.evaluation.labelled import (
     open_labelled,
     require_whole,
 )
-from train.evaluation.result import PREDICTIONS, RESULT, ROUND, Predictions, draw_confusion
+from train.evaluation.result import (
+    ATTENTION_PICTURES,
+    PREDICTIONS,
+    RESULT,
+    ROUND,
+    Predictions,
+    draw_confusion,
+)
 from train.evaluation.task import Round, Task
+from train.livepage import LivePage
 from train.metrics import Score, mean_over
 from train.plan import shuffled
 from train.stores import open_store
@@ -73,6 +81,9 @@ def evaluate(config: EvalConfig) -> dict[str, Any]:
         result["seconds"] = round(time.monotonic() - started, 1)
         result["confusion"] = draw_confusion(folder / "confusion.png", [p for p, _ in done])
         write_atomically(folder / RESULT, json.dumps(result, indent=1) + "\n")
+    page = LivePage(folder.parent.parent)
+    if page.exists and any(folder.glob(ATTENTION_PICTURES)):
+        page.write()  # with the attention maps in it
     log.info("%s", folder / RESULT)
     return result
 
@@ -90,7 +101,7 @@ def told(result: dict[str, Any]) -> str:
         interval = (
             f" [{metric['low']:.4f}, {metric['high']:.4f}]" if metric["low"] is not None else ""
         )
-        lines.append(f"  {metric['name']:<18} {metric['value']:.4f}{interval}")
+        lines.append(f"  {metric['name']:<22} {metric['value']:.4f}{interval}")
     lines += [f"  note: {note}" for note in result["notes"]]
     return "\n".join(lines)
 

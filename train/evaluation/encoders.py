@@ -6,6 +6,7 @@ features = encoders.features(video, mel)     # fg, fl, fa, att of `Glcm.features
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,18 +52,23 @@ class Encoders:
         """C of each feature."""
         return dict(self.module.feature_channels)  # type: ignore[arg-type]
 
-    def features(self, video: Tensor | None, mel: Tensor | None) -> dict[str, Tensor]:
+    def features(
+        self, video: Tensor | None, mel: Tensor | None, wanted: Sequence[str] = ()
+    ) -> dict[str, Tensor]:
         """Unpooled features before the projections (methods §1.9).
 
         Args:
             video: float (B, 3, T, H, W), normalised; None where only sound is used.
             mel: float (B, 80, 3T); None where only pictures are used.
+            wanted: what may be left out of the computation otherwise; all for an empty one.
 
         Returns:
             For GLCM: fg (B, C_g, T', H, W), fl (B, C_l, T, H, W), fa (B, C_a, 3T) and the
             attention map att (B, H, W); what needs a missing input is left out.
         """
-        found: dict[str, Tensor] = self.module.features(_Clips(video, mel))  # type: ignore[operator]
+        features: Any = self.module.features
+        clips = _Clips(video, mel)
+        found: dict[str, Tensor] = features(clips, wanted) if wanted else features(clips)
         return found
 
 

@@ -12,6 +12,7 @@ from train.evaluation.config import EvalConfig
 from train.evaluation.encoders import Encoders
 from train.evaluation.labelled import Example, LabelledSet
 from train.evaluation.task import Round, Settings, Task
+from train.strangers import strangers
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,17 @@ class Job:
         settings = self.settings
         count = settings.clips if clips is None else clips
         return scored_looks(examples, self.window, count, settings.crops if clips is None else 1)
+
+    def strangers(self) -> tuple[list[int], str]:
+        """For each test example the position of one of another group or source.
+
+        Returns:
+            The positions, none where all are of one source; and a word on where they are from.
+        """
+        rows = [example.row for example in self.test]
+        place = {row: number for number, row in enumerate(rows)}
+        others, where = strangers(self.labelled.shard_set, rows)
+        return [place[others[row]] for row in rows] if others else [], where
 
     def read(self, examples: list[Example], batches: list[list[Look]]) -> "Reading":
         """Batches as they are, not prepared."""

@@ -127,6 +127,20 @@ class LabelledSet:
             found.append(self.whole(planned, row, planned["labels"][0]))
         return found
 
+    def clips(self, splits: Sequence[str]) -> list[Example]:
+        """Each clip of some splits that is there, labelled or not; its target is None."""
+        return [
+            self.whole(planned, self.row_of[planned["key"]], None)
+            for planned in self.planned(splits)
+            if planned["key"] in self.row_of
+        ]
+
+    def label_names(self) -> dict[str, str]:
+        """The first label of each planned clip that has one, by key."""
+        names = zip(self.manifest["key"].to_pylist(), self.manifest["label_names"].to_pylist(),
+                    strict=True)  # fmt: skip
+        return {key: of[0] for key, of in names if of}
+
     def whole(self, planned: dict[str, Any], row: int, target: Any) -> Example:
         """The example that is a whole clip."""
         return Example(planned["key"], row, target, planned["group_id"] or planned["key"], 0,

@@ -4,6 +4,7 @@
     RUN/eval/NAME/ROUND/predictions.parquet   each example: target, what was said, scores
     RUN/eval/NAME/ROUND/round.json            metrics of the round, history of its training
     RUN/eval/NAME/confusion.png               where there are classes
+    RUN/eval/NAME/attention-ROUND.png         of the task localization
 
 Everything that a number depends on stands in result.json: settings, checkpoint, shards, commit.
 """
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from train.evaluation.job import Job
 
 RESULT, PREDICTIONS, ROUND = "result.json", "predictions.parquet", "round.json"
+ATTENTION_PICTURES = "attention-*.png"
+"""Of the task localization, beside result.json."""
 SHOWN_CLASSES = 60
 """More do not fit a picture of confusions."""
 Floats = npt.NDArray[np.float32]

@@ -7,11 +7,13 @@ GLAV_PLUGINS adds its own entry to the dict.
 A config has `frames` (the window, in frames of the shards' clock), `crop` (pixels) and
 `input_shapes` (what one clip gives the module). A module is built as ``module(config, gather)`` and
 called as ``module(batch)``, which returns a dict of scalars: `loss` first, then its terms and facts
-to log. ``module.features(batch)`` gives what downstream tasks use. ``module.with_controls(batch)``,
-where there is one, gives what held-out evaluation records instead of ``module(batch)``: the same,
-and for a fact NAME its controls NAME_swapped (each clip with another clip's sound), NAME_gap
-(swapped less right), NAME_shifted (its own sound out of time) and NAME_chance (what no knowledge
-gives). `train.facts` knows of which facts more, and of which less, is better.
+to log. ``module.features(batch)`` gives what downstream tasks use; the tasks ave,
+avsync and localization ask for `segment_attention`, `in_time` and `attention` as Glcm has them.
+``module.with_controls(batch)``, where there is one, gives what held-out evaluation records instead
+of ``module(batch)``: the same, and for a fact NAME its controls NAME_swapped (each clip with
+another clip's sound), NAME_gap (swapped less right), NAME_shifted (its own sound out of time) and
+NAME_chance (what no knowledge gives). `train.facts` knows of which facts more, and of which less,
+is better.
 """
 
 from collections.abc import Mapping

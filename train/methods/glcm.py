@@ -8,6 +8,7 @@ Projections are linear and the weights of a mean sum to 1, so features are poole
 projected after: the same numbers for fewer operations than the released code spends (methods §1.2).
 """
 
+from collections.abc import Collection
 from typing import Protocol
 
 import torch
@@ -286,10 +287,36 @@ class Glcm(nn.Module):
         slices = nn.functional.linear(fa.transpose(1, 2), al.weight, al.bias)
         return self.loss_l.clip_scores(frames, slices)
 
-    def features(self, batch: PartialClips) -> dict[str, Tensor]:
+    def segment_attention(self, fl: Tensor, fa: Tensor, segments: int) -> Tensor:
+        """Where the sound of each part of a clip is in that part's frames (methods §7, AVE).
+
+        Unlike the map of the losses, which is one a clip, by the local projections: for each frame
+        t of segment s softmax over cells p of <mean over slices k of s of p_al(fa)[k],
+        p_vl(fl)[t, p]>, with similarity and temperature as in training.
+
+        Args:
+            fl: (B, C_l, T, H, W) features of the fast path.
+            fa: (B, C_a, 3T) features of the audio.
+            segments: parts of equal length; T is a multiple of it.
+
+        Returns:
+            (B, T, H * W) float32, rows sum to 1.
+        """
+        clips, frames = fl.shape[0], fl.shape[2]
+        slices = self.project_al(fa.transpose(1, 2))
+        sound = slices.reshape(clips, segments, -1, slices.shape[2]).mean(dim=2)
+        query = sound.repeat_interleave(frames // segments, dim=1)
+        cells = self.project_vl(fl.permute(0, 2, 3, 4, 1).flatten(2, 3))
+        att: Tensor = self.attention(query.flatten(0, 1), cells.flatten(0, 1))
+        return att.view(clips, frames, -1)
+
+    def features(
+        self, batch: PartialClips, wanted: Collection[str] = ("fg", "fl", "fa", "att")
+    ) -> dict[str, Tensor]:
         """What downstream tasks use: features before the projections (methods §1.9), unpooled.
 
-        Any clip length is taken; pictures or mel may be None, and what needs them is left out.
+        Any clip length is taken; pictures or mel may be None, and what needs them is left out, as
+        is what is not wanted.
 
         Returns:
             fg: (B, C_g, ceil(T / slow_step), H, W); absent with `encoders="l_only"`.
@@ -300,11 +327,11 @@ class Glcm(nn.Module):
         features = {}
         if batch.video is not None:
             features["fl"] = self.fast(batch.video)
-            if self.slow is not None:
+            if self.slow is not None and {"fg", "att"} & set(wanted):
                 features["fg"] = self.slow(self._slow_frames(batch.video))
         if batch.mel is not None:
             features["fa"] = self.audio(batch.mel)
-        if batch.video is not None and batch.mel is not None:
+        if batch.video is not None and batch.mel is not None and "att" in wanted:
             grid = features.get("fg", features["fl"])
             att = self.attention(*self.embed_global(grid, features["fa"]))
             size = (self.config.grid_out,) * 2 if self.config.grid_out else grid.shape[-2:]

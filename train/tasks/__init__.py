@@ -8,11 +8,15 @@ import difflib
 
 from train.errors import UsageError
 from train.evaluation.task import Task
+from train.tasks.ave import AVE, AVE_WEAK
+from train.tasks.avsync import AVSYNC
 from train.tasks.classify import CLASSIFY, RETRIEVE
 from train.tasks.dcase2013 import DCASE2013
+from train.tasks.dfdc import DFDC, DFDC_FOLDS, DFDC_MDS
 from train.tasks.esc50 import ESC10, ESC50
 from train.tasks.fingerprint import FINGERPRINT
 from train.tasks.kinetics import KINETICS400, KINETICS600
+from train.tasks.localization import LOCALIZATION
 from train.tasks.retrieval import RETRIEVAL
 from train.tasks.ucf101 import HMDB51, UCF101
 from train.tasks.vggsound import VGGSOUND
@@ -28,6 +32,13 @@ TASKS: dict[str, Task] = {
         ESC50,
         ESC10,
         DCASE2013,
+        DFDC,
+        DFDC_MDS,
+        DFDC_FOLDS,
+        AVE,
+        AVE_WEAK,
+        AVSYNC,
+        LOCALIZATION,
         RETRIEVAL,
         FINGERPRINT,
         CLASSIFY,

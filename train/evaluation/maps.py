@@ -1,0 +1,137 @@
+"""Attention maps of windows, with their own and with foreign sound, and how well they hit a box.
+
+A map is one for a whole window, in which what sounds may move; each frame's box counts on its own,
+as an image does in the sets that these measures are from.
+
+    pointing_game  share of frames in whose box the map's peak lies (Zhang et al. 2018; no margin)
+    ciou@0.5       share of frames whose box and marked pixels have an IoU of 0.5 or more; marked
+                   are the pixels above the map's median, half of the picture, as in the code that
+                   evaluates VGG-SS (Chen et al. 2021, test.py)
+    ciou_auc       area under that share over the thresholds 0, 0.05 .. 1, as there
+    iou            mean IoU of the box and the pixels of at least half the map's maximum
+    mass_ratio     share of the map's mass in the boxes over a uniform map's (`train.boxes`)
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from train.boxes import covered, mass_ratio
+from train.errors import UsageError
+from train.evaluation.encoders import Encoders
+
+Floats = npt.NDArray[np.float64]
+MEASURES = ("pointing_game", "ciou@0.5", "ciou_auc", "iou", "mass_ratio")
+AUC_THRESHOLDS = np.arange(21) * 0.05
+HALF = 0.5
+
+
+def require_attention(encoders: Encoders) -> None:
+    """Refuse a method without an attention map.
+
+    Raises:
+        UsageError: it has none.
+    """
+    if not all(hasattr(encoders.module, name) for name in ("attention", "embed_global")):
+        raise UsageError(f"the method {encoders.method} has no attention map (`attention` with "
+                         "`embed_global` as in Glcm); name a checkpoint of glcm")  # fmt: skip
+
+
+@torch.no_grad()
+def attention_maps(
+    encoders: Encoders, video: Tensor, mel: Tensor, foreign: Tensor | None
+) -> tuple[Floats, Floats]:
+    """Maps of prepared windows.
+
+    Args:
+        encoders: with an attention map.
+        video: float (B, 3, T, H, W), normalised.
+        mel: float (B, 80, 3T).
+        foreign: the same of foreign sounds; None where there are none.
+
+    Returns:
+        (B, H, W) with each window's own sound, and with the foreign one (NaN without).
+    """
+    found = encoders.features(video, mel, ("fg", "fl", "att"))
+    own = found["att"].double().cpu().numpy()
+    if foreign is None:
+        return own, own * np.nan
+    module: Any = encoders.module
+    sound = encoders.features(None, foreign, ("fa",))["fa"]
+    query, cells = module.embed_global(found.get("fg", found["fl"]), sound)
+    other = module.attention(query, cells).view_as(found["att"])
+    return own, other.double().cpu().numpy()
+
+
+def hits(att: Floats, boxes: Floats, side: int) -> dict[str, float]:
+    """The measures of one map.
+
+    Args:
+        att: (H, W), sums to 1.
+        boxes: (T, 4) x0, y0, x1, y1 over the picture's side; NaN where a frame has none.
+        side: pixels of the picture, which the map is resized to for the IoU.
+
+    Returns:
+        By `MEASURES`; NaN where no box lies in the picture.
+    """
+    inside = np.clip(boxes[np.isfinite(boxes).all(axis=1)], 0, 1)
+    inside = inside[(inside[:, 2] > inside[:, 0]) & (inside[:, 3] > inside[:, 1])]
+    if not len(inside):
+        return dict.fromkeys(MEASURES, np.nan)
+    fine = resized(att, side)
+    half = ious(fine > np.sort(fine, axis=None)[fine.size // 2], inside)
+    reached = (half[:, None] >= AUC_THRESHOLDS - 1e-9).mean(axis=0)
+    return {
+        "pointing_game": float(pointed(att, inside).mean()),
+        "ciou@0.5": float((half >= HALF).mean()),
+        "ciou_auc": float(np.trapezoid(reached, AUC_THRESHOLDS)),
+        "iou": float(ious(fine >= HALF * fine.max(), inside).mean()),
+        "mass_ratio": mass_ratio(att, covered(boxes, len(att))),
+    }
+
+
+def pointed(att: Floats, boxes: Floats) -> npt.NDArray[np.bool_]:
+    """(T,): whether the middle of the map's highest cell lies in each box."""
+    row, column = np.unravel_index(int(att.argmax()), att.shape)
+    x, y = (column + 0.5) / att.shape[1], (row + 0.5) / att.shape[0]
+    x0, y0, x1, y1 = boxes.T
+    found: npt.NDArray[np.bool_] = (x0 <= x) & (x < x1) & (y0 <= y) & (y < y1)
+    return found
+
+
+def ious(marked: npt.NDArray[np.bool_], boxes: Floats) -> Floats:
+    """(T,): intersection over union of marked pixels and each box, cut to whole pixels."""
+    side = len(marked)
+    found = np.zeros(len(boxes))
+    total = int(marked.sum())
+    for number, (x0, y0, x1, y1) in enumerate((boxes * side).astype(int).tolist()):
+        both = int(marked[y0:y1, x0:x1].sum())
+        union = (y1 - y0) * (x1 - x0) + total - both
+        found[number] = both / union if union else 0.0
+    return found
+
+
+def resized(att: Floats, side: int) -> Floats:
+    """A map in pixels, bilinear."""
+    plane = torch.from_numpy(att)[None, None]
+    fine = functional.interpolate(plane, (side, side), mode="bilinear", align_corners=False)
+    found: Floats = fine[0, 0].numpy()
+    return found
+
+
+def area_of(boxes: Floats) -> float:
+    """Mean share of the picture that the boxes take: the chance of pointing into them."""
+    inside = np.clip(boxes[np.isfinite(boxes).all(axis=1)], 0, 1)
+    sizes = (inside[:, 2] - inside[:, 0]) * (inside[:, 3] - inside[:, 1])
+    sizes = sizes[sizes > 0]
+    return float(sizes.mean()) if len(sizes) else np.nan
+
+
+def entropy_share(att: Floats) -> float:
+    """Entropy of a map over that of a uniform one: 1 is flat, 0 a single cell."""
+    positive = att[att > 0]
+    return float(-(positive * np.log(positive)).sum() / np.log(att.size))

@@ -1,0 +1,269 @@
+"""Does the attention map lie on what sounds? Nothing is trained.
+
+Shards whose samples know boxes answer it: `--boxes truth` of the demo corpus, or the `face` or its
+`mouth` where faces were followed. The measures are those of `train.evaluation.maps`; higher is
+better in all of them. Beside the map stand three baselines:
+
+    :foreign_sound  the same pictures with the sound of another speaker or source: a map that is as
+                    good with it looks at what is conspicuous, not at what sounds
+    :centre         a Gaussian in the middle of the picture, where cameramen put things
+    :chance         of pointing_game: the boxes' share of the picture, as a random peak would hit;
+                    of mass_ratio it is 1, a uniform map
+
+Several windows of a clip are looked at; a clip counts once, with their mean. Where no box is known
+(Kinetics-Sounds) there are only the overlay and how flat the maps are. attention-ROUND.png, the
+overlay, lies beside result.json.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+from tqdm import tqdm
+
+from train.boxes import LANDMARKS, Boxes, boxes_in_crop, centre_map
+from train.errors import UsageError
+from train.evaluation.clips import Look, View, batched, read_clips
+from train.evaluation.job import Job
+from train.evaluation.labelled import Example, LabelledSet
+from train.evaluation.maps import (
+    MEASURES,
+    area_of,
+    attention_maps,
+    entropy_share,
+    hits,
+    require_attention,
+)
+from train.evaluation.overlay import Shown, draw
+from train.evaluation.result import Predictions
+from train.evaluation.task import Round, Settings, Task
+from train.metrics import Score, average
+from train.read import ShardReader, Window
+
+SHOWN = 12
+"""Clips in the overlay."""
+LARGE = 0.25
+"""Of the picture: smaller boxes cannot have an IoU of 0.5 with half of it."""
+MAPS = ("", ":foreign_sound", ":centre")
+"""Endings of the numbers of the learned map and of those it is compared with."""
+CHANCE, ENTROPY, AREA = "pointing_game:chance", "attention_entropy_share", "box_area"
+KINDS_TOLD = 12
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One window of an example."""
+
+    example: int
+    frame: Floats
+    """Its middle frame as the model sees it, (H, W, 3)."""
+    start: int
+    """First frame."""
+    maps: tuple[Floats, Floats]
+    """With its own and with foreign sound."""
+    boxes: Floats
+    """(T, 4), see `train.boxes.boxes_in_crop`."""
+
+
+def examples(labelled: LabelledSet, splits: Sequence[str], settings: Settings) -> list[Example]:
+    """Clips of some splits, labelled or not."""
+    return labelled.clips(splits)
+
+
+def predict(job: Job) -> Predictions:
+    """Look at all windows of all clips, and draw some.
+
+    Raises:
+        UsageError: the method has no attention map, or pictures are not whole frames.
+    """
+    require_attention(job.source)
+    settings = job.settings
+    if settings.pictures != "frames" or settings.crops != 1 or settings.modality != "V+A":
+        raise UsageError("boxes are places in whole frames, and maps need sound: leave --pictures, "
+                         "--crops and --modality as they are")  # fmt: skip
+    others, where = job.strangers()
+    rows: list[dict[str, list[float]]] = [{} for _ in job.test]
+    shown: dict[int, Seen] = {}
+    wanted = set(np.linspace(0, len(job.test) - 1, SHOWN).round().astype(int).tolist())
+    for one in seen(job, others):
+        for name, value in numbers_of(one, job.source.crop).items():
+            rows[one.example].setdefault(name, []).append(value)
+        if one.example in wanted:
+            shown.setdefault(one.example, one)
+    numbers = {name: [mean(row[name]) for row in rows] for name in rows[0]}
+    pictures = [as_shown(job, shown[number], numbers) for number in sorted(shown)]
+    draw(job.folder.parent / f"attention-{job.round.name}.png", pictures)
+    return Predictions(
+        names=[example.name for example in job.test],
+        groups=[example.group for example in job.test],
+        targets=[None] * len(job.test),
+        said=[None] * len(job.test),
+        classes=(),
+        numbers=numbers,
+        notes=notes(numbers, kinds_of(job), settings.boxes, where),
+    )
+
+
+# --- windows ------------------------------------------------------------------------------------
+
+
+def seen(job: Job, others: list[int]) -> Iterator[Seen]:
+    """Every window of every example with its maps and boxes."""
+    encoders = job.encoders()
+    encoders.module.eval()
+    reader = ShardReader(job.labelled.shard_set)
+    batches = list(batched(job.scored(job.test), job.settings.batch_size, equal=True))
+    strange = foreign_sounds(job, batches, others)
+    reads = tqdm(job.read(job.test, batches), desc="windows", disable=None)
+    for looks, raw in zip(batches, reads, strict=True):
+        batch = raw.centred(job.source.crop)
+        assert batch.video is not None
+        assert batch.mel is not None
+        own, foreign = attention_maps(encoders, batch.video, batch.mel, next(strange, None))
+        frames = batch.video[:, :, batch.video.shape[2] // 2].permute(0, 2, 3, 1)
+        pictures = frames.double().cpu().numpy()
+        for number, look in enumerate(looks):
+            boxes = boxes_of(reader, job.test[look.example], look, job.settings.boxes)
+            maps = (own[number], foreign[number])
+            yield Seen(look.example, pictures[number], look.start, maps, boxes)
+    reader.close()
+
+
+def foreign_sounds(job: Job, batches: list[list[Look]], others: list[int]) -> Iterator[Tensor]:
+    """For each batch the sounds of others, cut at the same part of their clips; none without."""
+    if not others:
+        return
+    looks = [[elsewhere(job, look, others[look.example]) for look in batch] for batch in batches]
+    view = View("none", sound=True)
+    for raw in read_clips(job.labelled.shard_set, job.test, view, looks, job.workers):
+        mel = raw.to(job.device).centred(job.source.crop).mel
+        assert mel is not None
+        yield mel
+
+
+def elsewhere(job: Job, look: Look, other: int) -> Look:
+    """A window in another clip, as far from its beginning to its end as this one is."""
+    room, theirs = (max(job.test[n].frames - look.frames, 0) for n in (look.example, other))
+    return look._replace(example=other, start=round(look.start * theirs / room) if room else 0)
+
+
+def boxes_of(reader: ShardReader, example: Example, look: Look, which: Boxes) -> Floats:
+    """Of the window's frames, once each where the window repeats them."""
+    clip = reader.read(example.row, ("json", *([LANDMARKS] if which == "mouth" else [])))
+    frames = min(look.frames, example.frames)
+    start = min(look.start, example.frames - frames)
+    return boxes_in_crop(clip, Window(start, frames, look.shift), which)
+
+
+def numbers_of(one: Seen, side: int) -> dict[str, float]:
+    """What is measured of a window, by name and map."""
+    maps = zip(MAPS, (*one.maps, centre_map(len(one.maps[0]))), strict=True)
+    found = {
+        name + ending: value
+        for ending, att in maps
+        if np.isfinite(att).all()  # there may be no foreign sound
+        for name, value in hits(att, one.boxes, side).items()
+    }
+    area = area_of(one.boxes)
+    return found | {CHANCE: area, AREA: area, ENTROPY: entropy_share(one.maps[0])}
+
+
+def mean(values: list[float]) -> float:
+    """Over the windows that have a box; NaN if none has."""
+    known = [value for value in values if np.isfinite(value)]
+    return float(np.mean(known)) if known else np.nan
+
+
+# --- results ------------------------------------------------------------------------------------
+
+
+def measure(predictions: Predictions) -> list[Score]:
+    """Every measure of the map and of its baselines over the clips with a box, intervals by clip.
+
+    Without any box, how flat the maps are.
+    """
+    numbers = predictions.numbers
+    if not np.isfinite(numbers["pointing_game"]).any():
+        return [average(ENTROPY, numbers[ENTROPY], higher_is_better=False)]
+    names = [name + ending for name in MEASURES for ending in (*MAPS, ":chance")]
+    return [
+        average(name, numbers[name], unit="ratio" if name.startswith("mass") else "fraction")
+        for name in names
+        if name in numbers
+    ]
+
+
+def notes(numbers: dict[str, list[float]], kinds: list[str], boxes: Boxes, where: str) -> list[str]:
+    """Where the comparison is from, each kind of clip, and how to read it."""
+    pointing = np.array(numbers["pointing_game"])
+    known = np.isfinite(pointing)
+    if not known.any():
+        return [f"no clip has a box ({boxes}) inside the picture: overlay only. The demo corpus "
+                "knows `truth`; shards made with faces know `face` and `mouth`"]  # fmt: skip
+    said = [f"boxes: {boxes}; foreign sound is from {where}"]
+    if missing := int((~known).sum()):
+        said.append(f"{missing} clips without a box in the picture are left out")
+    large = float((np.array(numbers[AREA])[known] >= LARGE).mean())
+    if large < 1:
+        said.append(
+            f"{1 - large:.0%} of the clips have boxes of less than a quarter of the picture, which "
+            "cannot reach ciou@0.5, for which half of the picture is marked"
+        )
+    ratios = np.array(numbers["mass_ratio"])
+    names = sorted({kind for kind, here in zip(kinds, known, strict=True) if here})
+    for kind in names[:KINDS_TOLD] if len(names) > 1 else []:
+        these = known & (np.array(kinds) == kind)
+        said.append(f"{kind}: {these.sum()} clips, pointing_game {pointing[these].mean():.2f}, "
+                    f"mass_ratio {ratios[these].mean():.2f}")  # fmt: skip
+    return [*said, how_to_read({name: np.array(of)[known] for name, of in numbers.items()})]
+
+
+def how_to_read(numbers: dict[str, Floats]) -> str:
+    """One sentence about what the mass ratio says, and what it does not."""
+    learned = average("mass_ratio", numbers["mass_ratio"], unit="ratio")
+    centre = float(numbers["mass_ratio:centre"].mean())
+    said = f"a uniform map's mass_ratio is 1, this one's {learned.value:.2f}"
+    if not learned.low > centre:  # also where one clip alone has no interval
+        return (
+            f"{said}, not clearly above :centre ({centre:.2f}): it knows no more than 'look at the "
+            "middle'"
+        )
+    foreign = numbers.get("mass_ratio:foreign_sound")
+    if foreign is not None and not learned.low > foreign.mean():
+        return (
+            f"{said}, above :centre, but about as good with foreign sound ({foreign.mean():.2f}): "
+            "it looks at what is conspicuous, not at what sounds"
+        )
+    return f"{said}, above its baselines: it lies on what sounds"
+
+
+def kinds_of(job: Job) -> list[str]:
+    """Each clip's first label, or the data set's name."""
+    names = job.labelled.label_names()
+    return [names.get(example.name) or job.labelled.shard_set.name for example in job.test]
+
+
+def as_shown(job: Job, one: Seen, numbers: dict[str, list[float]]) -> Shown:
+    """A window with its clip's numbers as they count."""
+    pointing, ratio = (numbers[name][one.example] for name in ("pointing_game", "mass_ratio"))
+    caption = f"pointing {pointing:.2f}, mass ratio {ratio:.2f}" if ratio == ratio else "no box"
+    name, start = job.test[one.example].name, one.start / job.labelled.fps
+    return Shown(name, start, one.frame, one.maps[0], one.boxes, caption)
+
+
+LOCALIZATION = Task(
+    name="localization",
+    about="does the attention map lie on what sounds: pointing game, cIoU, mass ratio; frozen",
+    dataset="demo",
+    profile="glcm",
+    obtain="make demo, or name other shards with held-out clips (SHARDS=path)",
+    rounds=(Round("val", ("val",)),),
+    settings=Settings(protocol="frozen", modality="V+A", clips=4, batch_size=8),
+    predict=predict,
+    measure=measure,
+    examples=examples,
+    protocols=("frozen",),
+)
