@@ -12,7 +12,10 @@ from train.tasks.classify import CLASSIFY, RETRIEVE
 from train.tasks.dcase2013 import DCASE2013
 from train.tasks.esc50 import ESC10, ESC50
 from train.tasks.fingerprint import FINGERPRINT
+from train.tasks.grid import GRID_TASKS
 from train.tasks.kinetics import KINETICS400, KINETICS600
+from train.tasks.lrs import LRS2, LRS3
+from train.tasks.lrw import LRW
 from train.tasks.retrieval import RETRIEVAL
 from train.tasks.ucf101 import HMDB51, UCF101
 from train.tasks.vggsound import VGGSOUND
@@ -28,6 +31,10 @@ TASKS: dict[str, Task] = {
         ESC50,
         ESC10,
         DCASE2013,
+        LRW,
+        LRS2,
+        LRS3,
+        *GRID_TASKS,
         RETRIEVAL,
         FINGERPRINT,
         CLASSIFY,
@@ -47,5 +54,5 @@ def task_named(name: str) -> Task:
         return TASKS[name]
     close = difflib.get_close_matches(name, TASKS, n=1)
     hint = f" Did you mean {close[0]}?" if close else ""
-    listed = "\n".join(f"  {task.name:<12} {task.about}" for task in TASKS.values())
+    listed = "\n".join(f"  {task.name:<17} {task.about}" for task in TASKS.values())
     raise UsageError(f"unknown task {name!r}.{hint} The tasks:\n{listed}")
