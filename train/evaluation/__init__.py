@@ -9,6 +9,8 @@
     probes      linear layer, linear SVM, nearest neighbours on frozen features
     heads       what is trained on top of the encoders; finetune: the loop that trains both
     classify    example -> class scores, by any of these protocols
+    words       one word of each sentence as an example: a window about its middle
+    transcribe  utterance -> text, by CTC
     result      result.json, predictions, pictures
     driver      one evaluation from flags to result.json
 

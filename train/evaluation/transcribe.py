@@ -3,16 +3,22 @@
 Paper §4.1, methods §7: features are averaged over the grid only, those of the slow path stand for
 the frames up to the next one, the head works on each frame, and the log-softmax is float32. The
 epoch is chosen by the character error rate, which moves earlier than that of words.
+
+The protocol `linear` is not the paper's: a linear layer on the frozen features of each frame, which
+are computed once; a CPU can do that.
 """
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
+from tqdm import tqdm
 
 from train import ctc
 from train.errors import UsageError
@@ -30,6 +36,7 @@ from train.plan import seed_of, shuffled
 
 log = logging.getLogger(__name__)
 
+History = list[dict[str, float]]
 LONGEST_SECONDS = 16.0
 """Longer utterances are not learned from: LRS has some of minutes. None is left out of a test."""
 USUAL_SECONDS = 4.0
@@ -61,20 +68,8 @@ def transcribe(job: Job) -> Predictions:
     """Train a round and write down what it reads in the test utterances."""
     torch.manual_seed(job.config.seed)
     learned, notes = learnable(job.train, job.labelled.fps)
-    model = Classifier(
-        job.encoders(), job.settings, ctc.CLASSES, hidden=job.config.hidden,
-        dropout=job.config.dropout, per_frame=True,
-    ).to(job.device)  # fmt: skip
-
-    def validate() -> float:
-        texts, _ = read(job, model, job.val, 0)
-        return 1 - cer([str(example.target) for example in job.val], texts).value
-
-    history = fit(
-        model, job.config, job.settings.epochs, lambda epoch: epoch_of(job, learned, epoch),
-        ctc_loss(job, model, learned), validate if job.val else None, job.folder, job.device,
-    )  # fmt: skip
-    texts, faceless = read(job, model, job.test, job.settings.beam)
+    trained = linear if job.settings.protocol == "linear" else finetuned
+    texts, faceless, history = trained(replace(job, train=learned))
     return Predictions(
         names=[example.name for example in job.test],
         groups=[example.group for example in job.test],
@@ -126,13 +121,40 @@ def learnable(examples: Sequence[Example], fps: float) -> tuple[list[Example], l
     return kept, notes
 
 
-def epoch_of(job: Job, examples: list[Example], epoch: int) -> Reading:
+def finetuned(job: Job) -> tuple[list[str], list[bool], History]:
+    """Encoders and head trained together: texts, which show no face, history."""
+    model = _classifier(job)
+
+    def validate() -> float:
+        texts, _ = read(job, model, job.val, 0)
+        return 1 - cer([str(example.target) for example in job.val], texts).value
+
+    history = fit(
+        model, job.config, job.settings.epochs, lambda epoch: epoch_of(job, epoch),
+        finetuning_loss(job, model), validate if job.val else None, job.folder, job.device,
+    )  # fmt: skip
+    return *read(job, model, job.test, job.settings.beam), history
+
+
+def _classifier(job: Job) -> Classifier:
+    model = Classifier(
+        job.encoders(), job.settings, ctc.CLASSES, hidden=job.config.hidden,
+        dropout=job.config.dropout, per_frame=True,
+    )  # fmt: skip
+    return model.to(job.device)
+
+
+def epoch_of(job: Job, epoch: int) -> Reading:
     """The utterances of an epoch: batches of like lengths, in random order."""
-    looks = training_looks(examples, 0, job.config.seed, epoch)
+    return job.read(job.train, _batches(job, epoch))
+
+
+def _batches(job: Job, epoch: int) -> list[list[Look]]:
+    looks = training_looks(job.train, 0, job.config.seed, epoch)
     most_frames = round(job.settings.batch_size * USUAL_SECONDS * job.labelled.fps)
     batches = alike(looks, job.settings.batch_size, most_frames)
     order = shuffled(len(batches), seed_of(job.config.seed, epoch, "batches"))
-    return job.read(examples, [batches[place] for place in order.tolist()])
+    return [batches[place] for place in order.tolist()]
 
 
 def alike(looks: Sequence[Look], size: int, most_frames: int) -> list[list[Look]]:
@@ -153,25 +175,39 @@ def alike(looks: Sequence[Look], size: int, most_frames: int) -> list[list[Look]
     return batches
 
 
-def ctc_loss(job: Job, model: nn.Module, examples: list[Example]) -> Callable[..., Tensor]:
-    """CTC of augmented utterances: the mean over them of the loss by label."""
-    labels = [torch.tensor(ctc.encode(example.target)) for example in examples]
+def finetuning_loss(job: Job, model: nn.Module) -> Callable[[ClipBatch, int], Tensor]:
+    """CTC of augmented utterances."""
+    labels = _labels(job)
 
     def loss(batch: ClipBatch, step: int) -> Tensor:
         ready = batch.augmented(job.augment, step)
-        logits = model(ready.video, ready.mel)
         targets = [labels[number] for number in batch.examples.tolist()]
-        with full_precision(logits):
-            return functional.ctc_loss(
-                logits.float().log_softmax(-1).transpose(0, 1),
-                torch.cat(targets).to(job.device),
-                batch.lengths,
-                torch.tensor([len(target) for target in targets]),
-                blank=ctc.BLANK,
-                zero_infinity=True,
-            )
+        return ctc_loss(model(ready.video, ready.mel), batch.lengths, targets)
 
     return loss
+
+
+def ctc_loss(logits: Tensor, lengths: Tensor, targets: list[Tensor]) -> Tensor:
+    """The mean over utterances of the loss divided by the number of labels.
+
+    Args:
+        logits: (B, T, ctc.CLASSES).
+        lengths: (B,) frames of each utterance.
+        targets: labels of each.
+    """
+    with full_precision(logits):
+        return functional.ctc_loss(
+            logits.float().log_softmax(-1).transpose(0, 1),
+            torch.cat(targets).to(logits.device),
+            lengths,
+            torch.tensor([len(target) for target in targets]),
+            blank=ctc.BLANK,
+            zero_infinity=True,
+        )
+
+
+def _labels(job: Job) -> list[Tensor]:
+    return [torch.tensor(ctc.encode(example.target)) for example in job.train]
 
 
 # --- reading ------------------------------------------------------------------------------------
@@ -191,15 +227,19 @@ def read(
     """
     model.eval()
     texts, faceless = [""] * len(examples), [False] * len(examples)
-    looks = [Look(number, 0, example.frames, 0.5) for number, example in enumerate(examples)]
-    looks.sort(key=lambda look: look.frames)  # those of one length share a batch
-    for raw in job.read(examples, job.in_batches(looks)):
+    for raw in job.read(examples, job.in_batches(whole(examples))):
         found = ctc.transcribe(_log_p(job, model, raw), raw.lengths.numpy(), beam or None)
         for number, text, none in zip(
             raw.examples.tolist(), found, raw.faceless.tolist(), strict=True
         ):
             texts[number], faceless[number] = text, none
     return texts, faceless
+
+
+def whole(examples: Sequence[Example]) -> list[Look]:
+    """Each utterance from beginning to end, by length: those of one length share a batch."""
+    looks = [Look(number, 0, example.frames, 0.5) for number, example in enumerate(examples)]
+    return sorted(looks, key=lambda look: look.frames)
 
 
 def _log_p(job: Job, model: nn.Module, raw: ClipBatch) -> npt.NDArray[np.float32]:
@@ -209,3 +249,62 @@ def _log_p(job: Job, model: nn.Module, raw: ClipBatch) -> npt.NDArray[np.float32
         logits = model(batch.video, batch.mel)
     log_p: npt.NDArray[np.float32] = logits.float().log_softmax(-1).cpu().numpy()
     return log_p
+
+
+# --- on frozen features -------------------------------------------------------------------------
+
+
+def linear(job: Job) -> tuple[list[str], list[bool], History]:
+    """A linear layer on frozen features: texts, which show no face, history."""
+    classifier = _classifier(job).eval()
+    (train, _), (test, faceless) = (
+        frame_features(job, classifier, examples) for examples in (job.train, job.test)
+    )
+    frames = torch.cat(train)
+    mean, deviation = frames.mean(0), frames.std(0).clamp(min=1e-6)
+    train, test = ([(one - mean) / deviation for one in part] for part in (train, test))
+    labels = _labels(job)
+    model = _Linear(len(mean)).to(job.device)
+
+    def loss(batch: list[Look], step: int) -> Tensor:
+        rows = [look.example for look in batch]
+        lengths = torch.tensor([len(train[row]) for row in rows])
+        inputs = pad_sequence([train[row] for row in rows], batch_first=True)
+        return ctc_loss(model(inputs.to(job.device)), lengths, [labels[row] for row in rows])
+
+    history = fit(model, job.config, job.settings.epochs, lambda epoch: _batches(job, epoch), loss,
+                  None, job.folder, job.device)  # fmt: skip
+    with torch.no_grad():
+        log_p = [model(one.to(job.device)).log_softmax(-1).cpu().numpy()[None] for one in test]
+    beam = job.settings.beam or None
+    texts = [ctc.transcribe(one, [one.shape[1]], beam)[0] for one in log_p]
+    return texts, faceless, history
+
+
+class _Linear(nn.Linear):
+    """Logits of a frame."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, ctc.CLASSES)
+
+    def groups(self, lr_head: float, _lr_encoder: float) -> list[dict[str, object]]:
+        """Of an optimiser."""
+        return [{"params": list(self.parameters()), "lr": lr_head}]
+
+
+@torch.no_grad()
+def frame_features(
+    job: Job, classifier: Classifier, examples: list[Example]
+) -> tuple[list[Tensor], list[bool]]:
+    """(T, channels) of each utterance on the CPU, and which show no face."""
+    features: list[Tensor] = [torch.empty(0)] * len(examples)
+    faceless = [False] * len(examples)
+    batches = job.in_batches(whole(examples))
+    for raw in tqdm(job.read(examples, batches), desc="features", leave=False, disable=None):
+        batch = raw.centred(job.source.crop)
+        with torch.autocast(job.device.type, torch.bfloat16, uses_bf16(job.config, job.device)):
+            found = classifier.features(batch.video, batch.mel).float().cpu()
+        for row, number in enumerate(raw.examples.tolist()):
+            features[number] = found[row, : int(raw.lengths[row])]
+            faceless[number] = bool(raw.faceless[row])
+    return features, faceless

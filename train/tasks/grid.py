@@ -82,7 +82,7 @@ SENTENCES = Task(
     predict=transcribe,
     measure=error_rates,
     examples=utterances,
-    protocols=("finetune",),
+    protocols=("finetune", "linear"),
     notes=(DECODING,),
 )
 _WORD_TASKS = {kind: words_task(kind) for kind in WORDS}

@@ -34,7 +34,7 @@ LRS2 = Task(
     predict=transcribe,
     measure=error_rates,
     examples=utterances,
-    protocols=("finetune",),
+    protocols=("finetune", "linear"),
     notes=(DECODING,),
 )
 
@@ -49,6 +49,6 @@ LRS3 = Task(
     predict=transcribe,
     measure=error_rates,
     examples=utterances,
-    protocols=("finetune",),
+    protocols=("finetune", "linear"),
     notes=(DECODING,),
 )

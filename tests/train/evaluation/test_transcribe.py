@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from tests.train.evaluation.sets import FACES, Clip, labelled_set
 from train import ctc
 from train.errors import UsageError
 from train.evaluation import driver, transcribe
-from train.evaluation.clips import ClipBatch, Look
+from train.evaluation.clips import Look
 from train.evaluation.config import EvalConfig
 from train.evaluation.labelled import Example, open_labelled
 from train.evaluation.result import Predictions
@@ -50,7 +49,7 @@ def task(monkeypatch: pytest.MonkeyPatch) -> Task:
         rounds=(Round("test", ("demo:test",), ("demo:train",)),),
         settings=Settings(pictures="lip", frames=0, clips=1, epochs=60, batch_size=8),
         predict=transcribe.transcribe, measure=transcribe.error_rates,
-        examples=transcribe.utterances, protocols=("finetune",),
+        examples=transcribe.utterances, protocols=("finetune", "linear"),
     )  # fmt: skip
     monkeypatch.setitem(TASKS, "toy", task)
     return task
@@ -80,6 +79,18 @@ def test_ctc_learns_what_is_said(task: Task, tmp_path: Path, beam: int) -> None:
     assert result["n_scored"] == len(TEXTS)
     said = Predictions.read(tmp_path / "run/eval/toy/test/predictions.parquet").said
     assert said[-1] == TEXTS[0].upper()  # of clips of other lengths none takes another's place
+
+
+def test_a_linear_layer_learns_what_frozen_features_say(task: Task, tmp_path: Path) -> None:
+    clips = [utterance(number, text) for number, text in enumerate(TEXTS)]
+    clips += [utterance(number, text, "test") for number, text in enumerate(reversed(TEXTS))]
+    clips += [utterance(9, "b", "test", face=False)]
+    flags = {"protocol": "linear", "epochs": 200, "lr_head": 2e-2}
+    result = driver.evaluate(config(made(tmp_path, clips), tmp_path / "run", **flags))
+    assert result["metric"]["value"] <= 0.2
+    assert result["faceless"] == 1
+    said = Predictions.read(tmp_path / "run/eval/toy-linear/test/predictions.parquet").said
+    assert said[5] == TEXTS[0].upper()
 
 
 def test_what_ctc_cannot_learn_is_counted_in_training_and_scored_in_a_test(
@@ -152,15 +163,9 @@ def test_batches_are_of_like_lengths_and_of_a_bounded_number_of_frames() -> None
 def test_the_loss_looks_at_no_frame_of_the_padding() -> None:
     """By torch's CTC of each utterance alone, from the same logits."""
     torch.manual_seed(0)
-    logits = torch.randn(2, 12, ctc.CLASSES, requires_grad=True)
-    examples = [Example("u0", 0, "at", "s", 0, 12), Example("u1", 1, "two", "s", 0, 7)]
-
-    batch = _Ready(
-        torch.zeros(2, 12, 4, 4, 3, dtype=torch.uint8), None, torch.tensor([7, 12]),
-        torch.tensor([1, 0]), torch.tensor([False, False]),
-    )  # fmt: skip
-    loss_of = transcribe.ctc_loss(_JOB, lambda *_: logits, examples)  # type: ignore[arg-type]
-    loss = loss_of(batch, 0)
+    logits = torch.randn(2, 12, ctc.CLASSES)
+    targets = [torch.tensor(ctc.encode(text)) for text in ("two", "at")]
+    loss = transcribe.ctc_loss(logits, torch.tensor([7, 12]), targets)
     alone = []
     for row, frames, text in ((0, 7, "two"), (1, 12, "at")):
         labels = torch.tensor([ctc.encode(text)])
@@ -170,16 +175,6 @@ def test_the_loss_looks_at_no_frame_of_the_padding() -> None:
         )
         alone.append(value / len(text))
     assert loss.item() == pytest.approx(np.mean([value.item() for value in alone]), rel=1e-5)
-
-
-_JOB = SimpleNamespace(device=torch.device("cpu"), augment=None)
-
-
-class _Ready(ClipBatch):
-    """Needs no preparation."""
-
-    def augmented(self, augment: Any, number: int) -> ClipBatch:
-        return self
 
 
 @pytest.mark.parametrize(
