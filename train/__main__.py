@@ -188,7 +188,7 @@ def evaluate(arguments: list[str]) -> int:
     from train.evaluation.driver import evaluate as run_evaluate, told
     from train.tasks import TASKS
 
-    listed = "\n".join(f"  {task.name:<12} {task.about}" for task in TASKS.values())
+    listed = "\n".join(f"  {task.name:<17} {task.about}" for task in TASKS.values())
     config = tyro.cli(
         EvalConfig, prog="python -m train eval", description=f"{EVAL_HELP}\n\n{listed}",
         args=arguments,

@@ -13,6 +13,8 @@
     heads       what is trained on top of the encoders; finetune: the loop that trains both
     kept        ROUND/model.pt: a fine-tuned model, to be used on other clips
     classify    example -> class scores, by any of these protocols
+    words       one word of each sentence as an example: a window about its middle
+    transcribe  utterance -> text, by CTC
     result      result.json, predictions, pictures
     driver      one evaluation from flags to result.json
 

@@ -8,7 +8,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Sized
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from train.errors import TrainError
-from train.evaluation.clips import ClipBatch
 from train.evaluation.config import EvalConfig
 from train.plan import seed_of
 from train.schedule import learning_rates
@@ -28,7 +27,11 @@ STATE = "training.pt"
 CLIP_NORM = 1.0
 
 
-class Batches(Sized, Iterable[ClipBatch], Protocol):
+Item_co = TypeVar("Item_co", covariant=True)
+Item = TypeVar("Item")
+
+
+class Batches(Sized, Iterable[Item_co], Protocol[Item_co]):
     """Batches whose number is known."""
 
 
@@ -43,8 +46,8 @@ def fit(
     model: Any,
     config: EvalConfig,
     epochs: int,
-    epoch_batches: Callable[[int], Batches],
-    loss: Callable[[ClipBatch, int], Tensor],
+    epoch_batches: Callable[[int], Batches[Item]],
+    loss: Callable[[Item, int], Tensor],
     validate: Callable[[], float] | None,
     folder: Path,
     device: torch.device,
@@ -101,8 +104,8 @@ def _epoch(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     config: EvalConfig,
-    batches: Batches,
-    loss: Callable[[ClipBatch, int], Tensor],
+    batches: Batches[Item],
+    loss: Callable[[Item, int], Tensor],
     epoch: int,
     factors: npt.NDArray[np.float64],
     device: torch.device,

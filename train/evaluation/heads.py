@@ -83,14 +83,19 @@ class Classifier(nn.Module):
                     part.requires_grad_(False)
 
     def forward(self, video: Tensor | None, mel: Tensor | None) -> Tensor:
-        """Logits.
+        """Logits (B, classes), or (B, T, classes) with `per_frame`; arguments as `features`."""
+        logits: Tensor = self.head(self.features(video, mel))
+        return logits
+
+    def features(self, video: Tensor | None, mel: Tensor | None) -> Tensor:
+        """What the head sees.
 
         Args:
             video: float (B, 3, T, H, W), normalised; None for tasks of sound.
             mel: float (B, 80, 3T); None for tasks without.
 
         Returns:
-            (B, classes), or (B, T, classes) with `per_frame`.
+            float32 (B, channels), or (B, T, channels) with `per_frame`.
         """
         found = self._encoders.features(video, mel)
         steps = {name: over_frames(found, name, self._settings) for name in self._names}
@@ -99,8 +104,7 @@ class Classifier(nn.Module):
             joined = [in_time(sequence, frames) for sequence in steps.values()]
         else:
             joined = [sequence.mean(dim=1) for sequence in steps.values()]
-        logits: Tensor = self.head(torch.cat(joined, dim=-1))
-        return logits
+        return torch.cat(joined, dim=-1)
 
     def groups(self, lr_head: float, lr_encoder: float) -> list[dict[str, object]]:
         """Parameter groups of an optimiser: the head's, and the encoders' that are in use."""

@@ -15,8 +15,11 @@ from train.tasks.dcase2013 import DCASE2013
 from train.tasks.dfdc import DFDC, DFDC_FOLDS, DFDC_MDS
 from train.tasks.esc50 import ESC10, ESC50
 from train.tasks.fingerprint import FINGERPRINT
+from train.tasks.grid import GRID_TASKS
 from train.tasks.kinetics import KINETICS400, KINETICS600
 from train.tasks.localization import LOCALIZATION
+from train.tasks.lrs import LRS2, LRS3
+from train.tasks.lrw import LRW
 from train.tasks.retrieval import RETRIEVAL
 from train.tasks.ucf101 import HMDB51, UCF101
 from train.tasks.vggsound import VGGSOUND
@@ -39,6 +42,10 @@ TASKS: dict[str, Task] = {
         AVE_WEAK,
         AVSYNC,
         LOCALIZATION,
+        LRW,
+        LRS2,
+        LRS3,
+        *GRID_TASKS,
         RETRIEVAL,
         FINGERPRINT,
         CLASSIFY,
@@ -58,5 +65,5 @@ def task_named(name: str) -> Task:
         return TASKS[name]
     close = difflib.get_close_matches(name, TASKS, n=1)
     hint = f" Did you mean {close[0]}?" if close else ""
-    listed = "\n".join(f"  {task.name:<12} {task.about}" for task in TASKS.values())
+    listed = "\n".join(f"  {task.name:<17} {task.about}" for task in TASKS.values())
     raise UsageError(f"unknown task {name!r}.{hint} The tasks:\n{listed}")
