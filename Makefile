@@ -70,14 +70,15 @@ shards: need-dataset  ## DATASET= [ROOT= OUT= PROFILE= FACES= WORKERS= RAY_ADDRE
 		$(call opt,WORKERS,workers) $(call opt,RAY_ADDRESS,ray-address) $(ARGS)
 
 .PHONY: demo
-demo: setup  ## generated corpus -> shards -> pages -> a small model, on a fresh machine
+demo: setup  ## generated corpus -> shards -> a small model -> its evaluation -> one page
 	@$(PY) -m pipeline shards --dataset demo --data "$(DATA)" $(ARGS)
 	@$(PY) -m pipeline verify "$(DEMO)" --deep
 	@$(PY) -m pipeline peek "$(DEMO)" --html "$(DEMO)/peek.html"
 	@$(PY) -m train pretrain --shards "$(DEMO)" --run demo --preset tiny --batch-size 8 --schedule-steps 200 --val-every 50
 	@echo "200 steps show that the trainer runs, not what GLCM can learn: does its attention lie on what sounds, in the clips it was trained on? mass_ratio is 1 for a uniform map, :centre is 'look at the middle'"
 	@$(PY) -m train eval --task localization --checkpoint runs/demo --shards "$(DEMO)" --split train --allow-missing
-	@echo "open $(abspath $(DEMO))/report.html and peek.html beside it, and runs/demo/report.html"
+	@$(PY) -m train report
+	@echo "open $(abspath $(DEMO))/report.html and peek.html beside it, and $(abspath runs)/report.html"
 
 # --- training ----------------------------------------------------------------------------------
 

@@ -25,9 +25,13 @@ The files are the stations of the road, in this order:
     boxes       where what sounds is known to be; strangers: whose sound is foreign to a clip
     dist        ranks, gathering with gradient, a stop flag all ranks agree on
 
-What is evaluated: metrics with their intervals (score: resampling; rankings: AUC and AP of many
-resamples; arrays: what may be scored); ctc: characters, greedy and beam decoding.
-papers: their numbers; tables: ours beside them.
+What a checkpoint is worth, in this order:
+
+    tasks       one file an evaluation: which clips, what of them, which metric
+    evaluation  what all tasks share: examples, features, probes, fine-tuning, result.json
+    metrics     each with its interval; score: resampling; rankings: AUC and AP of many resamples;
+                arrays: what may be scored; ctc: characters, greedy and beam decoding
+    overview    all results in one page; papers: their numbers; tables: ours beside them
 
 Beside the road: `describe` (sizes and cost), `check` with `generated`, `twins` and `checkpage` (is
 a method ready?), `diff` (what two runs do differently); `apply`: a checkpoint on one's own videos,

@@ -18,7 +18,9 @@ from torch import Tensor
 Floats = npt.NDArray[np.float32]
 ITERATIONS = 300
 TOLERANCE = 1e-4
-"""Largest slope of a weight at the end, in units of C where that is above 1."""
+"""Largest slope of a weight at the end, in units of C where that is above 1,"""
+STEEPNESS = 1e-3
+"""and in units of the largest at the start: with few rows and a small C all slopes are small."""
 
 
 @dataclass
@@ -34,9 +36,11 @@ class LinearSvm:
         features = torch.from_numpy(_with_one(rows))
         signs = torch.from_numpy(np.where(labels[:, None] == self.classes_, 1, -1)).float()
         weights = torch.zeros(features.shape[1], len(self.classes_), requires_grad=True)
+        steepest = 2 * self.C * float((features.T @ signs).abs().max())  # at the start, all zeros
         search = torch.optim.LBFGS(
             [weights], max_iter=ITERATIONS, history_size=10, line_search_fn="strong_wolfe",
-            tolerance_grad=TOLERANCE * max(self.C, 1), tolerance_change=0,
+            tolerance_grad=min(TOLERANCE * max(self.C, 1), STEEPNESS * steepest),
+            tolerance_change=0,
         )  # fmt: skip
 
         def objective() -> Tensor:

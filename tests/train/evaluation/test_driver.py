@@ -29,7 +29,7 @@ def clips(count: int = 24, per_fold: int = 8) -> list[Clip]:
 
 def toy_task(**changes: Any) -> Task:
     settings = {"modality": "A", "pictures": "none", "frames": 8, "clips": 2, "train_clips": 2,
-                "epochs": 6, "batch_size": 4, **changes}  # fmt: skip
+                "epochs": 12, "batch_size": 4, **changes}  # fmt: skip
     return Task(
         name="toy", about="toy", dataset="demo", profile="sound", obtain="make it",
         rounds=folds("demo", 3), settings=Settings(**settings), predict=classify, measure=accuracy,

@@ -7,6 +7,15 @@ from sklearn.svm import LinearSVC
 from train.evaluation.svm import LinearSvm
 
 
+@pytest.mark.parametrize("strength", [1e-5, 1e-3, 1.0])
+def test_few_rows_teach_something(strength: float) -> None:
+    rows = np.array([[1.0, 0.2], [-1.0, 0.1], [-0.8, -0.3]], np.float32)
+    labels = np.array([1, 0, 0])
+    ours = LinearSvm(strength).fit(rows, labels).decision_function(rows)[:, 1]
+    theirs = LinearSVC(C=strength, tol=1e-8, max_iter=100_000, dual=False).fit(rows, labels)
+    assert ours == pytest.approx(theirs.decision_function(rows), rel=0.02)
+
+
 @pytest.mark.parametrize("strength", [1e-4, 1e-2, 1.0, 100.0])
 @pytest.mark.parametrize("classes", [2, 5])
 def test_the_same_as_one_after_the_other(strength: float, classes: int) -> None:
