@@ -356,3 +356,15 @@ NAN = [[0.0, 1.0], [float("nan"), 0.0]]
 def test_what_cannot_be_scored_is_said(score, sentence):
     with pytest.raises(UsageError, match=sentence):
         score()
+
+
+def test_average_leaves_out_what_has_no_value():
+    values = [1.0, math.nan, 0.0, 0.5, math.nan, 1.0]
+    score = metrics.average("hits", values, unit="ratio", higher_is_better=False)
+    assert (score.name, score.value, score.n) == ("hits", 0.625, 4)
+    assert (score.unit, score.higher_is_better) == ("ratio", False)
+    assert score.low < 0.625 < score.high
+    one_group = metrics.average("hits", values, groups=list("axaaxa"))
+    assert math.isnan(one_group.low)  # the groups of what was left out do not count
+    with pytest.raises(UsageError, match="hits: none of the 2 items has a value"):
+        metrics.average("hits", [math.nan] * 2)

@@ -3,7 +3,9 @@
 A map is one for a whole window, in which what sounds may move; each frame's box counts on its own,
 as an image does in the sets that these measures are from.
 
-    pointing_game  share of frames in whose box the map's peak lies (Zhang et al. 2018; no margin)
+    pointing_game  does the map's peak lie in the box, mean over frames (Zhang et al. 2018). A map
+                   knows no place finer than its cell: of the highest cell the part that lies in the
+                   box counts, instead of a margin about its middle
     ciou@0.5       share of frames whose box and marked pixels have an IoU of 0.5 or more; marked
                    are the pixels above the map's median, half of the picture, as in the code that
                    evaluates VGG-SS (Chen et al. 2021, test.py)
@@ -86,21 +88,12 @@ def hits(att: Floats, boxes: Floats, side: int) -> dict[str, float]:
     half = ious(fine > np.sort(fine, axis=None)[fine.size // 2], inside)
     reached = (half[:, None] >= AUC_THRESHOLDS - 1e-9).mean(axis=0)
     return {
-        "pointing_game": float(pointed(att, inside).mean()),
+        "pointing_game": float(covered(inside, len(att)).flat[int(att.argmax())]),
         "ciou@0.5": float((half >= HALF).mean()),
         "ciou_auc": float(np.trapezoid(reached, AUC_THRESHOLDS)),
         "iou": float(ious(fine >= HALF * fine.max(), inside).mean()),
         "mass_ratio": mass_ratio(att, covered(boxes, len(att))),
     }
-
-
-def pointed(att: Floats, boxes: Floats) -> npt.NDArray[np.bool_]:
-    """(T,): whether the middle of the map's highest cell lies in each box."""
-    row, column = np.unravel_index(int(att.argmax()), att.shape)
-    x, y = (column + 0.5) / att.shape[1], (row + 0.5) / att.shape[0]
-    x0, y0, x1, y1 = boxes.T
-    found: npt.NDArray[np.bool_] = (x0 <= x) & (x < x1) & (y0 <= y) & (y < y1)
-    return found
 
 
 def ious(marked: npt.NDArray[np.bool_], boxes: Floats) -> Floats:

@@ -50,6 +50,7 @@ MAPS = ("", ":foreign_sound", ":centre")
 """Endings of the numbers of the learned map and of those it is compared with."""
 CHANCE, ENTROPY, AREA = "pointing_game:chance", "attention_entropy_share", "box_area"
 KINDS_TOLD = 12
+"""Kinds of sources with a line of their own; a face is one kind, whatever it says."""
 Floats = npt.NDArray[np.float64]
 
 
@@ -214,7 +215,7 @@ def notes(numbers: dict[str, list[float]], kinds: list[str], boxes: Boxes, where
         )
     ratios = np.array(numbers["mass_ratio"])
     names = sorted({kind for kind, here in zip(kinds, known, strict=True) if here})
-    for kind in names[:KINDS_TOLD] if len(names) > 1 else []:
+    for kind in names[:KINDS_TOLD] if boxes == "truth" and len(names) > 1 else []:
         these = known & (np.array(kinds) == kind)
         said.append(f"{kind}: {these.sum()} clips, pointing_game {pointing[these].mean():.2f}, "
                     f"mass_ratio {ratios[these].mean():.2f}")  # fmt: skip

@@ -28,7 +28,6 @@ from train.evaluation.maps import (
     entropy_share,
     hits,
     ious,
-    pointed,
     require_attention,
     resized,
 )
@@ -45,9 +44,23 @@ def peak(row: int, column: int, side: int = 8) -> Any:
 
 
 def test_the_peak_is_in_a_box_or_not() -> None:
-    boxes = np.array([[0.5, 0.0, 1.0, 0.5], [0.0, 0.5, 0.5, 1.0], [0.0, 0.0, 1.0, 1.0]])
-    assert pointed(peak(1, 6), boxes).tolist() == [True, False, True]  # top right
-    assert pointed(peak(6, 1), boxes).tolist() == [False, True, True]  # bottom left
+    """Of the highest of 8 x 8 cells the part inside the box, mean over frames."""
+
+    def pointing(att: Any, *boxes: list[float]) -> float:
+        return hits(att, np.array(boxes), 16)["pointing_game"]
+
+    right, left, whole = [0.5, 0.0, 1.0, 0.5], [0.0, 0.5, 0.5, 1.0], [0.0, 0.0, 1.0, 1.0]
+    assert pointing(peak(1, 6), right, left, whole) == pytest.approx(2 / 3)
+    assert pointing(peak(6, 1), right) == 0 and pointing(peak(6, 1), left) == 1
+    # The cell at row 3, column 4 is 0.5 to 0.625 across and 0.375 to 0.5 down.
+    assert pointing(peak(3, 4), [0.5625, 0.375, 0.6, 0.5]) == pytest.approx(0.0375 / 0.125)
+
+
+def test_random_peaks_hit_as_often_as_the_box_is_large() -> None:
+    box = np.array([[0.31, 0.22, 0.78, 0.49]])
+    found = [hits(peak(row, column), box, 16)["pointing_game"] for row in range(8)
+             for column in range(8)]  # fmt: skip
+    assert np.mean(found) == pytest.approx(area_of(box)) == pytest.approx(0.47 * 0.27)
 
 
 def by_pixels(marked: Any, box: Any) -> float:
@@ -95,7 +108,7 @@ def test_measures_are_those_of_the_published_code() -> None:
     assert 0 < found["ciou@0.5"] < 1
     half = resized(att, 32) >= att_max(att) / 2
     assert found["iou"] == pytest.approx(np.mean([by_pixels(half, box) for box in boxes]))
-    assert found["pointing_game"] == pytest.approx(2 / 3)
+    assert found["pointing_game"] == pytest.approx(2 / 3)  # the cell at row 2, column 5
 
 
 def att_max(att: Any) -> float:
