@@ -128,7 +128,7 @@ def test_a_kept_model_is_found_read_and_refused(result: Path, tmp_path: Path) ->
     assert kept.shards["profile"] == "sound"
     with pytest.raises(UsageError, match="fine-tune first"):
         model_of(tmp_path / "nothing", "")
-    with pytest.raises(UsageError, match="only evaluations with --protocol finetune keep"):
+    with pytest.raises(UsageError, match="evaluations with --protocol finetune keep"):
         load(model_of(result, "fold9"))
     (tmp_path / MODEL).write_bytes(file.read_bytes()[:5000])
     with pytest.raises(TrainError, match="cannot be read"):
