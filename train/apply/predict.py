@@ -97,6 +97,7 @@ class Said:
     scores: list[float] | None = None
     """Of the classes, as the task averages them; None for text."""
     by_second: list[list[float]] = field(default_factory=list)
+    """The same of each second; empty where the task does not guess, and for text."""
     text: str | None = None
 
 
@@ -131,6 +132,8 @@ def predict(options: PredictOptions) -> Outcome:
         said = [one for one in said if one.has_sound]
     said.sort(key=lambda one: paths.index(one.path))
     outcome = Outcome([f"{kept.task}, {kept.round} ({file})"])
+    if kept.settings.tracks > 1:
+        outcome.lines.append("only the first face of a video is scored here, not the second one")
     for one in said:
         outcome.lines += lines_of(one, kept)
     for path, why in failed:
@@ -179,11 +182,13 @@ def _said(options: PredictOptions, kept: Kept, labelled: LabelledSet, made: Made
                  none, text=text)
             for clip, text, none in zip(clips, texts, faceless, strict=True)
         ]  # fmt: skip
-    scores, shown = scored(job, model, job.test)
+    scores, faceless = scored(job, model, job.test)
     seconds = by_second(job, model, clips)
+    guesses = job.task.faceless != "unknown"
     return [
         Said(videos[clip.example.name].path, clip.example.frames / clip.fps, clip.has_sound,
-             bool(shown[number]), scores[number].tolist(), seconds[number])
+             bool(faceless[number]), scores[number].tolist(),
+             seconds[number] if guesses or not faceless[number] else [])
         for number, clip in enumerate(clips)
     ]  # fmt: skip
 
