@@ -182,13 +182,13 @@ def _said(options: PredictOptions, kept: Kept, labelled: LabelledSet, made: Made
                  none, text=text)
             for clip, text, none in zip(clips, texts, faceless, strict=True)
         ]  # fmt: skip
-    scores, faceless = scored(job, model, job.test)
+    scores, unseen = scored(job, model, job.test)
     seconds = by_second(job, model, clips)
     guesses = job.task.faceless != "unknown"
     return [
         Said(videos[clip.example.name].path, clip.example.frames / clip.fps, clip.has_sound,
-             bool(faceless[number]), scores[number].tolist(),
-             seconds[number] if guesses or not faceless[number] else [])
+             bool(unseen[number]), scores[number].tolist(),
+             seconds[number] if guesses or not unseen[number] else [])
         for number, clip in enumerate(clips)
     ]  # fmt: skip
 
