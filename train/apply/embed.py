@@ -281,13 +281,13 @@ def _claim(folder: Path, facts: dict[str, Any], overwrite: bool, ranks: Ranks) -
         UsageError: it holds something else.
     """
     stored = folder / FACTS
-    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
+    if folder.is_dir() and any(folder.iterdir()):
         try:
             known = json.loads(stored.read_bytes())
         except (OSError, ValueError) as error:
             raise UsageError(f"--out {folder} holds other files; name a new folder") from error
         changed = sorted(name for name in facts if known.get(name) != facts[name])
-        if changed:
+        if changed and not overwrite:
             raise UsageError(
                 f"--out {folder} holds features with another {', '.join(changed)}; give another "
                 "--out, or --overwrite"

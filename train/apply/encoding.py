@@ -68,7 +68,9 @@ def overlaid(
     import ffmpeg
 
     cut = {} if seconds is None else {"t": seconds}
-    source = ffmpeg.input(f"file:{path}", ss=start_seconds, **cut, protocol_whitelist="file",
+    # Looking for 0 finds the first picture, and would lose the sound before it.
+    cut |= {"ss": start_seconds} if start_seconds > 0 else {}
+    source = ffmpeg.input(f"file:{path}", **cut, protocol_whitelist="file",
                           format_whitelist=CONTAINERS)  # fmt: skip
     over = ffmpeg.input("pipe:", format="rawvideo", pix_fmt="rgba", framerate=fps,
                         s=f"{canvas[0]}x{canvas[1]}")  # fmt: skip

@@ -8,7 +8,7 @@ is what every place would have. It is made for windows of the video that overlap
 they do. The white square is what the network sees; outside of it nothing is known. One scale, that
 of the colour bar, holds for the whole video. Of a video longer than --seconds the middle is taken.
 
-To measure instead of looking: `python -m train attention`.
+To measure instead of looking: `python -m train eval --task localization`.
 """
 
 import logging
@@ -30,6 +30,7 @@ from train.dist import choose_device
 from train.errors import TrainError, UsageError
 from train.evaluation.clips import View, batched, read_clips
 from train.evaluation.encoders import Encoders, load_checkpoint
+from train.evaluation.maps import require_attention
 from train.index import ShardSet
 from train.read import ShardReader
 
@@ -96,8 +97,7 @@ def explain(options: ExplainOptions) -> list[str]:
     path = existing([options.video])[0]
     out = _out(options, path)
     encoders = load_checkpoint(options.checkpoint)
-    if not hasattr(encoders.module, "attention"):
-        raise UsageError(f"the method {encoders.method} has no attention map; glcm has one")
+    require_attention(encoders)
     encoders.module.to(choose_device(options.device, 0))
     video = part_of(path, options)
     with shards_of([video], Recipe(options.profile, faces="off", sound_alone=False)) as made:

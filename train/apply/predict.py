@@ -28,7 +28,6 @@ import numpy.typing as npt
 import torch
 import tyro
 
-from train import ctc
 from train.apply.clips import Clip, Sums, clips_of, covering, places_of
 from train.apply.videos import Made, Recipe, Video, existing, shards_of
 from train.checkpoint import write_atomically
@@ -37,13 +36,13 @@ from train.cores import usable_cores
 from train.dist import choose_device
 from train.errors import UsageError
 from train.evaluation.classify import scored, window_logits
-from train.evaluation.clips import Look, require_members
+from train.evaluation.clips import require_members
 from train.evaluation.config import EvalConfig
-from train.evaluation.finetune import uses_bf16
 from train.evaluation.job import Job
 from train.evaluation.kept import MODEL, Kept, load
 from train.evaluation.labelled import LabelledSet
 from train.evaluation.task import Round
+from train.evaluation.transcribe import read
 from train.tasks import task_named
 
 log = logging.getLogger(__name__)
@@ -98,6 +97,7 @@ class Said:
     scores: list[float] | None = None
     """Of the classes, as the task averages them; None for text."""
     by_second: list[list[float]] = field(default_factory=list)
+    """The same of each second; empty where the task does not guess, and for text."""
     text: str | None = None
 
 
@@ -132,6 +132,8 @@ def predict(options: PredictOptions) -> Outcome:
         said = [one for one in said if one.has_sound]
     said.sort(key=lambda one: paths.index(one.path))
     outcome = Outcome([f"{kept.task}, {kept.round} ({file})"])
+    if kept.settings.tracks > 1:
+        outcome.lines.append("only the first face of a video is scored here, not the second one")
     for one in said:
         outcome.lines += lines_of(one, kept)
     for path, why in failed:
@@ -174,17 +176,19 @@ def _said(options: PredictOptions, kept: Kept, labelled: LabelledSet, made: Made
     require_members(labelled.shard_set, job.view, kept.task)
     model = kept.model.to(job.device)
     if kept.output == "text":
-        texts, faceless = _texts(job, model)
+        texts, faceless = read(job, model, job.test, job.settings.beam)
         return [
             Said(videos[clip.example.name].path, clip.example.frames / clip.fps, clip.has_sound,
                  none, text=text)
             for clip, text, none in zip(clips, texts, faceless, strict=True)
         ]  # fmt: skip
-    scores, shown = scored(job, model, job.test)
+    scores, unseen = scored(job, model, job.test)
     seconds = by_second(job, model, clips)
+    guesses = job.task.faceless != "unknown"
     return [
         Said(videos[clip.example.name].path, clip.example.frames / clip.fps, clip.has_sound,
-             bool(shown[number]), scores[number].tolist(), seconds[number])
+             bool(unseen[number]), scores[number].tolist(),
+             seconds[number] if guesses or not unseen[number] else [])
         for number, clip in enumerate(clips)
     ]  # fmt: skip
 
@@ -228,23 +232,6 @@ def _means_of_seconds(frames: Floats, fps: float) -> list[list[float]]:
     return [frames[second == one].mean(axis=0).tolist() for one in np.unique(second)]
 
 
-@torch.no_grad()
-def _texts(job: Job, model: torch.nn.Module) -> tuple[list[str], list[bool]]:
-    """What is read in whole clips, and in which there is no face."""
-    texts, faceless = [], []
-    for number, example in enumerate(job.test):
-        for raw in job.read(job.test, [[Look(number, 0, example.frames, 0.5)]]):
-            batch = raw.centred(job.source.crop)
-            with torch.autocast(job.device.type, torch.bfloat16,
-                                uses_bf16(job.config, job.device)):  # fmt: skip
-                logits = model(batch.video, batch.mel)
-            log_p = logits.float().log_softmax(-1).cpu().numpy()
-            beam = job.settings.beam or None
-            texts += ctc.transcribe(log_p, raw.lengths.numpy(), beam)
-            faceless += raw.faceless.tolist()
-    return texts, faceless
-
-
 # --- telling ------------------------------------------------------------------------------------
 
 
@@ -283,7 +270,7 @@ def write(
         "task": kept.task,
         "round": kept.round,
         "model": str(model),
-        "classes": list(kept.classes),
+        "classes": [] if kept.output == "text" else list(kept.classes),
         "videos": [_as_json(one, kept) for one in said],
         "not_scored": [{"path": str(path), "reason": why} for path, why in failed],
     }

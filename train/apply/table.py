@@ -1,5 +1,6 @@
 """Features as Parquet or NPZ: one row a clip, or a frame."""
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,7 +67,7 @@ class Rows:
 
 def write_part(path: Path, table: pa.Table) -> None:
     """A Parquet file that is whole or not there."""
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     pq.write_table(table, temporary)
     temporary.replace(path)
 

@@ -88,8 +88,8 @@ def load(path: Path) -> Kept:
     """
     if not path.is_file():
         raise UsageError(
-            f"there is no {path}: only evaluations with --protocol finetune keep their model, and "
-            "only without --no-keep-model. Do it again with --overwrite"
+            f"there is no {path}: evaluations with --protocol finetune keep their model, but not "
+            "those of ave, and none with --no-keep-model. Do it again with --overwrite"
         )
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)

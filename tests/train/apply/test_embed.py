@@ -122,8 +122,10 @@ def test_features_of_another_kind_are_not_mixed_in(shards: Path, run: Path, tmp_
     assert "fl" not in columns
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("x")
-    with pytest.raises(UsageError, match="holds other files"):
-        embed(options(shards, run, tmp_path / "mine", overwrite=False))
+    for overwrite in (False, True):
+        with pytest.raises(UsageError, match="holds other files"):
+            embed(options(shards, run, tmp_path / "mine", overwrite=overwrite))
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
 
 
 def test_silence_in_place_of_sound_gives_no_feature(run: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from manifests.listing import FFMPEG_FORMATS
+from manifests.render.encode import run as ffmpeg
 from pipeline.config import ShardConfig
 from tests.pipeline.fabricate import fabricate
 from tests.train.apply.conftest import VideoMaker
@@ -148,6 +149,33 @@ def test_a_turned_video_is_shown_upright_and_a_part_is_that_part(
     before, after = wave_of(path)[8000:16000], wave_of(out)
     count = min(len(before), len(after))
     assert np.corrcoef(before[:count], after[:count])[0, 1] > 0.95
+
+
+@pytest.mark.slow
+def test_sound_before_the_first_picture_is_kept(
+    run: Path, video: VideoMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The map is on the file's clock: from 2 s on, which is 1.2 s after the first picture."""
+
+    def late(frame: int) -> np.ndarray:
+        return np.full((4, 4), 16.0 if frame >= 20 else 0.0)
+
+    constant_maps(monkeypatch, late)
+    path, out = tmp_path / "late.mp4", tmp_path / "out.mp4"
+    whole = str(video("clip.mp4"))
+    ffmpeg(["-itsoffset", "0.8", "-i", whole, "-i", whole, "-map", "0:v", "-map", "1:a", "-c",
+            "copy", str(path)])  # fmt: skip
+    explain(ExplainOptions(str(path), run, out, short_side=128, device="cpu"))
+    before, after = wave_of(path), wave_of(out)
+    assert len(after) == pytest.approx(len(before), abs=800)
+    count = min(len(before), len(after))
+    assert np.corrcoef(before[:count], after[:count])[0, 1] > 0.99
+    shown, plain = frames_of(out), frames_of(path, "scale=192:128")
+    middle = np.s_[:, 30:100, 60:130]
+    change = np.abs(shown[middle].astype(int) - plain[middle].astype(int)).mean((1, 2, 3))
+    # 45 of the 75 pictures begin at 2 s or later; readers may fill the time before the first one.
+    assert change[:-47].max() < 5
+    assert change[-43:].min() > 20
 
 
 def test_the_middle_of_a_long_video_is_taken(

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,15 +13,21 @@ import pytest
 import soundfile
 import torch
 
-from train.apply.predict import PredictOptions, model_of, predict
+from pipeline import PROFILES
+from tests.train.apply.conftest import VideoMaker
+from train.apply.predict import PredictOptions, Said, lines_of, model_of, predict
 from train.errors import TrainError, UsageError
 from train.evaluation.config import EvalConfig
 from train.evaluation.driver import evaluate
-from train.evaluation.kept import MODEL, load
+from train.evaluation.encoders import from_scratch
+from train.evaluation.heads import Classifier
+from train.evaluation.kept import MODEL, keep, load
 from train.evaluation.result import Predictions
+from train.evaluation.task import Settings
 from train.index import open_shards
 from train.read import ShardReader, Window
 from train.stores import open_store
+from train.tasks import TASKS
 
 REPOSITORY = Path(__file__).parents[3]
 RATE_HZ = 22050
@@ -128,7 +135,7 @@ def test_a_kept_model_is_found_read_and_refused(result: Path, tmp_path: Path) ->
     assert kept.shards["profile"] == "sound"
     with pytest.raises(UsageError, match="fine-tune first"):
         model_of(tmp_path / "nothing", "")
-    with pytest.raises(UsageError, match="only evaluations with --protocol finetune keep"):
+    with pytest.raises(UsageError, match="evaluations with --protocol finetune keep"):
         load(model_of(result, "fold9"))
     (tmp_path / MODEL).write_bytes(file.read_bytes()[:5000])
     with pytest.raises(TrainError, match="cannot be read"):
@@ -146,3 +153,40 @@ def test_nobody_has_to_keep_a_model(evaluated: Path) -> None:
     )  # fmt: skip
     evaluate(config)
     assert not list((evaluated / "run" / "eval" / "without").rglob(MODEL))
+
+
+def test_a_table_says_what_is_missing_and_shows_the_likeliest() -> None:
+    kept: Any = SimpleNamespace(
+        classes=("a", "b", "c", "d"), settings=Settings(modality="V+A"), output="classes"
+    )
+    said = Said(Path("x.mp4"), 1.5, False, True, [0.1, 0.2, 0.3, 0.4], [[0.7, 0.1, 0.1, 0.1]] * 2)
+    assert lines_of(said, kept) == [
+        "x.mp4, 1.5 s (no sound: scored with silence; no face: not what the task looks at)",
+        "  video     d 0.400  c 0.300  b 0.200",
+        "  0-1 s     a 0.700  d 0.100  c 0.100",
+        "  1-1.5 s   a 0.700  d 0.100  c 0.100",
+    ]
+    kept.settings = Settings(modality="V")
+    text = Said(Path("x.mp4"), 2.0, False, False, text="bin blue")
+    assert lines_of(text, kept) == ["x.mp4, 2.0 s", "  text      bin blue"]
+
+
+@pytest.mark.slow
+def test_a_video_without_a_face_is_undecided_where_the_task_does_not_guess(
+    tmp_path: Path, video: VideoMaker
+) -> None:
+    """A model of dfdc, not trained; a video in which there is no face."""
+    torch.manual_seed(0)
+    task, encoders = TASKS["dfdc"], from_scratch("glcm", "nano", 0)
+    config = PROFILES["deepfake"].as_dict()
+    job: Any = SimpleNamespace(
+        config=SimpleNamespace(keep_model=True), folder=tmp_path, source=encoders, task=task,
+        round=SimpleNamespace(name="test"), settings=task.settings, classes=("FAKE", "REAL"),
+        labelled=SimpleNamespace(shard_set=SimpleNamespace(config=config)),
+    )  # fmt: skip
+    keep(job, Classifier(encoders, task.settings, 2))
+    outcome = predict(PredictOptions((str(video("gray.mp4")),), tmp_path, device="cpu", workers=0))
+    assert outcome.lines[1:] == [
+        f"{tmp_path / 'gray.mp4'}, 3.0 s (no face: not what the task looks at)",
+        "  video     FAKE 0.500  REAL 0.500",
+    ]
