@@ -28,7 +28,6 @@ import numpy.typing as npt
 import torch
 import tyro
 
-from train import ctc
 from train.apply.clips import Clip, Sums, clips_of, covering, places_of
 from train.apply.videos import Made, Recipe, Video, existing, shards_of
 from train.checkpoint import write_atomically
@@ -37,13 +36,13 @@ from train.cores import usable_cores
 from train.dist import choose_device
 from train.errors import UsageError
 from train.evaluation.classify import scored, window_logits
-from train.evaluation.clips import Look, require_members
+from train.evaluation.clips import require_members
 from train.evaluation.config import EvalConfig
-from train.evaluation.finetune import uses_bf16
 from train.evaluation.job import Job
 from train.evaluation.kept import MODEL, Kept, load
 from train.evaluation.labelled import LabelledSet
 from train.evaluation.task import Round
+from train.evaluation.transcribe import read
 from train.tasks import task_named
 
 log = logging.getLogger(__name__)
@@ -174,7 +173,7 @@ def _said(options: PredictOptions, kept: Kept, labelled: LabelledSet, made: Made
     require_members(labelled.shard_set, job.view, kept.task)
     model = kept.model.to(job.device)
     if kept.output == "text":
-        texts, faceless = _texts(job, model)
+        texts, faceless = read(job, model, job.test, job.settings.beam)
         return [
             Said(videos[clip.example.name].path, clip.example.frames / clip.fps, clip.has_sound,
                  none, text=text)
@@ -226,23 +225,6 @@ def _means_of_seconds(frames: Floats, fps: float) -> list[list[float]]:
     """(T, C) -> a row a second, of the frames whose middle lies in it."""
     second = np.floor((np.arange(len(frames)) + 0.5) / fps).astype(int)
     return [frames[second == one].mean(axis=0).tolist() for one in np.unique(second)]
-
-
-@torch.no_grad()
-def _texts(job: Job, model: torch.nn.Module) -> tuple[list[str], list[bool]]:
-    """What is read in whole clips, and in which there is no face."""
-    texts, faceless = [], []
-    for number, example in enumerate(job.test):
-        for raw in job.read(job.test, [[Look(number, 0, example.frames, 0.5)]]):
-            batch = raw.centred(job.source.crop)
-            with torch.autocast(job.device.type, torch.bfloat16,
-                                uses_bf16(job.config, job.device)):  # fmt: skip
-                logits = model(batch.video, batch.mel)
-            log_p = logits.float().log_softmax(-1).cpu().numpy()
-            beam = job.settings.beam or None
-            texts += ctc.transcribe(log_p, raw.lengths.numpy(), beam)
-            faceless += raw.faceless.tolist()
-    return texts, faceless
 
 
 # --- telling ------------------------------------------------------------------------------------

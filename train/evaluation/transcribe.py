@@ -26,6 +26,7 @@ from train.evaluation.clips import ClipBatch, Look, training_looks
 from train.evaluation.finetune import fit, uses_bf16
 from train.evaluation.heads import Classifier
 from train.evaluation.job import Job, Reading
+from train.evaluation.kept import keep
 from train.evaluation.labelled import Example, LabelledSet
 from train.evaluation.result import Predictions
 from train.evaluation.task import Settings
@@ -133,6 +134,7 @@ def finetuned(job: Job) -> tuple[list[str], list[bool], History]:
         model, job.config, job.settings.epochs, lambda epoch: epoch_of(job, epoch),
         finetuning_loss(job, model), validate if job.val else None, job.folder, job.device,
     )  # fmt: skip
+    keep(job, model, "text")
     return *read(job, model, job.test, job.settings.beam), history
 
 
