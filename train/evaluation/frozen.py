@@ -62,7 +62,7 @@ def mean_by(values: Floats, owner: Ints, count: int) -> Floats:
 def train_features(job: Job) -> Frozen:
     """Of the job's training examples, as many windows as frozen protocols learn from."""
     same = job.settings.train_clips == job.settings.clips and job.settings.crops == 1
-    pool = _joined(job.train_pool, job.test_pool) if same else job.train_pool
+    pool = joined(job.train_pool, job.test_pool) if same else job.train_pool
     return _of_pool(job, pool, job.train, job.settings.train_clips)
 
 
@@ -70,11 +70,11 @@ def test_features(job: Job, examples: list[Example]) -> Frozen:
     """Of examples as the task scores them."""
     settings = job.settings
     same = settings.train_clips == settings.clips and settings.crops == 1
-    pool = _joined(job.train_pool, job.test_pool) if same else job.test_pool
+    pool = joined(job.train_pool, job.test_pool) if same else job.test_pool
     return _of_pool(job, pool, examples, settings.clips if same else None)
 
 
-def _joined(first: list[Example], second: list[Example]) -> list[Example]:
+def joined(first: list[Example], second: list[Example]) -> list[Example]:
     """Each once, by name."""
     known = {example.name: example for example in (*first, *second)}
     return [known[name] for name in sorted(known)]
@@ -104,7 +104,7 @@ def frozen_features(job: Job, examples: list[Example], clips: int | None = None)
         TrainError: a feature is not finite.
     """
     names = list(wanted_features(job.source.channels, job.settings))
-    folder = job.frozen / _hash_of(job, examples, clips)
+    folder = job.frozen / hash_of(job, examples, clips)
     missing = [n for n in range(_parts(examples)) if not _part(folder, n).is_file()]
     if missing:
         _extract(job, examples, clips, folder, missing, names)
@@ -126,7 +126,7 @@ def _part(folder: Path, number: int) -> Path:
     return folder / f"part-{number:05d}.npz"
 
 
-def _hash_of(job: Job, examples: Sequence[Example], clips: int | None) -> str:
+def hash_of(job: Job, examples: Sequence[Example], clips: int | None) -> str:
     """Changes with whatever the vectors depend on."""
     settings = job.settings
     origin = job.source.origin

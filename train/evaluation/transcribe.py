@@ -24,6 +24,7 @@ from train import ctc
 from train.errors import UsageError
 from train.evaluation.clips import ClipBatch, Look, training_looks
 from train.evaluation.finetune import fit, uses_bf16
+from train.evaluation.frozen import hash_of, joined
 from train.evaluation.heads import Classifier
 from train.evaluation.job import Job, Reading
 from train.evaluation.kept import keep
@@ -258,10 +259,9 @@ def _log_p(job: Job, model: nn.Module, raw: ClipBatch) -> npt.NDArray[np.float32
 
 def linear(job: Job) -> tuple[list[str], list[bool], History]:
     """A linear layer on frozen features: texts, which show no face, history."""
-    classifier = _classifier(job).eval()
-    (train, _), (test, faceless) = (
-        frame_features(job, classifier, examples) for examples in (job.train, job.test)
-    )
+    known = frame_features(job, joined(job.train_pool, job.test_pool))
+    train, test = ([known[one.name][0] for one in part] for part in (job.train, job.test))
+    faceless = [known[one.name][1] for one in job.test]
     frames = torch.cat(train)
     mean, deviation = frames.mean(0), frames.std(0).clamp(min=1e-6)
     train, test = ([(one - mean) / deviation for one in part] for part in (train, test))
@@ -294,11 +294,26 @@ class _Linear(nn.Linear):
         return [{"params": list(self.parameters()), "lr": lr_head}]
 
 
+def frame_features(job: Job, examples: list[Example]) -> dict[str, tuple[Tensor, bool]]:
+    """(T, channels) of each utterance by name, and whether it shows no face; kept on disk."""
+    path = job.frozen / f"frames-{hash_of(job, examples, None)}-{job.settings.features}.npz"
+    if not path.is_file():
+        features, faceless = _extracted(job, examples)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp.npz")
+        np.savez(temporary, frames=torch.cat(features).numpy(), faceless=faceless)
+        temporary.replace(path)
+    stored = np.load(path)
+    parts = torch.from_numpy(stored["frames"]).split([one.frames for one in examples])  # type: ignore[no-untyped-call]
+    return {
+        one.name: (part, bool(none))
+        for one, part, none in zip(examples, parts, stored["faceless"], strict=True)
+    }
+
+
 @torch.no_grad()
-def frame_features(
-    job: Job, classifier: Classifier, examples: list[Example]
-) -> tuple[list[Tensor], list[bool]]:
-    """(T, channels) of each utterance on the CPU, and which show no face."""
+def _extracted(job: Job, examples: list[Example]) -> tuple[list[Tensor], list[bool]]:
+    classifier = _classifier(job).eval()
     features: list[Tensor] = [torch.empty(0)] * len(examples)
     faceless = [False] * len(examples)
     batches = job.in_batches(whole(examples))

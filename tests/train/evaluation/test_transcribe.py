@@ -16,6 +16,7 @@ from train.errors import UsageError
 from train.evaluation import driver, transcribe
 from train.evaluation.clips import Look
 from train.evaluation.config import EvalConfig
+from train.evaluation.kept import load
 from train.evaluation.labelled import Example, open_labelled
 from train.evaluation.result import Predictions
 from train.evaluation.task import Round, Settings, Task
@@ -79,6 +80,8 @@ def test_ctc_learns_what_is_said(task: Task, tmp_path: Path, beam: int) -> None:
     assert result["n_scored"] == len(TEXTS)
     said = Predictions.read(tmp_path / "run/eval/toy/test/predictions.parquet").said
     assert said[-1] == TEXTS[0].upper()  # of clips of other lengths none takes another's place
+    kept = load(tmp_path / "run/eval/toy/test/model.pt")
+    assert kept.output == "text"  # what `train predict` goes by
 
 
 def test_a_linear_layer_learns_what_frozen_features_say(task: Task, tmp_path: Path) -> None:
