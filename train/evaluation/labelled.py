@@ -84,7 +84,7 @@ class LabelledSet:
         parts = [match for split in splits if (match := PART.fullmatch(split))]
         if parts:
             chosen = {number for match in parts for number in self._part(*map(int, match.groups()))}
-            return list(self.manifest.take(sorted(chosen)).to_pylist())
+            return list(self.manifest.take(pa.array(sorted(chosen), pa.int64())).to_pylist())
         flat = pc.list_flatten(self._splits)
         rows = pc.list_parent_indices(self._splits)
         wanted = pa.array([False] * len(flat), pa.bool_())
@@ -99,12 +99,19 @@ class LabelledSet:
         return pc.coalesce(column, pa.scalar([], column.type)).combine_chunks()
 
     def _part(self, number: int, parts: int) -> list[int]:
-        """Manifest rows of one of several parts, groups whole."""
-        groups = [group or key for group, key in zip(
-            self.manifest["group_id"].to_pylist(), self.manifest["key"].to_pylist(), strict=True
-        )]  # fmt: skip
-        return [row for row, group in enumerate(groups)
-                if seed_of("part", group) % parts == number - 1]  # fmt: skip
+        """Manifest rows of one of several parts, groups whole; parts have like numbers of them."""
+        chosen = set(self.groups[number - 1 :: parts])
+        return [row for row, group in enumerate(self._groups()) if group in chosen]
+
+    @cached_property
+    def groups(self) -> list[str]:
+        """Speakers, source videos; a clip without is its own. In an order of their own."""
+        return sorted(set(self._groups()), key=lambda group: (seed_of("part", group), group))
+
+    def _groups(self) -> list[str]:
+        keys = self.manifest["key"].to_pylist()
+        groups = self.manifest["group_id"].to_pylist()
+        return [group or key for group, key in zip(groups, keys, strict=True)]
 
     def split_names(self) -> list[str]:
         """All splits that rows name."""

@@ -23,7 +23,11 @@ def rounds(labelled: LabelledSet) -> tuple[Round, ...]:
         test = "test" if "test" in known else "val"
         val = ("val",) if test == "test" and "val" in known else ()
         return (Round(test, (test,), ("train",), val),)
-    parts = [f"part{number}of{PARTS}" for number in range(1, PARTS + 1)]
+    count = min(PARTS, len(labelled.groups))
+    if count < 2:
+        raise UsageError(f"all clips of {labelled.shard_set.name} are of one source, "
+                         f"{labelled.groups[0]}, so none can be held out; add others")  # fmt: skip
+    parts = [f"part{number}of{count}" for number in range(1, count + 1)]
     return tuple(
         Round(part, (part,), tuple(other for other in parts if other != part)) for part in parts
     )

@@ -315,6 +315,16 @@ def test_classify_cuts_parts_where_there_are_none(tmp_path: Path) -> None:
     assert result["metric"]["value"] >= 0.9
 
 
+def test_few_sources_make_few_parts(tmp_path: Path) -> None:
+    three = [Clip(f"demo/clip{i}", i % 2, (), f"source{i // 4}") for i in range(12)]
+    shards = labelled_set(tmp_path / "three-glcm", three, CONFIG)
+    result = driver.evaluate(config(shards, tmp_path / "run", task="classify", clips=1))
+    assert [one["n"] for one in result["rounds"]] == [4, 4, 4]
+    one = labelled_set(tmp_path / "one-glcm", three[:4], CONFIG)
+    with pytest.raises(UsageError, match=r"all clips of demo-glcm are of one source, source0"):
+        driver.evaluate(config(one, tmp_path / "run", task="classify", clips=1))
+
+
 def test_retrieve_finds_clips_of_the_class(tmp_path: Path) -> None:
     shards = generic(tmp_path, lambda i: ("demo:train",) if i < 24 else ("demo:test",))
     result = driver.evaluate(config(shards, tmp_path / "run", task="retrieve", clips=1))
