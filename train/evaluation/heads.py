@@ -10,7 +10,14 @@ from train.evaluation.task import Settings
 
 
 class Head(nn.Module):
-    """Two layers: Linear, ReLU, Dropout, Linear (methods §7); the same for every time step."""
+    """Two layers: Linear, ReLU, Dropout, Linear (methods §7); the same for every time step.
+
+    Features are standardised before, by BatchNorm without weights. They are means of what a ReLU
+    let through, so that examples differ little beside what they share: on frozen features of GRID's
+    digits, `tiny_grid`, two layers alone had 0.15 right of held-out clips after 8 epochs and 0.19
+    after 20, with BatchNorm 0.40 after one and 0.49 after 20; chance is 0.10. The paper does not
+    speak of it.
+    """
 
     def __init__(self, channels: int, hidden: int, classes: int, dropout: float) -> None:
         """Random weights.
@@ -22,13 +29,15 @@ class Head(nn.Module):
             dropout: probability.
         """
         super().__init__()
+        self.standardise = nn.BatchNorm1d(channels, affine=False)
         self.layers = nn.Sequential(
             nn.Linear(channels, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, classes)
         )
 
     def forward(self, features: Tensor) -> Tensor:
         """(..., channels) -> logits (..., classes)."""
-        logits: Tensor = self.layers(features)
+        rows = self.standardise(features.flatten(0, -2))
+        logits: Tensor = self.layers(rows.unflatten(0, features.shape[:-1]))
         return logits
 
 

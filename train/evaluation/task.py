@@ -85,7 +85,7 @@ class Settings:
                 raise UsageError(
                     f"{name} is {getattr(self, name)!r}; expected one of {', '.join(known)}"
                 )
-        least = {"clips": 0, "train_clips": 1, "crops": 1, "epochs": 1, "batch_size": 1, "beam": 0}
+        least = {"clips": 0, "train_clips": 1, "crops": 1, "epochs": 1, "batch_size": 2, "beam": 0}
         for name, low in least.items():
             if getattr(self, name) < low:
                 raise UsageError(f"{name} is {getattr(self, name)}; expected {low} or more")
