@@ -4,7 +4,7 @@
     two classes  auc_video, auc_video_hard (as MDS computes it), average_precision   (DFDC)
     many labels  mean_average_precision, mean_auc, d_prime
     text         wer, cer                                                            (LRS2, GRID)
-    neighbours   recall_at_k, instance_recall_at_k                        (retrieval, fingerprint)
+    neighbours   nearest, ranked_recall                                (retrieval, fingerprint)
 
 What is more than a mean over items comes from scikit-learn and jiwer; its interval from formulas
 that take all resamples at once (`train.rankings`). Scores and labels are checked first
@@ -12,7 +12,7 @@ that take all resamples at once (`train.rankings`). Scores and labels are checke
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,8 +33,8 @@ from train.score import (
 
 __all__ = [
     "Score", "auc_video", "auc_video_hard", "average", "average_precision", "cer", "confusion",
-    "d_prime", "difference", "instance_recall_at_k", "log_loss", "mean_auc",
-    "mean_average_precision", "mean_over", "ranked_recall", "recall_at_k", "segment_accuracy",
+    "d_prime", "difference", "log_loss", "mean_auc",
+    "mean_average_precision", "mean_over", "nearest", "ranked_recall", "segment_accuracy",
     "top_k", "wer",
 ]  # fmt: skip
 
@@ -44,8 +44,6 @@ AVE_CLASSES = 29
 """28 events and background."""
 SMALLEST_PROBABILITY = 1e-15
 """What log_loss takes a smaller one for; 0 for the true class would cost infinitely much."""
-
-Distance = Literal["cosine", "euclidean"]
 
 
 def average(
@@ -407,65 +405,6 @@ def _edits(chunk: Any) -> int:
 # --- neighbours -------------------------------------------------------------------------------
 
 
-def recall_at_k(
-    query: npt.ArrayLike,
-    query_labels: npt.ArrayLike,
-    gallery: npt.ArrayLike,
-    gallery_labels: npt.ArrayLike,
-    k: int,
-    metric: Distance = "cosine",
-    groups: Groups = None,
-) -> Score:
-    """R@k of retrieval: share of queries with one of their class among the k nearest.
-
-    Args:
-        query: (N, D) features.
-        query_labels: (N,) classes.
-        gallery: (M, D) features.
-        gallery_labels: (M,) classes.
-        k: up to M.
-        metric: distance.
-        groups: of the queries.
-
-    Raises:
-        UsageError: nothing to score, NaN, shapes that differ, k outside of 1..M, or, with
-            cosine, a vector of zeros.
-    """
-    nearest = _nearest(query, gallery, k, metric)
-    wanted = classes_of(query_labels, len(nearest), None, "query labels")
-    found = classes_of(gallery_labels, len(np.asarray(gallery)), None, "gallery labels")
-    return _mean(f"R@{k}", (found[nearest] == wanted[:, None]).any(1), groups)
-
-
-def instance_recall_at_k(
-    query: npt.ArrayLike,
-    gallery: npt.ArrayLike,
-    k: int,
-    metric: Distance = "cosine",
-    groups: Groups = None,
-) -> Score:
-    """R@k of fingerprinting: share of queries whose own original is among the k nearest.
-
-    Args:
-        query: (N, D) features; query i is made from gallery item i.
-        gallery: (M, D) features, M >= N; the rest are distractors.
-        k: up to M.
-        metric: distance.
-        groups: of the queries.
-
-    Raises:
-        UsageError: as `recall_at_k`, and more queries than gallery items.
-    """
-    nearest = _nearest(query, gallery, k, metric)
-    if len(nearest) > len(np.asarray(gallery)):
-        raise UsageError(
-            f"{len(nearest)} queries, but {len(np.asarray(gallery))} gallery items: query i must "
-            "be made from gallery item i"
-        )
-    hits = (nearest == np.arange(len(nearest))[:, None]).any(1)
-    return _mean(f"instance_R@{k}", hits, groups)
-
-
 def ranked_recall(
     ranked: Sequence[Sequence[Any]], wanted: Sequence[Any], k: int, groups: Groups = None
 ) -> Score:
@@ -490,8 +429,17 @@ def ranked_recall(
     return _mean(f"R@{k}", np.array(hits), groups)
 
 
-def _nearest(query: npt.ArrayLike, gallery: npt.ArrayLike, k: int, metric: Distance) -> Integers:
-    """(N, k) the nearest items of the gallery, nearest first."""
+def nearest(query: npt.ArrayLike, gallery: npt.ArrayLike, k: int) -> Integers:
+    """(N, k) positions of the nearest items of a gallery by their cosine, nearest first.
+
+    Args:
+        query: (N, D) features.
+        gallery: (M, D) features.
+        k: up to M.
+
+    Raises:
+        UsageError: NaN, a vector of zeros, shapes that differ, k outside of 1..M.
+    """
     from sklearn.neighbors import NearestNeighbors
 
     asked, known = finite(query, "query features", 2), finite(gallery, "gallery features", 2)
@@ -499,13 +447,10 @@ def _nearest(query: npt.ArrayLike, gallery: npt.ArrayLike, k: int, metric: Dista
         raise UsageError(f"features of {asked.shape[1]} and {known.shape[1]} numbers do not match")
     if not 1 <= k <= len(known):
         raise UsageError(f"R@{k} in a gallery of {len(known)}: k must be 1 to {len(known)}")
-    if (
-        metric == "cosine"
-    ):  # the order of unit vectors is the same, and the search many times faster
-        asked, known = _unit(asked, "query"), _unit(known, "gallery")
-    search = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(known)
-    nearest: Integers = search.kneighbors(asked, return_distance=False)
-    return nearest
+    # The order of unit vectors by distance is that by cosine, and many times as fast to find.
+    search = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(_unit(known, "gallery"))
+    found: Integers = search.kneighbors(_unit(asked, "query"), return_distance=False)
+    return found
 
 
 def _unit(vectors: Values, name: str) -> Values:
@@ -513,7 +458,7 @@ def _unit(vectors: Values, name: str) -> Values:
     if not length.all():
         raise UsageError(
             f"{name} item {int(np.argmin(length))} has features that are all 0, which have no "
-            "cosine distance to anything; look at that item, or use metric='euclidean'"
+            "cosine distance to anything; look at that item"
         )
     scaled: Values = vectors / length
     return scaled

@@ -268,15 +268,12 @@ def test_case_and_spaces_do_not_matter_and_wer_may_be_above_one():
 # --- neighbours -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
 @pytest.mark.parametrize("k", [1, 3, 30])
-def test_recall_by_loops(metric, k):
+def test_recall_by_loops(k):
     query, gallery = RNG.normal(size=(20, 4)), RNG.normal(size=(30, 4)) * RNG.random((30, 1)) * 5
     asked, known = RNG.integers(0, 8, 20), RNG.integers(0, 8, 30)
 
     def distance(a, b):
-        if metric == "euclidean":
-            return math.dist(a, b)
         return 1 - sum(x * y for x, y in zip(a, b, strict=True)) / math.hypot(*a) / math.hypot(*b)
 
     hits = instances = 0
@@ -284,24 +281,22 @@ def test_recall_by_loops(metric, k):
         order = sorted(range(30), key=[distance(vector, item) for item in gallery].__getitem__)[:k]
         hits += label in known[order]
         instances += number in order
-    found = metrics.recall_at_k(query, asked, gallery, known, k, metric)
+    ranked = metrics.nearest(query, gallery, k)
+    found = metrics.ranked_recall(known[ranked].tolist(), asked.tolist(), k)
     assert found.value == pytest.approx(hits / 20)
     assert found.name == f"R@{k}"
-    own = metrics.instance_recall_at_k(query, gallery, k, metric)
+    own = metrics.ranked_recall(ranked.tolist(), range(20), k)
     assert own.value == pytest.approx(instances / 20)
-    assert own.name == f"instance_R@{k}"
 
 
-def test_the_two_distances_differ_where_length_does():
-    gallery = [[10.0, 1.0], [0.5, 0.8]]
-    query, labels = [[1.0, 0.0]], [0]
-    assert metrics.recall_at_k(query, labels, gallery, [0, 1], 1, "cosine").value == 1
-    assert metrics.recall_at_k(query, labels, gallery, [0, 1], 1, "euclidean").value == 0
+def test_length_makes_no_difference():
+    ranked = metrics.nearest([[1.0, 0.0]], [[0.5, 0.8], [10.0, 1.0]], 2)
+    assert ranked.tolist() == [[1, 0]]
 
 
 def test_features_that_are_all_the_same_find_their_original_by_chance_only():
     same = np.ones((50, 8))
-    assert metrics.instance_recall_at_k(same, same, 5).value <= 0.1
+    assert metrics.ranked_recall(metrics.nearest(same, same, 5).tolist(), range(50), 5).value <= 0.1
 
 
 # --- what cannot be scored --------------------------------------------------------------------
@@ -344,13 +339,12 @@ NAN = [[0.0, 1.0], [float("nan"), 0.0]]
         (lambda: metrics.wer(["a"], ["a", "b"]), "1 references, but 2"),
         (lambda: metrics.wer([" "], ["a"]), "not a word"),
         (lambda: metrics.cer([], []), "not a word"),
-        (lambda: metrics.recall_at_k(PAIR, [0, 1], PAIR, [0, 1], 3), "gallery of 2: k must be"),
-        (lambda: metrics.recall_at_k(PAIR, [0, 1], PAIR, [0, 1, 2], 1), "gallery labels"),
-        (lambda: metrics.recall_at_k(PAIR, [0], PAIR, [0, 1], 1), "query labels"),
-        (lambda: metrics.recall_at_k(NAN, [0, 1], PAIR, [0, 1], 1), "query features"),
-        (lambda: metrics.recall_at_k(PAIR, [0, 1], np.ones((2, 3)), [0, 1], 1), "2 and 3 numbers"),
-        (lambda: metrics.recall_at_k(PAIR, [0, 1], [[1, 1], [0, 0]], [0, 1], 1), "gallery item 1"),
-        (lambda: metrics.instance_recall_at_k(np.ones((3, 2)), PAIR, 1), "3 queries, but 2"),
+        (lambda: metrics.nearest(PAIR, PAIR, 3), "gallery of 2: k must be"),
+        (lambda: metrics.nearest(NAN, PAIR, 1), "query features"),
+        (lambda: metrics.nearest(PAIR, np.ones((2, 3)), 1), "2 and 3 numbers"),
+        (lambda: metrics.nearest(PAIR, [[1, 1], [0, 0]], 1), "gallery item 1"),
+        (lambda: metrics.ranked_recall([[0]], [0, 1], 1), "1 lists for 2 queries"),
+        (lambda: metrics.ranked_recall([[0, 1], [0]], [0, 1], 2), "lists of 1 neighbours"),
     ],
 )
 def test_what_cannot_be_scored_is_said(score, sentence):

@@ -15,7 +15,7 @@ from train.evaluation.frozen import Floats, Frozen, Ints, test_features, train_f
 from train.evaluation.job import Job
 from train.evaluation.probes import standardised
 from train.evaluation.result import Predictions
-from train.metrics import Score, ranked_recall
+from train.metrics import Score, nearest, ranked_recall
 
 KEPT = 50
 """Nearest neighbours that are written down."""
@@ -26,9 +26,9 @@ def retrieve(job: Job) -> Predictions:
     """For each test clip the classes of its nearest training clips, nearest first."""
     test = test_features(job, job.test)
     gallery = train_features(job)
-    nearest = nearest_of(job, gallery, test)
+    found = nearest_of(job, gallery, test)
     classes = [example.target for example in job.train]
-    return predictions_of(job, [[classes[place] for place in row] for row in nearest.tolist()],
+    return predictions_of(job, [[classes[place] for place in row] for row in found.tolist()],
                           test)  # fmt: skip
 
 
@@ -56,15 +56,11 @@ def recall(predictions: Predictions) -> list[Score]:
 
 def nearest_of(job: Job, gallery: Frozen, queries: Frozen) -> Ints:
     """(queries, KEPT or fewer) positions in the gallery, nearest first."""
-    from sklearn.neighbors import NearestNeighbors
-
     channels = wanted_features(job.source.channels, job.settings)
     sound = channels.get(SOUND, 0)
     known, asked = standardised(gallery.mean(), queries.mean())
     known, asked = (_unit_parts(rows, rows.shape[1] - sound) for rows in (known, asked))
-    search = NearestNeighbors(n_neighbors=min(KEPT, len(known)), metric="cosine").fit(known)
-    found: Ints = search.kneighbors(asked, return_distance=False)
-    return found
+    return nearest(asked, known, min(KEPT, len(known)))
 
 
 def _unit_parts(rows: Floats, visual: int) -> Floats:
