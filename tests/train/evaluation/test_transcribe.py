@@ -70,7 +70,7 @@ def config(shards: Path, run: Path, **changes: Any) -> EvalConfig:
     return EvalConfig(**settings)
 
 
-@pytest.mark.parametrize("beam", [0, 5])
+@pytest.mark.parametrize("beam", [0, pytest.param(5, marks=pytest.mark.slow)])
 def test_ctc_learns_what_is_said(task: Task, tmp_path: Path, beam: int) -> None:
     clips = [utterance(number, text) for number, text in enumerate(TEXTS)]
     clips += [utterance(number, text, "test") for number, text in enumerate(reversed(TEXTS))]
