@@ -364,3 +364,17 @@ def test_fingerprints_find_their_originals(tmp_path: Path) -> None:
     assert result["metric"]["value"] == 1
     with pytest.raises(UsageError, match=r"originals of 4 of 4 queries, .*--gallery"):
         driver.evaluate(config(queries, tmp_path / "other", gallery=str(queries), **options))
+
+
+def test_features_of_one_path_do_not_stand_for_both(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(TASKS, "toy", toy_task(modality="V", pictures="frames", clips=1,
+                                               train_clips=1, protocol="linear"))  # fmt: skip
+    shards = labelled_set(tmp_path / "demo-glcm", clips(), CONFIG)
+    one, other = tmp_path / "one", tmp_path / "other"
+    driver.evaluate(config(shards, one, features="g"))
+    after = driver.evaluate(config(shards, one, features="both"))
+    alone = driver.evaluate(config(shards, other, features="both"))
+    assert after["metrics"] == alone["metrics"]
+    assert len(list((one / "eval" / "features").iterdir())) == 1  # of one pass over the clips
