@@ -117,6 +117,11 @@ class LabelledSet:
         """All splits that rows name."""
         return sorted(pc.unique(pc.list_flatten(self._splits)).to_pylist())
 
+    def published(self, split: str) -> int:
+        """Clips that a split has as published, named with its data set or without; 0: unknown."""
+        known = self.official.items()
+        return max((n for name, n in known if f":{name}".endswith(f":{split}")), default=0)
+
     def examples(self, splits: Sequence[str]) -> list[Example]:
         """Each clip of some splits that is there, with its first label.
 
@@ -208,7 +213,7 @@ def require_whole(labelled: LabelledSet, splits: Sequence[str], allow_missing: b
             f"{labelled.shard_set.name} has no clip in {', '.join(splits)}; its splits: {known}"
         )
     missing = labelled.missing(splits)
-    published = sum(labelled.official.get(split, 0) for split in splits)
+    published = sum(labelled.published(split) for split in splits)
     if published > expected and not allow_missing:
         raise UsageError(
             f"{', '.join(splits)} has {published:,} clips as published, {labelled.shard_set.name} "

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ from train.errors import LockedError, UsageError
 from train.evaluation import driver
 from train.evaluation.classify import accuracy, classify
 from train.evaluation.config import EvalConfig
+from train.evaluation.labelled import open_labelled, require_whole
 from train.evaluation.result import Predictions
 from train.evaluation.task import Round, Settings, Task, folds
+from train.metrics import Score
+from train.stores import open_store
 from train.tasks import TASKS
 
 
@@ -185,6 +189,17 @@ def test_missing_training_clips_are_no_reason(task: Task, tmp_path: Path) -> Non
     shards = labelled_set(tmp_path / "demo-sound", some, SOUND)
     result = driver.evaluate(config(shards, tmp_path / "run", rounds="fold1", protocol="knn"))
     assert result["coverage"] == 1
+    assert "fold1: 1 of 17 training clips are not there" in result["notes"]
+
+
+def test_published_counts_of_splits_named_without_their_set(tmp_path: Path) -> None:
+    shards = labelled_set(tmp_path / "demo-sound", clips(), SOUND)
+    labelled = open_labelled(open_store(str(shards)))
+    whole = replace(labelled, official={"demo:fold1": 9, "demo:xfold1": 99})
+    for split in ("demo:fold1", "fold1"):
+        with pytest.raises(UsageError, match="has 9 clips as published"):
+            require_whole(whole, (split,), allow_missing=False)
+    assert require_whole(whole, ("fold2",), allow_missing=False) == 8
 
 
 def test_limit_is_said(task: Task, sounds: Path, tmp_path: Path) -> None:
@@ -364,6 +379,43 @@ def test_fingerprints_find_their_originals(tmp_path: Path) -> None:
     assert result["metric"]["value"] == 1
     with pytest.raises(UsageError, match=r"originals of 4 of 4 queries, .*--gallery"):
         driver.evaluate(config(queries, tmp_path / "other", gallery=str(queries), **options))
+
+
+def test_a_metric_that_some_rounds_cannot_have(
+    task: Task, sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As R@50, where a round's gallery has 49 clips."""
+
+    def measure(predictions: Predictions) -> list[Score]:
+        top1 = accuracy(predictions)[0]
+        rare = [replace(top1, name="rare")] if "demo/clip000" in predictions.names else []
+        return [*rare, top1]
+
+    monkeypatch.setitem(TASKS, "toy", replace(task, measure=measure))
+    result = driver.evaluate(config(sounds, tmp_path / "run", protocol="knn"))
+    assert [metric["name"] for metric in result["metrics"]] == ["top1"]
+    assert [len(one["metrics"]) for one in result["rounds"]] == [2, 1, 1]
+
+
+def test_results_of_other_data_lie_beside_each_other(task: Task, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    for name in ("mine", "yours"):
+        shards = labelled_set(tmp_path / name, clips(), CONFIG)
+        driver.evaluate(config(shards, run, task="classify", clips=1, rounds="part1of5"))
+    assert {path.parent.name for path in run.glob("eval/*/result.json")} == {
+        "classify-mine", "classify-yours",
+    }  # fmt: skip
+
+
+def test_a_result_that_is_replaced_is_told(
+    task: Task, sounds: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = tmp_path / "run"
+    driver.evaluate(config(sounds, run, rounds="fold1", protocol="knn"))
+    driver.evaluate(config(sounds, run, rounds="fold1,fold2", protocol="knn"))
+    assert "replaced" not in caplog.text
+    driver.evaluate(config(sounds, run, rounds="fold1", protocol="knn", clips=1, seed=5))
+    assert "is of another clips, seed and is going to be replaced; --name" in caplog.text
 
 
 def test_features_of_one_path_do_not_stand_for_both(
