@@ -69,7 +69,7 @@ class EvalConfig:
     frames: int | None = None
     """Window, frames; 0 is the whole example."""
     window_seconds: float | None = None
-    """Window, seconds; --frames goes before it."""
+    """Window, seconds, in place of the task's own frames; --frames goes before it."""
     clips: int | None = None
     """Windows scored an example; 0 tiles it."""
     train_clips: int | None = None

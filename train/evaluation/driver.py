@@ -350,6 +350,9 @@ def _key(job: Job) -> str:
         "shards": job.labelled.index_sha256,
         "examples": [list(part) for part in (job.train, job.val, job.test)],
     }
+    if job.task.also_reads:
+        others = [open_labelled(open_store(path)) for path in job.task.also_reads(job.config)]
+        facts["also"] = [one.index_sha256 for one in others]
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -379,6 +380,39 @@ def test_fingerprints_find_their_originals(tmp_path: Path) -> None:
     assert result["metric"]["value"] == 1
     with pytest.raises(UsageError, match=r"originals of 4 of 4 queries, .*--gallery"):
         driver.evaluate(config(queries, tmp_path / "other", gallery=str(queries), **options))
+
+
+def test_another_gallery_is_another_evaluation(tmp_path: Path) -> None:
+    clean, queries = fingerprints(tmp_path)
+    options: dict[str, Any] = {"task": "fingerprint", "frames": 8, "clips": 1, "train_clips": 1,
+                               "rounds": "IP", "data": clean.parent.parent}  # fmt: skip
+    default = clean.parent.parent / "shards" / "vggsound-glcm"
+    default.parent.mkdir()
+    clean.rename(default)
+    first = driver.evaluate(config(queries, tmp_path / "run", **options))
+    assert any("the gallery is 4 clips" in note for note in first["notes"])
+    some = [Clip(f"vggsound/c{i}", i % 4, ("vggsound:test",)) for i in range(6)]
+    shutil.rmtree(default)
+    labelled_set(default, some, CONFIG, classes=("a", "b", "c", "d"), name="vggsound")
+    again = driver.evaluate(config(queries, tmp_path / "run", **options))
+    assert any("the gallery is 6 clips" in note for note in again["notes"])
+
+
+def test_seconds_of_a_window_stand_for_the_frames_of_the_task(
+    task: Task, sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    windows: list[int] = []
+
+    def note(*arguments: Any) -> Any:
+        job = driver._job(*arguments)
+        windows.append(job.window)
+        return fake(job)
+
+    monkeypatch.setattr(driver, "_round", note)
+    given: dict[str, Any]
+    for given in ({}, {"window_seconds": 0.6}, {"window_seconds": 0.6, "frames": 5}):
+        driver.evaluate(config(sounds, tmp_path / "run", rounds="fold1", **given))
+    assert windows == [8, 6, 5]  # 10 frames a second
 
 
 def test_a_metric_that_some_rounds_cannot_have(
