@@ -394,6 +394,7 @@ def _result(
         "coverage": scored / planned,
         "missing": dict(sorted(missing.items())),
         "faceless": sum(sum(p.faceless) for p, _ in done),
+        "silent": _silent(task, labelled, rounds),
         "splits": [name for one in rounds for name in one.test],
         "settings": asdict(task.settings),
         "config": config.as_dict(),
@@ -449,8 +450,20 @@ def _notes(
     faceless = sum(sum(p.faceless) for p, _ in done)
     if faceless:
         notes.append(f"{faceless} clips without a face were {FACELESS[task.faceless]}")
+    if silent := _silent(task, labelled, rounds):
+        notes.append(f"{silent} test clips have no sound, or nothing to hear in it; they are "
+                     "scored with that silence")  # fmt: skip
     notes += _leaks(labelled, rounds, task)
     return notes
+
+
+def _silent(task: Task, labelled: LabelledSet, rounds: Sequence[Round]) -> int:
+    """Test clips without sound, over all rounds; 0 where none is listened to."""
+    if not task.settings.uses_sound or not labelled.silent:
+        return 0
+    return sum(
+        row["key"] in labelled.silent for one in rounds for row in labelled.planned(one.test)
+    )
 
 
 def _leaks(labelled: LabelledSet, rounds: Sequence[Round], task: Task) -> list[str]:

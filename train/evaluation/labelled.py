@@ -21,7 +21,7 @@ from train.index import INDEX_NAME, ShardSet, open_shards
 from train.plan import seed_of, shuffled
 from train.stores.base import Store
 
-MANIFEST, ERRORS = "manifest.parquet", "errors.parquet"
+MANIFEST, ERRORS, SAMPLES = "manifest.parquet", "errors.parquet", "samples.parquet"
 COLUMNS = ("key", "group_id", "splits", "labels", "label_names", "segments", "transcript", "words",
            "extra")  # fmt: skip
 TOLD_MISSING = 10
@@ -61,6 +61,8 @@ class LabelledSet:
     index_sha256: str
     dataset: str = ""
     """Its canonical name."""
+    silent: frozenset[str] = frozenset()
+    """Keys of samples without sound, or with nothing to hear in it."""
     official: dict[str, int] = field(default_factory=dict)
     """Clips that were published in each split, as far as its manifest knows."""
 
@@ -196,8 +198,17 @@ def open_labelled(store: Store) -> LabelledSet:
         reasons=reasons,
         index_sha256=hashlib.sha256(index).hexdigest(),
         dataset=str(told.get("dataset") or ""),
+        silent=_silent(store),
         official=(facts.get("report") or {}).get("official") or {},
     )
+
+
+def _silent(store: Store) -> frozenset[str]:
+    samples = pq.ParquetFile(pa.BufferReader(store.read(SAMPLES)))
+    if "silent" not in samples.schema_arrow.names:
+        return frozenset()
+    table = samples.read(columns=["key", "silent"])
+    return frozenset(table.filter(table["silent"].fill_null(False))["key"].to_pylist())
 
 
 def require_whole(labelled: LabelledSet, splits: Sequence[str], allow_missing: bool) -> int:

@@ -203,6 +203,24 @@ def test_published_counts_of_splits_named_without_their_set(tmp_path: Path) -> N
     assert require_whole(whole, ("fold2",), allow_missing=False) == 8
 
 
+def test_silent_clips_are_counted_where_sound_is_heard(
+    task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shards = labelled_set(tmp_path / "demo-glcm", clips(), CONFIG)
+    samples = pq.read_table(shards / "samples.parquet")
+    silent = [key in ("demo/clip001", "demo/clip020") for key in samples["key"].to_pylist()]
+    if "silent" in samples.column_names:
+        samples = samples.drop_columns(["silent"])
+    pq.write_table(samples.append_column("silent", [silent]), shards / "samples.parquet")
+    result = driver.evaluate(config(shards, tmp_path / "run", rounds="fold1", protocol="knn"))
+    assert result["silent"] == 1
+    assert any(note.startswith("1 test clips have no sound") for note in result["notes"])
+    seen = toy_task(modality="V", pictures="frames", clips=1, train_clips=1)
+    monkeypatch.setitem(TASKS, "toy", seen)
+    result = driver.evaluate(config(shards, tmp_path / "other", rounds="fold1", protocol="knn"))
+    assert result["silent"] == 0
+
+
 def test_limit_is_said(task: Task, sounds: Path, tmp_path: Path) -> None:
     result = driver.evaluate(config(sounds, tmp_path / "run", limit=4, protocol="knn"))
     assert (result["n_scored"], result["n_expected"]) == (12, 24)
