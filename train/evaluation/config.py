@@ -96,7 +96,8 @@ class EvalConfig:
     lr_head: float = 1e-3
     """Peak learning rate of AdamW for the head."""
     lr_encoder: float | None = None
-    """And for the encoders; None is a tenth of the head's, from scratch the same."""
+    """And for the encoders; None is a tenth of the head's, from scratch the same; 0 leaves them as
+    they are, the statistics of BatchNorm too."""
     weight_decay: float = 1e-4
     """Of AdamW, decoupled."""
     warmup: float = 0.05

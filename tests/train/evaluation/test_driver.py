@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from tests.train.evaluation.sets import CONFIG, SOUND, Clip, labelled_set
 from train.errors import LockedError, UsageError
 from train.evaluation import driver
 from train.evaluation.classify import accuracy, classify
 from train.evaluation.config import EvalConfig
+from train.evaluation.encoders import from_scratch
 from train.evaluation.labelled import open_labelled, require_whole
 from train.evaluation.result import Predictions
 from train.evaluation.task import Round, Settings, Task, folds
@@ -468,6 +470,17 @@ def test_a_result_that_is_replaced_is_told(
     assert "replaced" not in caplog.text
     driver.evaluate(config(sounds, run, rounds="fold1", protocol="knn", clips=1, seed=5))
     assert "is of another clips, seed and is going to be replaced; --name" in caplog.text
+
+
+@pytest.mark.parametrize("rate", [0.0, 1e-3])
+def test_encoders_without_a_rate_stay_as_they_are(
+    task: Task, sounds: Path, tmp_path: Path, rate: float
+) -> None:
+    driver.evaluate(config(sounds, tmp_path, rounds="fold1", epochs=1, lr_encoder=rate))
+    saved = torch.load(tmp_path / "eval/toy/fold1/model.pt", weights_only=True)["model"]
+    before = from_scratch("glcm", "nano", 0).module.state_dict()
+    same = [torch.equal(saved[f"module.{name}"], value) for name, value in before.items()]
+    assert all(same) == (rate == 0)
 
 
 def test_features_of_one_path_do_not_stand_for_both(
