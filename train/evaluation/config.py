@@ -69,7 +69,7 @@ class EvalConfig:
     frames: int | None = None
     """Window, frames; 0 is the whole example."""
     window_seconds: float | None = None
-    """Window, seconds; --frames goes before it."""
+    """Window, seconds, in place of the task's own frames; --frames goes before it."""
     clips: int | None = None
     """Windows scored an example; 0 tiles it."""
     train_clips: int | None = None
@@ -96,7 +96,8 @@ class EvalConfig:
     lr_head: float = 1e-3
     """Peak learning rate of AdamW for the head."""
     lr_encoder: float | None = None
-    """And for the encoders; None is a tenth of the head's, from scratch the same."""
+    """And for the encoders; None is a tenth of the head's, from scratch the same; 0 leaves them as
+    they are, the statistics of BatchNorm too."""
     weight_decay: float = 1e-4
     """Of AdamW, decoupled."""
     warmup: float = 0.05

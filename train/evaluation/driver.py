@@ -71,10 +71,11 @@ def evaluate(config: EvalConfig) -> dict[str, Any]:
     task = task.for_set(labelled)
     task = task.on_split(config.split) if config.split else task
     source = _encoders(config)
-    folder = _folder(config, task, source)
+    folder = _folder(config, task, source, labelled)
     rounds = task.rounds_named(config.rounds)
     expected = {one.name: require_whole(labelled, one.test, config.allow_missing) for one in rounds}
     with _locked(folder):
+        _tell_replaced(folder, config, task, labelled, source)
         started = time.monotonic()
         done = [_round(config, task, labelled, source, folder, one) for one in rounds]
         result = _result(config, task, labelled, source, rounds, done, expected)
@@ -182,13 +183,15 @@ def _run_folder(config: EvalConfig, source: Encoders) -> Path:
     return file.parent.parent if file.parent.name == "checkpoints" else file.parent
 
 
-def _folder(config: EvalConfig, task: Task, source: Encoders) -> Path:
-    """RUN/eval/NAME."""
+def _folder(config: EvalConfig, task: Task, source: Encoders, labelled: LabelledSet) -> Path:
+    """RUN/eval/NAME; a set of other data than the task's own stands in the name, too."""
     usual = task_named(task.name).settings
     other = [str(getattr(task.settings, name)) for name in NAMING
              if getattr(task.settings, name) != getattr(usual, name)]  # fmt: skip
     split = [config.split.replace(":", "-")] if config.split else []
-    name = config.name or "-".join([task.name, *other, *split])
+    strange = config.shards and labelled.dataset and labelled.dataset != task.dataset
+    data = [Path(config.shards).name] if strange else []
+    name = config.name or "-".join([task.name, *other, *split, *data])
     return _run_folder(config, source) / "eval" / name
 
 
@@ -201,6 +204,26 @@ def _locked(folder: Path) -> Iterator[None]:
         except OSError as error:
             raise LockedError(f"another process writes {folder}; give another --name") from error
         yield
+
+
+def _tell_replaced(
+    folder: Path, config: EvalConfig, task: Task, labelled: LabelledSet, source: Encoders
+) -> None:
+    """Say that a result of something else is going to be replaced: not all stands in the name."""
+    try:
+        old = json.loads((folder / RESULT).read_bytes())
+        known = {**old["config"], **old["settings"], "shards": old["shards"]["index_sha256"],
+                 "checkpoint": (old["checkpoint"] or {}).get("sha256")}  # fmt: skip
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    ours = {**config.as_dict(), **json.loads(json.dumps(asdict(task.settings), default=str))}
+    for name in CARRIED_OUT:
+        ours.pop(name, None)
+    ours |= {"shards": labelled.index_sha256, "checkpoint": (source.origin or {}).get("sha256")}
+    other = sorted(name for name in ours if name in known and known[name] != ours[name])
+    if other:
+        log.warning("the result in %s is of another %s and is going to be replaced; --name NAME "
+                    "keeps both", folder, ", ".join(other))  # fmt: skip
 
 
 # --- rounds -------------------------------------------------------------------------------------
@@ -327,6 +350,9 @@ def _key(job: Job) -> str:
         "shards": job.labelled.index_sha256,
         "examples": [list(part) for part in (job.train, job.val, job.test)],
     }
+    if job.task.also_reads:
+        others = [open_labelled(open_store(path)) for path in job.task.also_reads(job.config)]
+        facts["also"] = [one.index_sha256 for one in others]
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
 
@@ -347,10 +373,7 @@ def _result(
 ) -> dict[str, Any]:  # fmt: skip
     missing = {key: reason for one in rounds for key, reason in labelled.missing(one.test).items()}
     names = [name for predictions, _ in done for name in predictions.names]
-    metrics = [
-        mean_over(list(scores), disjoint=len(set(names)) == len(names))
-        for scores in zip(*(scores for _, scores in done), strict=True)
-    ]
+    metrics = _means([scores for _, scores in done], disjoint=len(set(names)) == len(names))
     planned = sum(expected.values())
     scored = _there(labelled, rounds)
     if config.limit is not None:
@@ -371,6 +394,7 @@ def _result(
         "coverage": scored / planned,
         "missing": dict(sorted(missing.items())),
         "faceless": sum(sum(p.faceless) for p, _ in done),
+        "silent": _silent(task, labelled, rounds),
         "splits": [name for one in rounds for name in one.test],
         "settings": asdict(task.settings),
         "config": config.as_dict(),
@@ -388,6 +412,16 @@ def _result(
     }  # fmt: skip
 
 
+def _means(rounds: Sequence[list[Score]], disjoint: bool) -> list[Score]:
+    """Each metric that all rounds have, over them: a small gallery has no R@50, say."""
+    named = [{score.name: score for score in scores} for scores in rounds]
+    return [
+        mean_over([scores[name] for scores in named], disjoint=disjoint)
+        for name in named[0]
+        if all(name in scores for scores in named)
+    ]
+
+
 def _there(labelled: LabelledSet, rounds: Sequence[Round]) -> int:
     """Test clips that are samples, over all rounds."""
     return sum(len(labelled.planned(r.test)) - len(labelled.missing(r.test)) for r in rounds)
@@ -402,6 +436,10 @@ def _notes(
     lacking = sum(expected.values()) - _there(labelled, rounds)
     if lacking:
         notes.append(f"--allow-missing: {lacking} test clips are not there and not scored")
+    for one in rounds:
+        there = [row["key"] in labelled.row_of for row in labelled.planned(one.train)]
+        if absent := there.count(False):
+            notes.append(f"{one.name}: {absent:,} of {len(there):,} training clips are not there")
     if config.limit is not None:
         notes.append(f"--limit {config.limit}: not all examples were trained on and scored")
     if len(rounds) < len(task.all_rounds):
@@ -412,8 +450,20 @@ def _notes(
     faceless = sum(sum(p.faceless) for p, _ in done)
     if faceless:
         notes.append(f"{faceless} clips without a face were {FACELESS[task.faceless]}")
+    if silent := _silent(task, labelled, rounds):
+        notes.append(f"{silent} test clips have no sound, or nothing to hear in it; they are "
+                     "scored with that silence")  # fmt: skip
     notes += _leaks(labelled, rounds, task)
     return notes
+
+
+def _silent(task: Task, labelled: LabelledSet, rounds: Sequence[Round]) -> int:
+    """Test clips without sound, over all rounds; 0 where none is listened to."""
+    if not task.settings.uses_sound or not labelled.silent:
+        return 0
+    return sum(
+        row["key"] in labelled.silent for one in rounds for row in labelled.planned(one.test)
+    )
 
 
 def _leaks(labelled: LabelledSet, rounds: Sequence[Round], task: Task) -> list[str]:

@@ -8,7 +8,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Sized
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +40,13 @@ class Trainable(Protocol):
 
     def groups(self, lr_head: float, lr_encoder: float) -> list[dict[str, object]]:
         """Of an optimiser."""
+
+
+@runtime_checkable
+class HasEncoders(Protocol):
+    """A network on top of encoders."""
+
+    module: nn.Module
 
 
 def fit(
@@ -112,6 +119,8 @@ def _epoch(
 ) -> float:
     """One pass with rates of peak x factors; the mean loss."""
     model.train()
+    if config.encoder_lr == 0 and isinstance(model, HasEncoders):
+        model.module.eval()  # or BatchNorm would go on learning
     losses = []
     bar = tqdm(batches, desc=f"epoch {epoch + 1}", leave=False, disable=None)
     for number, batch in enumerate(bar):

@@ -9,8 +9,9 @@ A part is whole or not there, so that extraction goes on where it was interrupte
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -104,10 +105,11 @@ def frozen_features(job: Job, examples: list[Example], clips: int | None = None)
         TrainError: a feature is not finite.
     """
     names = list(wanted_features(job.source.channels, job.settings))
+    every = list(wanted_features(job.source.channels, replace(job.settings, features="both")))
     folder = job.frozen / hash_of(job, examples, clips)
-    missing = [n for n in range(_parts(examples)) if not _part(folder, n).is_file()]
-    if missing:
-        _extract(job, examples, clips, folder, missing, names)
+    missing = [n for n in range(_parts(examples)) if not _holds(_part(folder, n), names)]
+    if missing:  # of both paths, whichever is asked for: other --features need no second pass
+        _extract(job, examples, clips, folder, missing, every)
     parts = [np.load(_part(folder, number)) for number in range(_parts(examples))]
     vectors = np.concatenate(
         [np.concatenate([part[name] for part in parts]) for name in names], axis=1
@@ -124,6 +126,14 @@ def _parts(examples: Sequence[Example]) -> int:
 
 def _part(folder: Path, number: int) -> Path:
     return folder / f"part-{number:05d}.npz"
+
+
+def _holds(path: Path, names: Sequence[str]) -> bool:
+    """Whether a part is there with these features."""
+    if not path.is_file():
+        return False
+    with np.load(path) as part:
+        return set(names) <= set(part.files)
 
 
 def hash_of(job: Job, examples: Sequence[Example], clips: int | None) -> str:
@@ -160,7 +170,8 @@ def _extract(
         part = examples[first : first + EXAMPLES_A_PART]
         found = features_of(job, encoders, part, job.scored(part, clips), names)
         found["owner"] += first
-        temporary = folder / f"part-{number:05d}.tmp.npz"
+        # Two evaluations of a run may need the same part at once.
+        temporary = folder / f"part-{number:05d}.{os.getpid()}.tmp.npz"
         np.savez(temporary, **found)  # type: ignore[arg-type]
         temporary.replace(_part(folder, number))
     about = {"checkpoint": job.source.origin, "shards": str(job.labelled.shard_set.store)}

@@ -50,12 +50,7 @@ class Job:
     @property
     def window(self) -> int:
         """Frames of a window; 0 is an example's own length."""
-        settings = self.settings
-        if settings.frames is not None:
-            return settings.frames
-        if settings.window_seconds is not None:
-            return max(round(settings.window_seconds * self.labelled.fps), 1)
-        return self.source.frames
+        return self.settings.window(self.labelled.fps, self.source.frames)
 
     @property
     def view(self) -> View:

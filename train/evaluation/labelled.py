@@ -21,7 +21,7 @@ from train.index import INDEX_NAME, ShardSet, open_shards
 from train.plan import seed_of, shuffled
 from train.stores.base import Store
 
-MANIFEST, ERRORS = "manifest.parquet", "errors.parquet"
+MANIFEST, ERRORS, SAMPLES = "manifest.parquet", "errors.parquet", "samples.parquet"
 COLUMNS = ("key", "group_id", "splits", "labels", "label_names", "segments", "transcript", "words",
            "extra")  # fmt: skip
 TOLD_MISSING = 10
@@ -61,6 +61,8 @@ class LabelledSet:
     index_sha256: str
     dataset: str = ""
     """Its canonical name."""
+    silent: frozenset[str] = frozenset()
+    """Keys of samples without sound, or with nothing to hear in it."""
     official: dict[str, int] = field(default_factory=dict)
     """Clips that were published in each split, as far as its manifest knows."""
 
@@ -116,6 +118,11 @@ class LabelledSet:
     def split_names(self) -> list[str]:
         """All splits that rows name."""
         return sorted(pc.unique(pc.list_flatten(self._splits)).to_pylist())
+
+    def published(self, split: str) -> int:
+        """Clips that a split has as published, named with its data set or without; 0: unknown."""
+        known = self.official.items()
+        return max((n for name, n in known if f":{name}".endswith(f":{split}")), default=0)
 
     def examples(self, splits: Sequence[str]) -> list[Example]:
         """Each clip of some splits that is there, with its first label.
@@ -191,8 +198,17 @@ def open_labelled(store: Store) -> LabelledSet:
         reasons=reasons,
         index_sha256=hashlib.sha256(index).hexdigest(),
         dataset=str(told.get("dataset") or ""),
+        silent=_silent(store),
         official=(facts.get("report") or {}).get("official") or {},
     )
+
+
+def _silent(store: Store) -> frozenset[str]:
+    samples = pq.ParquetFile(pa.BufferReader(store.read(SAMPLES)))
+    if "silent" not in samples.schema_arrow.names:
+        return frozenset()
+    table = samples.read(columns=["key", "silent"])
+    return frozenset(table.filter(table["silent"].fill_null(False))["key"].to_pylist())
 
 
 def require_whole(labelled: LabelledSet, splits: Sequence[str], allow_missing: bool) -> int:
@@ -208,7 +224,7 @@ def require_whole(labelled: LabelledSet, splits: Sequence[str], allow_missing: b
             f"{labelled.shard_set.name} has no clip in {', '.join(splits)}; its splits: {known}"
         )
     missing = labelled.missing(splits)
-    published = sum(labelled.official.get(split, 0) for split in splits)
+    published = sum(labelled.published(split) for split in splits)
     if published > expected and not allow_missing:
         raise UsageError(
             f"{', '.join(splits)} has {published:,} clips as published, {labelled.shard_set.name} "

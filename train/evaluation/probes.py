@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from train.errors import UsageError
 from train.evaluation.frozen import Frozen
 from train.evaluation.svm import LinearSvm
 
@@ -46,7 +47,8 @@ def svm(train: Frozen, labels: Ints, test: Frozen, chooser: "Chooser") -> Floats
     """One-against-all linear SVMs: decision values of test windows."""
     fitted, known, rows = _fitted(_svm, SVM_C, train, labels, test, chooser)
     values = fitted.decision_function(rows)
-    scores = np.full((len(rows), chooser.classes), -np.inf, np.float32)
+    # A class without training examples is behind all others; metrics take no infinity.
+    scores = np.full((len(rows), chooser.classes), values.min() - 1, np.float32)
     scores[:, known] = values
     return scores
 
@@ -111,6 +113,8 @@ class Chooser:
             return train, train, labels, labels
         split = StratifiedGroupKFold(count, shuffle=True, random_state=0)
         fit, held = next(iter(split.split(train, labels, self._groups)))
+        if len(np.unique(labels[fit])) < 2 or not len(held):
+            return train, train, labels, labels
         return train[fit], train[held], labels[fit], labels[held]
 
 
@@ -118,7 +122,16 @@ def _fitted(
     make: Any, values: tuple[float, ...], train: Frozen, labels: Ints, test: Frozen,
     chooser: Chooser,
 ) -> tuple[Any, Ints, Floats]:  # fmt: skip
-    """The fitted classifier, the classes it knows, and the test windows as it wants them."""
+    """The fitted classifier, the classes it knows, and the test windows as it wants them.
+
+    Raises:
+        UsageError: all training examples are of one class.
+    """
+    if len(np.unique(labels)) < 2:
+        raise UsageError(
+            f"all {len(labels)} training examples are of the class {labels[0]}; expected two "
+            "classes at least: train on more, or raise --limit"
+        )
     strength = chooser.choose(make, values, train.mean(), labels)
     rows, asked = standardised(train.vectors, test.vectors)
     model = make(strength).fit(rows, labels[train.owner])

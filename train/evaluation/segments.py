@@ -73,8 +73,9 @@ class SegmentClassifier(nn.Module):
         fl = found["fl"]
         with full_precision(fl):
             cells = fl.float().flatten(3)  # (B, C, T, P)
-            if self.attends:
-                att = self.module.segment_attention(fl, found["fa"], self._segments)
+            if self.attends:  # the projections are float32, under bf16 autocast features are not
+                fa = found["fa"].float()
+                att = self.module.segment_attention(fl.float(), fa, self._segments)
                 frames = torch.einsum("bctp,btp->btc", cells, att)
             else:
                 frames = cells.mean(dim=3).transpose(1, 2)

@@ -12,6 +12,7 @@ from train.boxes import Boxes
 from train.errors import UsageError
 
 if TYPE_CHECKING:
+    from train.evaluation.config import EvalConfig
     from train.evaluation.job import Job
     from train.evaluation.labelled import Example, LabelledSet
     from train.evaluation.result import Predictions
@@ -105,6 +106,19 @@ class Settings:
                 f"{self.pictures!r}; give --pictures frames"
             )
 
+    def window(self, fps: float, usual: int) -> int:
+        """Frames of a window; 0 is an example's own length.
+
+        Args:
+            fps: frames a second of the shards.
+            usual: where neither frames nor seconds are said.
+        """
+        if self.frames is not None:
+            return self.frames
+        if self.window_seconds is not None:
+            return max(round(self.window_seconds * fps), 1)
+        return usual
+
     @property
     def uses_pictures(self) -> bool:
         """Whether visual features are used."""
@@ -164,10 +178,15 @@ class Task:
     quality: "Callable[[Any, Any], float] | None" = None
     """What chooses the epoch: (scores (N, C), labels (N,)) -> higher is better; None: accuracy."""
 
+    also_reads: "Callable[[EvalConfig], tuple[str, ...]] | None" = None
+    """Further shard sets that predictions depend on."""
+
     def with_settings(self, **changes: Any) -> "Task":
         """The same with other settings; None leaves a setting as it is."""
         given = {name: value for name, value in changes.items() if value is not None}
         settings = replace(self.settings, **given)
+        if "window_seconds" in given and "frames" not in given:
+            settings = replace(settings, frames=None)  # the task's own frames would go before it
         if settings.protocol not in self.protocols:
             raise UsageError(
                 f"task {self.name} has no protocol {settings.protocol!r}; it has "

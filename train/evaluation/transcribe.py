@@ -9,6 +9,7 @@ are computed once; a CPU can do that.
 """
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -300,7 +301,7 @@ def frame_features(job: Job, examples: list[Example]) -> dict[str, tuple[Tensor,
     if not path.is_file():
         features, faceless = _extracted(job, examples)
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp.npz")
+        temporary = path.with_suffix(f".{os.getpid()}.tmp.npz")
         np.savez(temporary, frames=torch.cat(features).numpy(), faceless=faceless)
         temporary.replace(path)
     stored = np.load(path)

@@ -42,11 +42,17 @@ def examples(labelled: LabelledSet, splits: Sequence[str], settings: Settings) -
     """Clips of some splits with the classes of their ten seconds; at most ten seconds of each.
 
     Raises:
-        UsageError: frames that do not fill seconds, no clip with segments, or a class that is none.
+        UsageError: frames that do not fill seconds, no clip with segments, a class that is none,
+            or a window of other than ten seconds, whose segments would not be the labels'.
     """
     if labelled.fps != round(labelled.fps):
         raise UsageError(f"{labelled.shard_set.name} has {labelled.fps:g} frames a second; "
                          "expected a whole number, or seconds share frames")  # fmt: skip
+    window = settings.window(labelled.fps, 0)
+    if window != SEGMENTS * labelled.fps:
+        raise UsageError(f"the window is {window} frames ({window / labelled.fps:g} s); expected "
+                         f"{SEGMENTS} s, one for each label: leave --frames and --window-seconds "
+                         "out")  # fmt: skip
     most = SEGMENTS * round(labelled.fps)
     found, known = [], False
     for planned in labelled.planned(splits):

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from train.errors import UsageError
+from train.evaluation.config import EvalConfig
 from train.evaluation.frozen import test_features
 from train.evaluation.job import Job
 from train.evaluation.labelled import Example, LabelledSet, open_labelled
@@ -43,7 +44,7 @@ def examples(labelled: LabelledSet, splits: Sequence[str], _settings: Settings) 
 
 def look_up(job: Job) -> Predictions:
     """For each query the keys of the nearest clean clips, nearest first."""
-    path = job.config.gallery or str(job.config.data / "shards" / REFERENCE)
+    (path,) = gallery_of(job.config)
     clean = gallery(open_labelled(open_store(path)))
     _require_originals(job, clean[1], path)
     shelf = replace(job, labelled=clean[0], test=clean[1], train_pool=[], test_pool=clean[1])
@@ -51,7 +52,13 @@ def look_up(job: Job) -> Predictions:
     nearest = nearest_of(job, test_features(shelf, clean[1]), queries)
     names = [example.name for example in clean[1]]
     said = [[names[place] for place in row] for row in nearest.tolist()]
-    return predictions_of(job, said, queries)
+    found = predictions_of(job, said, queries)
+    return replace(found, notes=[f"the gallery is {len(names):,} clips of {path}"])
+
+
+def gallery_of(config: EvalConfig) -> tuple[str, ...]:
+    """The shards of the clean clips."""
+    return (config.gallery or str(config.data / "shards" / REFERENCE),)
 
 
 def gallery(labelled: LabelledSet) -> tuple[LabelledSet, list[Example]]:
@@ -95,6 +102,7 @@ FINGERPRINT = Task(
     predict=look_up,
     measure=measure,
     examples=examples,
+    also_reads=gallery_of,
     protocols=("frozen",),
     notes=("the recipes are this program's own: the paper publishes none",),
 )

@@ -53,7 +53,7 @@ def words_task(kind: str) -> Task:
     numbers = {word: number for number, word in enumerate(classes)}
 
     def examples(labelled: LabelledSet, splits: Sequence[str], settings: Settings) -> list[Example]:
-        frames = FRAMES if settings.frames is None else settings.frames
+        frames = settings.window(labelled.fps, FRAMES)
         return word_examples(labelled, splits, place, len(WORDS), numbers, frames, JITTER)
 
     return Task(

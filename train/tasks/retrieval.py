@@ -1,7 +1,8 @@
 """Video retrieval on UCF101 and HMDB51, split 1: R@k and 1-NN (R@1) with frozen features.
 
 Queries are the test clips, the gallery the training clips; a hit is any of the k nearest with the
-query's class. Features: 10 windows x 3 squares averaged, standardised, cosine (Jenni et al. §4).
+query's class. Features: 10 windows averaged, standardised, cosine (Jenni et al. §4); the middle
+square of each, where the paper takes several.
 """
 
 from train.evaluation.retrieval import recall, retrieve

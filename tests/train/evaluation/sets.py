@@ -56,7 +56,7 @@ def labelled_set(
     pq.write_table(manifest.append_column("instance", numbers), out / "manifest.parquet")
     members = list(config.members)
     edit_json(out / "shardindex.json", labels=list(classes), name=f"{name}-{config.profile}",
-              members=members)  # fmt: skip
+              dataset=name, members=members)  # fmt: skip
     return out
 
 

@@ -49,6 +49,14 @@ def test_classes_of_seconds_by_hand() -> None:
         seconds_of(planned((0.0, 1.0, 28)))
 
 
+def test_windows_whose_segments_are_not_the_labels_are_refused(tmp_path: Path) -> None:
+    shards = labelled_set(tmp_path / "ave-glcm", [Clip("ave/x", 0, ("ave:test",))], name="ave")
+    labelled = open_labelled(open_store(str(shards)))
+    for wrong in ({"window_seconds": 5.0}, {"frames": 50}, {"frames": 0}):
+        with pytest.raises(UsageError, match="expected 10 s, one for each label"):
+            examples(labelled, ("ave:test",), replace(SETTINGS, **wrong))
+
+
 @pytest.mark.skipif(not LISTS.is_dir(), reason="the published annotations are not here")
 def test_background_everywhere_is_right_in_17_8_percent(tmp_path: Path) -> None:
     """The published baseline of the published test split."""
@@ -201,6 +209,12 @@ def test_both_settings_go_through(events: Path, tmp_path: Path, task: str) -> No
         for guess, truth in zip(said, wanted, strict=True)
     ]
     assert result["metric"]["value"] == pytest.approx(sum(right) / 50)
+
+
+def test_pictures_and_sound_under_bf16_as_on_a_gpu(events: Path, tmp_path: Path) -> None:
+    result = run(events, tmp_path / "run", "ave", precision="bf16")
+    assert 0 <= result["metric"]["value"] <= 1
+    assert np.isfinite(result["rounds"][0]["history"][0]["loss"])
 
 
 def test_events_that_can_be_heard_are_learnt(events: Path, tmp_path: Path) -> None:

@@ -2,20 +2,27 @@
 
 import json
 import logging
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from tests.train.evaluation.sets import CONFIG, SOUND, Clip, labelled_set
 from train.errors import LockedError, UsageError
 from train.evaluation import driver
 from train.evaluation.classify import accuracy, classify
 from train.evaluation.config import EvalConfig
+from train.evaluation.encoders import from_scratch
+from train.evaluation.labelled import open_labelled, require_whole
 from train.evaluation.result import Predictions
 from train.evaluation.task import Round, Settings, Task, folds
+from train.metrics import Score
+from train.stores import open_store
 from train.tasks import TASKS
 
 
@@ -185,6 +192,35 @@ def test_missing_training_clips_are_no_reason(task: Task, tmp_path: Path) -> Non
     shards = labelled_set(tmp_path / "demo-sound", some, SOUND)
     result = driver.evaluate(config(shards, tmp_path / "run", rounds="fold1", protocol="knn"))
     assert result["coverage"] == 1
+    assert "fold1: 1 of 17 training clips are not there" in result["notes"]
+
+
+def test_published_counts_of_splits_named_without_their_set(tmp_path: Path) -> None:
+    shards = labelled_set(tmp_path / "demo-sound", clips(), SOUND)
+    labelled = open_labelled(open_store(str(shards)))
+    whole = replace(labelled, official={"demo:fold1": 9, "demo:xfold1": 99})
+    for split in ("demo:fold1", "fold1"):
+        with pytest.raises(UsageError, match="has 9 clips as published"):
+            require_whole(whole, (split,), allow_missing=False)
+    assert require_whole(whole, ("fold2",), allow_missing=False) == 8
+
+
+def test_silent_clips_are_counted_where_sound_is_heard(
+    task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shards = labelled_set(tmp_path / "demo-glcm", clips(), CONFIG)
+    samples = pq.read_table(shards / "samples.parquet")
+    silent = [key in ("demo/clip001", "demo/clip020") for key in samples["key"].to_pylist()]
+    if "silent" in samples.column_names:
+        samples = samples.drop_columns(["silent"])
+    pq.write_table(samples.append_column("silent", [silent]), shards / "samples.parquet")
+    result = driver.evaluate(config(shards, tmp_path / "run", rounds="fold1", protocol="knn"))
+    assert result["silent"] == 1
+    assert any(note.startswith("1 test clips have no sound") for note in result["notes"])
+    seen = toy_task(modality="V", pictures="frames", clips=1, train_clips=1)
+    monkeypatch.setitem(TASKS, "toy", seen)
+    result = driver.evaluate(config(shards, tmp_path / "other", rounds="fold1", protocol="knn"))
+    assert result["silent"] == 0
 
 
 def test_limit_is_said(task: Task, sounds: Path, tmp_path: Path) -> None:
@@ -364,3 +400,98 @@ def test_fingerprints_find_their_originals(tmp_path: Path) -> None:
     assert result["metric"]["value"] == 1
     with pytest.raises(UsageError, match=r"originals of 4 of 4 queries, .*--gallery"):
         driver.evaluate(config(queries, tmp_path / "other", gallery=str(queries), **options))
+
+
+def test_another_gallery_is_another_evaluation(tmp_path: Path) -> None:
+    clean, queries = fingerprints(tmp_path)
+    options: dict[str, Any] = {"task": "fingerprint", "frames": 8, "clips": 1, "train_clips": 1,
+                               "rounds": "IP", "data": clean.parent.parent}  # fmt: skip
+    default = clean.parent.parent / "shards" / "vggsound-glcm"
+    default.parent.mkdir()
+    clean.rename(default)
+    first = driver.evaluate(config(queries, tmp_path / "run", **options))
+    assert any("the gallery is 4 clips" in note for note in first["notes"])
+    some = [Clip(f"vggsound/c{i}", i % 4, ("vggsound:test",)) for i in range(6)]
+    shutil.rmtree(default)
+    labelled_set(default, some, CONFIG, classes=("a", "b", "c", "d"), name="vggsound")
+    again = driver.evaluate(config(queries, tmp_path / "run", **options))
+    assert any("the gallery is 6 clips" in note for note in again["notes"])
+
+
+def test_seconds_of_a_window_stand_for_the_frames_of_the_task(
+    task: Task, sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    windows: list[int] = []
+
+    def note(*arguments: Any) -> Any:
+        job = driver._job(*arguments)
+        windows.append(job.window)
+        return fake(job)
+
+    monkeypatch.setattr(driver, "_round", note)
+    given: dict[str, Any]
+    for given in ({}, {"window_seconds": 0.6}, {"window_seconds": 0.6, "frames": 5}):
+        driver.evaluate(config(sounds, tmp_path / "run", rounds="fold1", **given))
+    assert windows == [8, 6, 5]  # 10 frames a second
+
+
+def test_a_metric_that_some_rounds_cannot_have(
+    task: Task, sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As R@50, where a round's gallery has 49 clips."""
+
+    def measure(predictions: Predictions) -> list[Score]:
+        top1 = accuracy(predictions)[0]
+        rare = [replace(top1, name="rare")] if "demo/clip000" in predictions.names else []
+        return [*rare, top1]
+
+    monkeypatch.setitem(TASKS, "toy", replace(task, measure=measure))
+    result = driver.evaluate(config(sounds, tmp_path / "run", protocol="knn"))
+    assert [metric["name"] for metric in result["metrics"]] == ["top1"]
+    assert [len(one["metrics"]) for one in result["rounds"]] == [2, 1, 1]
+
+
+def test_results_of_other_data_lie_beside_each_other(task: Task, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    for name in ("mine", "yours"):
+        shards = labelled_set(tmp_path / name, clips(), CONFIG)
+        driver.evaluate(config(shards, run, task="classify", clips=1, rounds="part1of5"))
+    assert {path.parent.name for path in run.glob("eval/*/result.json")} == {
+        "classify-mine", "classify-yours",
+    }  # fmt: skip
+
+
+def test_a_result_that_is_replaced_is_told(
+    task: Task, sounds: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = tmp_path / "run"
+    driver.evaluate(config(sounds, run, rounds="fold1", protocol="knn"))
+    driver.evaluate(config(sounds, run, rounds="fold1,fold2", protocol="knn"))
+    assert "replaced" not in caplog.text
+    driver.evaluate(config(sounds, run, rounds="fold1", protocol="knn", clips=1, seed=5))
+    assert "is of another clips, seed and is going to be replaced; --name" in caplog.text
+
+
+@pytest.mark.parametrize("rate", [0.0, 1e-3])
+def test_encoders_without_a_rate_stay_as_they_are(
+    task: Task, sounds: Path, tmp_path: Path, rate: float
+) -> None:
+    driver.evaluate(config(sounds, tmp_path, rounds="fold1", epochs=1, lr_encoder=rate))
+    saved = torch.load(tmp_path / "eval/toy/fold1/model.pt", weights_only=True)["model"]
+    before = from_scratch("glcm", "nano", 0).module.state_dict()
+    same = [torch.equal(saved[f"module.{name}"], value) for name, value in before.items()]
+    assert all(same) == (rate == 0)
+
+
+def test_features_of_one_path_do_not_stand_for_both(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(TASKS, "toy", toy_task(modality="V", pictures="frames", clips=1,
+                                               train_clips=1, protocol="linear"))  # fmt: skip
+    shards = labelled_set(tmp_path / "demo-glcm", clips(), CONFIG)
+    one, other = tmp_path / "one", tmp_path / "other"
+    driver.evaluate(config(shards, one, features="g"))
+    after = driver.evaluate(config(shards, one, features="both"))
+    alone = driver.evaluate(config(shards, other, features="both"))
+    assert after["metrics"] == alone["metrics"]
+    assert len(list((one / "eval" / "features").iterdir())) == 1  # of one pass over the clips

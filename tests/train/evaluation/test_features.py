@@ -1,11 +1,14 @@
 """Pooling, averaging and frozen features against loops over their definitions."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
 from tests.train.evaluation.conftest import NANO
 from train.errors import UsageError
+from train.evaluation import probes
 from train.evaluation.classify import averaged
 from train.evaluation.encoders import (
     from_scratch,
@@ -15,7 +18,7 @@ from train.evaluation.encoders import (
     pooled,
     wanted_features,
 )
-from train.evaluation.frozen import mean_by
+from train.evaluation.frozen import Frozen, mean_by
 from train.evaluation.heads import Classifier
 from train.evaluation.probes import standardised
 from train.evaluation.task import Settings
@@ -106,6 +109,26 @@ def test_standardised_by_the_training_set() -> None:
     assert one[:, :2].std(0) == pytest.approx(np.ones(2), abs=1e-4)
     assert np.isfinite(other).all()
     assert other[:, 0].mean() == pytest.approx(5 / train[:, 0].std(), rel=1e-4)
+
+
+@pytest.mark.parametrize("probe", [probes.svm, probes.linear])
+def test_classes_that_nobody_taught(probe: Any) -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(24) % 2 * 2  # of three classes 0 and 2
+    rows = rng.normal(0, 0.1, (24, 4)).astype(np.float32)
+    rows[:, 0] += labels
+    nobody = np.zeros(24, bool)
+    clips = Frozen(rows, np.arange(24), 24, nobody)
+    chooser = probes.Chooser(3, None, [str(number) for number in range(24)])
+    scores = probe(clips, labels, clips, chooser)
+    if probe is probes.linear:
+        scores = averaged(scores, clips.owner, 24, "prob")
+    assert np.isfinite(scores).all()
+    assert (scores[:, 1] <= np.delete(scores, 1, 1).min(1)).all()
+    assert scores.argmax(1).tolist() == labels.tolist()
+    alone = probes.Chooser(3, None, ["a", "b"])
+    with pytest.raises(UsageError, match="all 24 training examples are of the class 0; expected"):
+        probe(clips, np.zeros(24, np.int64), clips, alone)
 
 
 def test_logits_of_a_window_and_of_every_frame() -> None:
