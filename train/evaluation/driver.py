@@ -12,12 +12,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import torch
 
 from train.checkpoint import git_state, write_atomically
 from train.config import RUNS
 from train.cores import usable_cores
-from train.errors import IncompleteError, LockedError, UsageError
+from train.errors import IncompleteError, LockedError, TrainError, UsageError
 from train.evaluation.clips import require_members
 from train.evaluation.config import EvalConfig
 from train.evaluation.encoders import Encoders, from_scratch, load_checkpoint
@@ -39,6 +40,7 @@ from train.evaluation.result import (
     draw_confusion,
 )
 from train.evaluation.task import Round, Task
+from train.index import open_shards
 from train.livepage import LivePage
 from train.metrics import Score, mean_over
 from train.plan import shuffled
@@ -406,7 +408,7 @@ def _result(
             "index_sha256": labelled.index_sha256,
         },
         "notes": [*task.notes, *dict.fromkeys(note for p, _ in done for note in p.notes),
-                  *_notes(config, task, labelled, rounds, done, expected)],
+                  *_notes(config, task, labelled, source, rounds, done, expected)],
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "git_commit": git_state()["commit"],
     }  # fmt: skip
@@ -428,7 +430,8 @@ def _there(labelled: LabelledSet, rounds: Sequence[Round]) -> int:
 
 
 def _notes(
-    config: EvalConfig, task: Task, labelled: LabelledSet, rounds: Sequence[Round],
+    config: EvalConfig, task: Task, labelled: LabelledSet, source: Encoders,
+    rounds: Sequence[Round],
     done: list[tuple[Predictions, list[Score]]], expected: dict[str, int],
 ) -> list[str]:  # fmt: skip
     """What keeps the number from being the benchmark's."""
@@ -453,7 +456,7 @@ def _notes(
     if silent := _silent(task, labelled, rounds):
         notes.append(f"{silent} test clips have no sound, or nothing to hear in it; they are "
                      "scored with that silence")  # fmt: skip
-    notes += _leaks(labelled, rounds, task)
+    notes += _leaks(labelled, rounds, task) + _known_before(labelled, rounds, source)
     return notes
 
 
@@ -480,3 +483,24 @@ def _leaks(labelled: LabelledSet, rounds: Sequence[Round], task: Task) -> list[s
             found.append(f"{one.name}: {both} of {len(tested)} groups of the test split (speakers, "
                          "source videos) are trained on, too")  # fmt: skip
     return found
+
+
+def _known_before(labelled: LabelledSet, rounds: Sequence[Round], source: Encoders) -> list[str]:
+    """Test clips that the checkpoint was pretrained on, as far as its shards are still there."""
+    tested = {row["key"] for one in rounds for row in labelled.planned(one.test)}
+    seen: set[str] = set()
+    for told in str((source.origin or {}).get("shards") or "").split(","):
+        path = told.strip().partition("@")[0]
+        if not path:
+            continue
+        try:
+            trained = open_shards(open_store(path))
+            rows = trained.in_split("train")
+        except TrainError as error:
+            log.info("whether the checkpoint was pretrained on test clips is not known: %s", error)
+            continue
+        seen |= tested & set(trained.keys.take(pa.array(rows)).to_pylist())
+    if not seen:
+        return []
+    return [f"{len(seen):,} of {len(tested):,} test clips are in the shards that the checkpoint "
+            "was pretrained on, without their labels"]  # fmt: skip

@@ -236,6 +236,26 @@ def test_groups_on_both_sides_are_said(task: Task, tmp_path: Path) -> None:
     assert any("fold1: 1 of 1 groups" in note for note in result["notes"])
 
 
+def test_test_clips_that_the_checkpoint_was_pretrained_on_are_said(
+    task: Task, sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four of fold1's eight are in its training split, the others are held out, or not there."""
+    splits = {0: (), 1: ("demo:train",), 2: (), 3: (), 4: ("demo:val",), 5: ("demo:val",)}
+    seen = [Clip(f"demo/clip{i:03d}", 0, splits[i]) for i in splits]
+    pretrained = labelled_set(tmp_path / "pretraining", seen, CONFIG)
+    scratch = from_scratch("glcm", "nano", 0)
+
+    def note(shards: str) -> str:
+        origin = {"path": "x", "sha256": shards, "step": 1, "shards": shards}
+        monkeypatch.setattr(driver, "_encoders", lambda _: replace(scratch, origin=origin))
+        result = driver.evaluate(config(sounds, tmp_path / "run", rounds="fold1", protocol="knn"))
+        return " ".join(result["notes"])
+
+    gone = tmp_path / "gone"
+    assert "4 of 8 test clips are in the shards" in note(f"{gone},{pretrained}@w=0.5")
+    assert "are in the shards" not in note(str(gone))
+
+
 # --- bad input ----------------------------------------------------------------------------------
 
 
