@@ -175,15 +175,8 @@ def _protocol(result: dict[str, Any]) -> str:
 
 def _section(path: Path, result: dict[str, Any]) -> dict[str, Any]:
     folder = path.parent
-    names = [metric["name"] for metric in result["metrics"]]
     rounds = result.get("rounds") or []
-    rows = [
-        [one["name"], f"{one['n']:,}", *_cells(one["metrics"], names)]
-        for one in rounds
-        if len(rounds) > 1
-    ]
-    rows.append(["all" if rounds else "", f"{result['n_scored']:,}",
-                 *_cells(result["metrics"], names)])  # fmt: skip
+    heads, rows = _numbers(result, rounds)
     predictions = _predictions(folder, rounds)
     return {
         "anchor": "-".join(folder.parts[-3:]),
@@ -192,13 +185,25 @@ def _section(path: Path, result: dict[str, Any]) -> dict[str, Any]:
                 f"{result['n_expected']:,} clips scored (coverage {tables.coverage(result)}); "
                 f"shards {(result.get('shards') or {}).get('name', '')}",
         "notes": result.get("notes") or [],
-        "heads": ["round", "scored", *names],
+        "heads": heads,
         "rows": rows,
         "curve": _curve(rounds),
         "pictures": [{"name": picture.stem, "jpeg": jpeg_of(picture)}
                      for picture in sorted(folder.glob("*.png"))],
         **_examples(predictions),
     }  # fmt: skip
+
+
+def _numbers(
+    result: dict[str, Any], rounds: Sequence[dict[str, Any]]
+) -> tuple[list[str], list[list[str]]]:
+    """Heads and rows: a row a round and one for all; of one round a row a metric."""
+    if len(rounds) < 2:
+        return ["metric", "value"], [[m["name"], tables.shown(m)] for m in result["metrics"]]
+    names = [metric["name"] for metric in result["metrics"]]
+    rows = [[one["name"], f"{one['n']:,}", *_cells(one["metrics"], names)] for one in rounds]
+    rows.append(["all", f"{result['n_scored']:,}", *_cells(result["metrics"], names)])
+    return ["round", "scored", *names], rows
 
 
 def _cells(metrics: Sequence[dict[str, Any]], names: Sequence[str]) -> list[str]:
