@@ -134,7 +134,8 @@ def _fitted(
         )
     strength = chooser.choose(make, values, train.mean(), labels)
     rows, asked = standardised(train.vectors, test.vectors)
-    model = make(strength).fit(rows, labels[train.owner])
+    # C was chosen with one vector an example; with several windows each weighs as much less.
+    model = make(strength * train.examples / len(rows)).fit(rows, labels[train.owner])
     return model, np.asarray(model.classes_, np.int64), asked
 
 
