@@ -102,7 +102,9 @@ class ClipDataset(Dataset[Batch | TrainError]):
     def __getitems__(self, draws: Sequence[Draw]) -> Batch | TrainError:
         """One batch; an error travels as a value, because a traceback helps nobody."""
         if not self._readers:
-            self._readers = [ShardReader(part.shard_set) for part in self._mixture.parts]
+            self._readers = [
+                ShardReader(part.shard_set, can_skip=True) for part in self._mixture.parts
+            ]
         frames, side = self._mixture.frames, self._mixture.short_side
         taken, mels, windows = [], [], []
         bad: list[BadClip] = []

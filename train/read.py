@@ -109,9 +109,15 @@ def _square(picture: Bytes3, side: int, shift: float) -> Bytes3:
 class ShardReader:
     """Reads samples of one set in any order; keeps some tars open. One per worker process."""
 
-    def __init__(self, shard_set: ShardSet) -> None:
-        """Nothing is opened yet."""
+    def __init__(self, shard_set: ShardSet, can_skip: bool = False) -> None:
+        """Nothing is opened yet.
+
+        Args:
+            shard_set: what is read.
+            can_skip: whether the command has --on-bad-shard, for what is told about damage.
+        """
         self._set = shard_set
+        self._or_else = ", or go on without it: --on-bad-shard skip" if can_skip else ""
         self._open: OrderedDict[int, ShardFile] = OrderedDict()
 
     def read(self, row: int, wanted: tuple[str, ...] = ("json", FRAMES, MEL)) -> StoredClip:
@@ -145,9 +151,7 @@ class ShardReader:
             # It had the right bytes when it was fetched: the disk here may have changed them.
             advice = f"It was read from its copy {copy}; delete that, and it is fetched anew"
         return ShardError(
-            f"{url}, clip {self._set.keys[row].as_py()!r}: {said}. {advice}, or go on without it: "
-            "--on-bad-shard skip",
-            url,
+            f"{url}, clip {self._set.keys[row].as_py()!r}: {said}. {advice}{self._or_else}", url
         )
 
     def _members(self, row: int, wanted: set[str]) -> dict[str, bytes]:

@@ -176,8 +176,9 @@ def test_a_damaged_tar_is_named(ramps: Path, tmp_path: Path) -> None:
     data = bytearray(tar.read_bytes())
     data[600:1200] = b"x" * 600
     tar.write_bytes(bytes(data))
-    with pytest.raises(ShardError, match="demo/long"):
+    with pytest.raises(ShardError, match="demo/long") as raised:
         read(folder, [example(0, 40)], [Look(0, 0, 4, 0.5)])
+    assert "--on-bad-shard" not in str(raised.value)  # evaluations have no such flag
 
 
 # --- faces --------------------------------------------------------------------------------------
