@@ -37,6 +37,11 @@ PAPER_BATCH = 32
 TINY_BATCH = 4
 
 
+def uses_bf16(precision: Precision, device: torch.device) -> bool:
+    """Whether networks run under bf16 autocast on a device."""
+    return precision == "bf16" or (precision == "auto" and device.type == "cuda")
+
+
 @dataclass(frozen=True)
 class PretrainConfig(Generic[M]):
     """One pretraining run."""
@@ -175,7 +180,7 @@ class PretrainConfig(Generic[M]):
 
     def uses_bf16(self, device: torch.device) -> bool:
         """Whether the model runs under bf16 autocast there."""
-        return self.precision == "bf16" or (self.precision == "auto" and device.type == "cuda")
+        return uses_bf16(self.precision, device)
 
     def cache(self) -> Cache | None:
         """The folder for shards from elsewhere, made if it is wished for.

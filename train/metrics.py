@@ -26,14 +26,13 @@ from train.score import (
     Score,
     Unit,
     bootstrap,
-    difference,
     mean_over,
     ratio_of_sums,
 )
 
 __all__ = [
     "Score", "auc_video", "auc_video_hard", "average", "average_precision", "cer", "confusion",
-    "d_prime", "difference", "log_loss", "mean_auc",
+    "d_prime", "log_loss", "mean_auc",
     "mean_average_precision", "mean_over", "nearest", "ranked_recall", "segment_accuracy",
     "top_k", "wer",
 ]  # fmt: skip

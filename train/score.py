@@ -159,41 +159,6 @@ def mean_over(scores: Sequence[Score], *, disjoint: bool) -> Score:
     )
 
 
-def difference(first: Score, second: Score) -> Score:
-    """First - second on the same items, by paired resampling: is 0 outside of the interval?
-
-    Args:
-        first: of one model.
-        second: of the same metric for another, on the same items in the same order, with the same
-            groups. That the items are the same is the caller's word; only their number is seen.
-
-    Raises:
-        UsageError: another metric, another number of items, or a score read from a file.
-    """
-    for name in ("name", "unit", "n"):
-        if getattr(first, name) != getattr(second, name):
-            raise UsageError(
-                f"scores of {name} {getattr(first, name)} and {getattr(second, name)} cannot be "
-                "compared in pairs; score both models by one metric on the same items"
-            )
-    if not len(first.draws) or not len(second.draws):
-        raise UsageError(
-            f"{first.name}: a score read from a file has no resamples to pair; compute both "
-            "scores from the prediction files"
-        )
-    draws = first.draws - second.draws
-    return Score(
-        name=f"{first.name} difference",
-        value=first.value - second.value,
-        low=interval(draws)[0],
-        high=interval(draws)[1],
-        n=first.n,
-        higher_is_better=first.higher_is_better,
-        unit=first.unit,
-        draws=draws,
-    )
-
-
 # --- pieces -----------------------------------------------------------------------------------
 
 

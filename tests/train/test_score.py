@@ -1,4 +1,4 @@
-"""The bootstrap: against scipy, theory, and draws made by hand; means and differences of scores."""
+"""The bootstrap: against scipy, theory, and draws made by hand; means of scores."""
 
 import json
 import math
@@ -10,7 +10,7 @@ import scipy.stats
 from train import score
 from train.errors import UsageError
 from train.metrics import auc_video, top_k
-from train.score import Score, bootstrap, difference, mean_over, ratio_of_sums
+from train.score import Score, bootstrap, mean_over, ratio_of_sums
 
 
 def accuracy(hits, groups=None):
@@ -176,33 +176,3 @@ def test_mean_of_what_does_not_belong_together():
         mean_over([a_score(0.5, 0.4, 0.6), a_score(0.5, 0.4, 0.6, "top5")], disjoint=True)
     with pytest.raises(UsageError, match="of nothing"):
         mean_over([], disjoint=True)
-
-
-# --- difference -------------------------------------------------------------------------------
-
-
-def test_pairs_tell_apart_what_two_intervals_do_not():
-    """The second model is right wherever the first is, and on 4 % more."""
-    chance = np.random.default_rng(9).random(500)
-    first, second = accuracy(chance < 0.60), accuracy(chance < 0.64)
-    assert second.low < first.high
-    found = difference(second, first)
-    assert found.value == pytest.approx(second.value - first.value)
-    assert 0 < found.low < found.value < found.high
-    gains = np.asarray((chance >= 0.60) & (chance < 0.64), float)
-    theirs = scipy.stats.bootstrap((gains,), np.mean, method="percentile", rng=1)
-    assert found.low == pytest.approx(theirs.confidence_interval.low, abs=0.005)
-    assert found.high == pytest.approx(theirs.confidence_interval.high, abs=0.005)
-
-
-@pytest.mark.parametrize(
-    ("other", "sentence"),
-    [
-        (a_score(0.5, 0.4, 0.6, "top5"), "name top1 and top5"),
-        (a_score(0.5, 0.4, 0.6, n=11), "n 10 and 11"),
-        (a_score(0.5, 0.4, 0.6), "read from a file"),
-    ],
-)
-def test_what_cannot_be_paired(other, sentence):
-    with pytest.raises(UsageError, match=sentence):
-        difference(accuracy([True, False] * 5), other)

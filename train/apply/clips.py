@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from train.evaluation.clips import Look, starts
+from train.evaluation.clips import Look, looks_at, starts
 from train.evaluation.labelled import Example
 from train.index import ShardSet
 from train.read import ShardReader
@@ -76,13 +76,7 @@ def covering(
         overlap: share of a window that the next one sees again, at least, 0 <= overlap < 1.
         crops: 1 (centre) or 3 squares along the long side.
     """
-    shifts = (0.5,) if crops == 1 else (0.0, 0.5, 1.0)
-    return [
-        Look(number, start, frames or example.frames, shift)
-        for number, example in enumerate(examples)
-        for start in _cover(example.frames, frames or example.frames, overlap)
-        for shift in shifts
-    ]
+    return looks_at(examples, frames, crops, lambda length, window: _cover(length, window, overlap))
 
 
 def _cover(length: int, frames: int, overlap: float) -> list[int]:

@@ -42,10 +42,9 @@ from train.apply.clips import Clip, Sums, clips_of, covering, places_of
 from train.apply.table import Layout, Per, Rows, join, require_ending, write_part
 from train.apply.videos import DEFAULT_PROFILE, SOUND_PROFILE, Recipe, Video, existing, shards_of
 from train.checkpoint import write_atomically
-from train.config import Precision
-from train.cores import usable_cores
+from train.config import Precision, uses_bf16
 from train.dist import Ranks, joined
-from train.errors import TrainError, UsageError
+from train.errors import UsageError
 from train.evaluation.clips import Look, View, batched, read_clips, require_members
 from train.evaluation.encoders import (
     SOUND,
@@ -53,10 +52,12 @@ from train.evaluation.encoders import (
     in_time,
     load_checkpoint,
     over_frames,
+    require_finite,
     wanted_features,
 )
 from train.evaluation.task import Features, Modality, Pictures, Pooling, Settings
 from train.index import INDEX_NAME, ShardSet, open_shards
+from train.loader import default_workers
 from train.methods import method_named
 from train.read import FRAMES
 from train.stores import open_store
@@ -412,7 +413,7 @@ def _plan(options: EmbedOptions, encoders: Encoders, shard_set: ShardSet) -> Pla
 
 @contextmanager
 def _autocast(options: EmbedOptions, device: torch.device) -> Iterator[None]:
-    bf16 = options.precision == "bf16" or (options.precision == "auto" and device.type == "cuda")
+    bf16 = uses_bf16(options.precision, device)
     with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, bf16):
         yield
 
@@ -424,7 +425,7 @@ def _features(
     options, encoders = plan.options, plan.encoders
     device = next(encoders.module.parameters()).device
     batches = list(batched(looks, options.batch_size, equal=True))
-    workers = max(usable_cores() - 1, 1) if options.workers is None else options.workers
+    workers = default_workers(1) if options.workers is None else options.workers
     view = View(plan.settings.pictures, plan.settings.uses_sound)
     for batch, raw in zip(
         batches, read_clips(plan.shard_set, examples, view, batches, workers), strict=True
@@ -439,11 +440,7 @@ def _features(
             else:
                 places = {name: x.mean(dim=1, keepdim=True) for name, x in places.items()}
         steps = {name: x.cpu().numpy() for name, x in places.items()}
-        for name, values in steps.items():
-            if not np.isfinite(values).all():
-                raise TrainError(f"the feature {name} is not finite for some clips; is the "
-                                 "checkpoint of a run that diverged? `python -m train report` "
-                                 "shows")  # fmt: skip
+        require_finite(steps)
         yield batch, {**steps, "faceless": raw.faceless.numpy()}
 
 

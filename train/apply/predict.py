@@ -32,7 +32,6 @@ from train.apply.clips import Clip, Sums, clips_of, covering, places_of
 from train.apply.videos import Made, Recipe, Video, existing, shards_of
 from train.checkpoint import write_atomically
 from train.config import Precision
-from train.cores import usable_cores
 from train.dist import choose_device
 from train.errors import UsageError
 from train.evaluation.classify import scored, window_logits
@@ -43,6 +42,7 @@ from train.evaluation.kept import MODEL, Kept, load
 from train.evaluation.labelled import LabelledSet
 from train.evaluation.task import Round
 from train.evaluation.transcribe import read
+from train.loader import default_workers
 from train.tasks import task_named
 
 log = logging.getLogger(__name__)
@@ -198,7 +198,7 @@ def job_of(
 ) -> Job:
     """A round of the task that has nothing to learn from: its way of looking at other clips."""
     examples = [clip.example for clip in clips]
-    workers = max(usable_cores() - 1, 1) if options.workers is None else options.workers
+    workers = default_workers(1) if options.workers is None else options.workers
     nowhere = Path()  # nothing is written
     return Job(
         task=replace(task_named(kept.task), settings=kept.settings),

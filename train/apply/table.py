@@ -108,7 +108,10 @@ def _joined_parquet(parts: Iterable[Path], out: Path, schema: pa.Schema) -> int:
 
 
 def as_arrays(table: pa.Table, layout: Layout) -> dict[str, npt.NDArray[Any]]:
-    """Columns as numpy: features (rows, C) float32, NaN where there is none."""
+    """Columns as numpy: features (rows, C) float32, NaN where there is none.
+
+    Facts that are not known of each row are left out.
+    """
     found: dict[str, npt.NDArray[Any]] = {}
     for name in table.column_names:
         values = table[name].to_pylist()
@@ -116,8 +119,6 @@ def as_arrays(table: pa.Table, layout: Layout) -> dict[str, npt.NDArray[Any]]:
             nothing = [np.nan] * layout.channels[name]
             rows = [nothing if value is None else value for value in values]
             found[name] = np.array(rows, np.float32).reshape(len(rows), layout.channels[name])
-        elif name == "faceless":  # null where nobody asked
-            found[name] = np.array([bool(value) for value in values])
-        else:
+        elif None not in values:  # `faceless` is null where nobody asked; numpy knows no null
             found[name] = np.array(values)
     return found

@@ -6,7 +6,8 @@
     clips       an example -> windows of pictures and sound -> ClipBatch after ClipBatch
     encoders    a checkpoint, or random weights -> features; pooling them over place and time
     frozen      features of all clips, computed once for a checkpoint and a shard set
-    probes      linear layer, linear SVM, nearest neighbours on frozen features
+    probes      linear layer, linear SVM (svm), nearest neighbours on frozen features
+    fused       probes of sound, pictures and both; retrieval: the nearest clips
     segments    a clip in equal parts, their sound attending to their frames (AVE)
     maps        attention maps against boxes; overlay: their picture (localization)
     timing      is a sound in time with pictures (avsync)
@@ -16,7 +17,8 @@
     words       one word of each sentence as an example: a window about its middle
     transcribe  utterance -> text, by CTC
     result      result.json, predictions, pictures
-    driver      one evaluation from flags to result.json
+    driver      one evaluation from flags to result.json; job: one round of it; caveats: what keeps
+                its number from being the benchmark's
 
 Importing this package loads nothing.
 """

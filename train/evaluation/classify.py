@@ -12,7 +12,7 @@ from torch.nn import functional
 from train.errors import UsageError
 from train.evaluation import probes
 from train.evaluation.clips import ClipBatch, Look, batched, training_looks
-from train.evaluation.finetune import fit, uses_bf16
+from train.evaluation.finetune import fit
 from train.evaluation.frozen import Frozen, mean_by, test_features, train_features
 from train.evaluation.heads import Classifier
 from train.evaluation.job import Job, Reading
@@ -186,7 +186,7 @@ def window_logits(
     logits, owner, faceless = [], [], []
     for raw in job.read(examples, job.in_batches(looks)):
         batch = raw.centred(job.source.crop)
-        with torch.autocast(job.device.type, torch.bfloat16, uses_bf16(job.config, job.device)):
+        with job.autocast():
             logits.append(model(batch.video, batch.mel).float().cpu().numpy())
         owner.append(batch.examples.numpy())
         faceless.append(batch.faceless.numpy())

@@ -5,7 +5,7 @@ spread in scoring. An example shorter than its window is repeated from its begin
 with its last frame and silence.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -135,11 +135,18 @@ def scored_looks(examples: Sequence[Example], frames: int, clips: int, crops: in
         clips: evenly spread over each example; 0 tiles it, the rest that fills no window left out.
         crops: 1 (centre) or 3 squares along the long side.
     """
+    return looks_at(examples, frames, crops, lambda length, window: starts(length, window, clips))
+
+
+def looks_at(
+    examples: Sequence[Example], frames: int, crops: int, where: Callable[[int, int], list[int]]
+) -> list[Look]:
+    """As `scored_looks`; `where(length, window)` says where they start."""
     shifts = (0.5,) if crops == 1 else (0.0, 0.5, 1.0)
     return [
         Look(number, start, frames or example.frames, shift)
         for number, example in enumerate(examples)
-        for start in starts(example.frames, frames or example.frames, clips)
+        for start in where(example.frames, frames or example.frames)
         for shift in shifts
     ]
 

@@ -12,13 +12,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import torch
 
 from train.checkpoint import git_state, write_atomically
 from train.config import RUNS
-from train.cores import usable_cores
-from train.errors import IncompleteError, LockedError, TrainError, UsageError
+from train.dist import choose_device
+from train.errors import IncompleteError, LockedError, UsageError
+from train.evaluation.caveats import caveats, silent, there
 from train.evaluation.clips import require_members
 from train.evaluation.config import EvalConfig
 from train.evaluation.encoders import Encoders, from_scratch, load_checkpoint
@@ -40,8 +40,8 @@ from train.evaluation.result import (
     draw_confusion,
 )
 from train.evaluation.task import Round, Task
-from train.index import open_shards
 from train.livepage import LivePage
+from train.loader import default_workers
 from train.metrics import Score, mean_over
 from train.plan import shuffled
 from train.stores import open_store
@@ -49,8 +49,6 @@ from train.tasks import task_named
 
 log = logging.getLogger(__name__)
 
-FACELESS = {"centre": "scored by the middle of their frames",
-            "unknown": "scored the same for all classes (of two: 0.5)"}  # fmt: skip
 NAMING = ("protocol", "modality", "pictures", "features", "pooling", "boxes")
 """Settings that stand in the name of a result's folder where they are not the task's own."""
 CARRIED_OUT = ("checkpoint", "run", "name", "rounds", "allow_missing", "overwrite", "device",
@@ -72,6 +70,8 @@ def evaluate(config: EvalConfig) -> dict[str, Any]:
     labelled = open_labelled(open_store(_shards(task, config)))
     task = task.for_set(labelled)
     task = task.on_split(config.split) if config.split else task
+    if config.threads:
+        torch.set_num_threads(config.threads)
     source = _encoders(config)
     folder = _folder(config, task, source, labelled)
     rounds = task.rounds_named(config.rounds)
@@ -282,7 +282,8 @@ def _job(
         task=task, config=config, round=one, labelled=labelled, train=train, val=val, test=test,
         classes=task.classes or labelled.classes, source=source, train_pool=train_pool,
         test_pool=test_pool, folder=round_folder, frozen=folder.parent / "features",
-        device=_device(config), workers=_workers(config),
+        device=choose_device(config.device, 0),
+        workers=default_workers(1) if config.workers is None else config.workers,
     )  # fmt: skip
     require_members(labelled.shard_set, job.view, task.name)
     _require_known_classes(job)
@@ -327,18 +328,6 @@ def _require_known_classes(job: Job) -> None:
             )
 
 
-def _device(config: EvalConfig) -> torch.device:
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    if config.device != "auto":
-        return torch.device(config.device)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _workers(config: EvalConfig) -> int:
-    return max(usable_cores() - 1, 1) if config.workers is None else config.workers
-
-
 def _key(job: Job) -> str:
     """Changes with whatever the predictions depend on."""
     config = {k: v for k, v in job.config.as_dict().items() if k not in CARRIED_OUT}
@@ -377,7 +366,7 @@ def _result(
     names = [name for predictions, _ in done for name in predictions.names]
     metrics = _means([scores for _, scores in done], disjoint=len(set(names)) == len(names))
     planned = sum(expected.values())
-    scored = _there(labelled, rounds)
+    scored = there(labelled, rounds)
     if config.limit is not None:
         scored = sum(len(predictions.names) for predictions, _ in done)
     return {
@@ -396,7 +385,7 @@ def _result(
         "coverage": scored / planned,
         "missing": dict(sorted(missing.items())),
         "faceless": sum(sum(p.faceless) for p, _ in done),
-        "silent": _silent(task, labelled, rounds),
+        "silent": silent(task, labelled, rounds),
         "splits": [name for one in rounds for name in one.test],
         "settings": asdict(task.settings),
         "config": config.as_dict(),
@@ -408,7 +397,8 @@ def _result(
             "index_sha256": labelled.index_sha256,
         },
         "notes": [*task.notes, *dict.fromkeys(note for p, _ in done for note in p.notes),
-                  *_notes(config, task, labelled, source, rounds, done, expected)],
+                  *caveats(config, task, labelled, source, rounds,
+                           [predictions for predictions, _ in done], expected)],
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "git_commit": git_state()["commit"],
     }  # fmt: skip
@@ -422,85 +412,3 @@ def _means(rounds: Sequence[list[Score]], disjoint: bool) -> list[Score]:
         for name in named[0]
         if all(name in scores for scores in named)
     ]
-
-
-def _there(labelled: LabelledSet, rounds: Sequence[Round]) -> int:
-    """Test clips that are samples, over all rounds."""
-    return sum(len(labelled.planned(r.test)) - len(labelled.missing(r.test)) for r in rounds)
-
-
-def _notes(
-    config: EvalConfig, task: Task, labelled: LabelledSet, source: Encoders,
-    rounds: Sequence[Round],
-    done: list[tuple[Predictions, list[Score]]], expected: dict[str, int],
-) -> list[str]:  # fmt: skip
-    """What keeps the number from being the benchmark's."""
-    notes = []
-    lacking = sum(expected.values()) - _there(labelled, rounds)
-    if lacking:
-        notes.append(f"--allow-missing: {lacking} test clips are not there and not scored")
-    for one in rounds:
-        there = [row["key"] in labelled.row_of for row in labelled.planned(one.train)]
-        if absent := there.count(False):
-            notes.append(f"{one.name}: {absent:,} of {len(there):,} training clips are not there")
-    if config.limit is not None:
-        notes.append(f"--limit {config.limit}: not all examples were trained on and scored")
-    if len(rounds) < len(task.all_rounds):
-        notes.append(f"only {', '.join(one.name for one in rounds)} of the {len(task.all_rounds)} "
-                     "rounds of the protocol")  # fmt: skip
-    if not labelled.shard_set.complete:
-        notes.append(f"{labelled.shard_set.name} is not finished: its index is partial")
-    faceless = sum(sum(p.faceless) for p, _ in done)
-    if faceless:
-        notes.append(f"{faceless} clips without a face were {FACELESS[task.faceless]}")
-    if silent := _silent(task, labelled, rounds):
-        notes.append(f"{silent} test clips have no sound, or nothing to hear in it; they are "
-                     "scored with that silence")  # fmt: skip
-    notes += _leaks(labelled, rounds, task) + _known_before(labelled, rounds, source)
-    return notes
-
-
-def _silent(task: Task, labelled: LabelledSet, rounds: Sequence[Round]) -> int:
-    """Test clips without sound, over all rounds; 0 where none is listened to."""
-    if not task.settings.uses_sound or not labelled.silent:
-        return 0
-    return sum(
-        row["key"] in labelled.silent for one in rounds for row in labelled.planned(one.test)
-    )
-
-
-def _leaks(labelled: LabelledSet, rounds: Sequence[Round], task: Task) -> list[str]:
-    """Groups (speakers, source videos) that are trained on and scored."""
-    found = []
-    for one in rounds:
-        if not one.train:
-            continue
-        trained, tested = (
-            {row["group_id"] for row in labelled.planned(names)} - {None, ""}
-            for names in (one.train, one.test)
-        )
-        if both := len(trained & tested):
-            found.append(f"{one.name}: {both} of {len(tested)} groups of the test split (speakers, "
-                         "source videos) are trained on, too")  # fmt: skip
-    return found
-
-
-def _known_before(labelled: LabelledSet, rounds: Sequence[Round], source: Encoders) -> list[str]:
-    """Test clips that the checkpoint was pretrained on, as far as its shards are still there."""
-    tested = {row["key"] for one in rounds for row in labelled.planned(one.test)}
-    seen: set[str] = set()
-    for told in str((source.origin or {}).get("shards") or "").split(","):
-        path = told.strip().partition("@")[0]
-        if not path:
-            continue
-        try:
-            trained = open_shards(open_store(path))
-            rows = trained.in_split("train")
-        except TrainError as error:
-            log.info("whether the checkpoint was pretrained on test clips is not known: %s", error)
-            continue
-        seen |= tested & set(trained.keys.take(pa.array(rows)).to_pylist())
-    if not seen:
-        return []
-    return [f"{len(seen):,} of {len(tested):,} test clips are in the shards that the checkpoint "
-            "was pretrained on, without their labels"]  # fmt: skip

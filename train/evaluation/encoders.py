@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from train import checkpoint, exported
 from train.config import from_dict
-from train.errors import UsageError
+from train.errors import TrainError, UsageError
 from train.evaluation.task import Settings
 from train.methods import method_named, preset_named
 from train.models.attention import full_precision, pool_cells, resize_attention
@@ -168,6 +170,18 @@ def wanted_features(channels: dict[str, int], settings: Settings) -> dict[str, i
 def pooled(found: dict[str, Tensor], names: list[str], settings: Settings) -> dict[str, Tensor]:
     """Features averaged over place and time: float32 (B, C) each."""
     return {name: over_frames(found, name, settings).mean(dim=1) for name in names}
+
+
+def require_finite(features: dict[str, npt.NDArray[Any]]) -> None:
+    """Refuse what a diverged checkpoint gives.
+
+    Raises:
+        TrainError: names the feature.
+    """
+    for name, values in features.items():
+        if not np.isfinite(values).all():
+            raise TrainError(f"the feature {name} is not finite for some clips; is the checkpoint "
+                             "of a run that diverged? `python -m train report` shows")  # fmt: skip
 
 
 def over_frames(found: dict[str, Tensor], name: str, settings: Settings) -> Tensor:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from train.config import uses_bf16
 from train.errors import TrainError
 from train.evaluation.config import EvalConfig
 from train.plan import seed_of
@@ -33,13 +34,6 @@ Item = TypeVar("Item")
 
 class Batches(Sized, Iterable[Item_co], Protocol[Item_co]):
     """Batches whose number is known."""
-
-
-class Trainable(Protocol):
-    """A network with parameter groups; see `heads.Classifier`."""
-
-    def groups(self, lr_head: float, lr_encoder: float) -> list[dict[str, object]]:
-        """Of an optimiser."""
 
 
 @runtime_checkable
@@ -127,7 +121,7 @@ def _epoch(
         step = epoch * len(batches) + number
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * float(factors[step])
-        with torch.autocast(device.type, torch.bfloat16, uses_bf16(config, device)):
+        with torch.autocast(device.type, torch.bfloat16, uses_bf16(config.precision, device)):
             value = loss(batch, step)
         if not torch.isfinite(value):
             raise TrainError(
@@ -141,11 +135,6 @@ def _epoch(
         losses.append(float(value.detach()))
         bar.set_postfix(loss=f"{losses[-1]:.3f}")
     return sum(losses) / len(losses)
-
-
-def uses_bf16(config: EvalConfig, device: torch.device) -> bool:
-    """Whether networks run under bf16 autocast there."""
-    return config.precision == "bf16" or (config.precision == "auto" and device.type == "cuda")
 
 
 def _resumed(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:

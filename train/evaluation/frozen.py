@@ -21,10 +21,9 @@ import torch
 from tqdm import tqdm
 
 from train.checkpoint import write_atomically
-from train.errors import TrainError
+from train.config import uses_bf16
 from train.evaluation.clips import Look
-from train.evaluation.encoders import Encoders, pooled, wanted_features
-from train.evaluation.finetune import uses_bf16
+from train.evaluation.encoders import Encoders, pooled, require_finite, wanted_features
 from train.evaluation.job import Job
 from train.evaluation.labelled import Example
 
@@ -62,17 +61,19 @@ def mean_by(values: Floats, owner: Ints, count: int) -> Floats:
 
 def train_features(job: Job) -> Frozen:
     """Of the job's training examples, as many windows as frozen protocols learn from."""
-    same = job.settings.train_clips == job.settings.clips and job.settings.crops == 1
-    pool = joined(job.train_pool, job.test_pool) if same else job.train_pool
+    pool = joined(job.train_pool, job.test_pool) if _alike(job) else job.train_pool
     return _of_pool(job, pool, job.train, job.settings.train_clips)
 
 
 def test_features(job: Job, examples: list[Example]) -> Frozen:
     """Of examples as the task scores them."""
-    settings = job.settings
-    same = settings.train_clips == settings.clips and settings.crops == 1
-    pool = joined(job.train_pool, job.test_pool) if same else job.test_pool
-    return _of_pool(job, pool, examples, settings.clips if same else None)
+    pool = joined(job.train_pool, job.test_pool) if _alike(job) else job.test_pool
+    return _of_pool(job, pool, examples, job.settings.clips if _alike(job) else None)
+
+
+def _alike(job: Job) -> bool:
+    """Whether training and test examples are seen alike, so that they share a cache."""
+    return job.settings.train_clips == job.settings.clips and job.settings.crops == 1
 
 
 def joined(first: list[Example], second: list[Example]) -> list[Example]:
@@ -137,10 +138,16 @@ def _holds(path: Path, names: Sequence[str]) -> bool:
 
 
 def hash_of(job: Job, examples: Sequence[Example], clips: int | None) -> str:
-    """Changes with whatever the vectors depend on."""
+    """Changes with whatever the vectors depend on, but not with the program's version."""
+    view = view_of(job, examples, clips)
+    return hashlib.sha256(json.dumps(view, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def view_of(job: Job, examples: Sequence[Example], clips: int | None) -> dict[str, Any]:
+    """What the vectors depend on."""
     settings = job.settings
     origin = job.source.origin
-    facts = {
+    return {
         "checkpoint": origin["sha256"] if origin else f"scratch-{job.config.seed}",
         "method": job.source.method,
         "preset": job.source.preset,
@@ -152,9 +159,8 @@ def hash_of(job: Job, examples: Sequence[Example], clips: int | None) -> str:
         "clips": settings.clips if clips is None else clips,
         "crops": settings.crops if clips is None else 1,
         "examples": hashlib.sha256(repr(list(examples)).encode()).hexdigest(),
-        "bf16": uses_bf16(job.config, job.device),
+        "bf16": uses_bf16(job.config.precision, job.device),
     }
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _extract(
@@ -174,8 +180,8 @@ def _extract(
         temporary = folder / f"part-{number:05d}.{os.getpid()}.tmp.npz"
         np.savez(temporary, **found)  # type: ignore[arg-type]
         temporary.replace(_part(folder, number))
-    about = {"checkpoint": job.source.origin, "shards": str(job.labelled.shard_set.store)}
-    write_atomically(folder / "view.json", json.dumps(about, indent=1) + "\n")
+    view = view_of(job, examples, clips)
+    write_atomically(folder / "view.json", json.dumps(view, indent=1) + "\n")
 
 
 @torch.no_grad()
@@ -186,15 +192,12 @@ def features_of(
     rows: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in (*names, "owner", "faceless")}
     for raw in job.read(examples, job.in_batches(looks)):
         batch = raw.centred(encoders.crop)
-        with torch.autocast(job.device.type, torch.bfloat16, uses_bf16(job.config, job.device)):
-            found = pooled(encoders.features(batch.video, batch.mel), names, job.settings)
+        with job.autocast():
+            vectors = pooled(encoders.features(batch.video, batch.mel), names, job.settings)
         for name in names:
-            rows[name].append(found[name].cpu().numpy())
+            rows[name].append(vectors[name].cpu().numpy())
         rows["owner"].append(batch.examples.numpy())
         rows["faceless"].append(batch.faceless.numpy())
-    joined = {name: np.concatenate(parts) for name, parts in rows.items()}
-    for name in names:
-        if not np.isfinite(joined[name]).all():
-            raise TrainError(f"the feature {name} is not finite for some clips; is the checkpoint "
-                             "of a run that diverged? `python -m train report` shows")  # fmt: skip
-    return joined
+    found = {name: np.concatenate(parts) for name, parts in rows.items()}
+    require_finite({name: found[name] for name in names})
+    return found

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from train.augment import Augment
+from train.config import uses_bf16
 from train.evaluation.clips import ClipBatch, Look, View, batched, read_clips, scored_looks
 from train.evaluation.config import EvalConfig
 from train.evaluation.encoders import Encoders
@@ -62,6 +63,11 @@ class Job:
     def augment(self) -> Augment:
         """What happens to training clips."""
         return Augment(self.config.augment, self.source.crop, self.config.seed)
+
+    def autocast(self) -> torch.autocast:
+        """The region in which networks run; bf16 if the flags say so."""
+        enabled = uses_bf16(self.config.precision, self.device)
+        return torch.autocast(self.device.type, torch.bfloat16, enabled)
 
     def encoders(self) -> Encoders:
         """A copy that may be trained, on the device."""

@@ -2,7 +2,7 @@
 
     RUN/eval/NAME/result.json                 the numbers and what they are of
     RUN/eval/NAME/ROUND/predictions.parquet   each example: target, what was said, scores
-    RUN/eval/NAME/ROUND/round.json            metrics of the round, history of its training
+    RUN/eval/NAME/ROUND/round.json            metrics of the round, and what it was made from
     RUN/eval/NAME/confusion.png               where there are classes
     RUN/eval/NAME/attention-ROUND.png         of the task localization
 

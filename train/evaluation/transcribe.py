@@ -24,7 +24,7 @@ from tqdm import tqdm
 from train import ctc
 from train.errors import UsageError
 from train.evaluation.clips import ClipBatch, Look, training_looks
-from train.evaluation.finetune import fit, uses_bf16
+from train.evaluation.finetune import fit
 from train.evaluation.frozen import hash_of, joined
 from train.evaluation.heads import Classifier
 from train.evaluation.job import Job, Reading
@@ -249,7 +249,7 @@ def whole(examples: Sequence[Example]) -> list[Look]:
 def _log_p(job: Job, model: nn.Module, raw: ClipBatch) -> npt.NDArray[np.float32]:
     """Log-probabilities (B, T, ctc.CLASSES)."""
     batch = raw.centred(job.source.crop)
-    with torch.autocast(job.device.type, torch.bfloat16, uses_bf16(job.config, job.device)):
+    with job.autocast():
         logits = model(batch.video, batch.mel)
     log_p: npt.NDArray[np.float32] = logits.float().log_softmax(-1).cpu().numpy()
     return log_p
@@ -320,7 +320,7 @@ def _extracted(job: Job, examples: list[Example]) -> tuple[list[Tensor], list[bo
     batches = job.in_batches(whole(examples))
     for raw in tqdm(job.read(examples, batches), desc="features", leave=False, disable=None):
         batch = raw.centred(job.source.crop)
-        with torch.autocast(job.device.type, torch.bfloat16, uses_bf16(job.config, job.device)):
+        with job.autocast():
             found = classifier.features(batch.video, batch.mel).float().cpu()
         for row, number in enumerate(raw.examples.tolist()):
             features[number] = found[row, : int(raw.lengths[row])]

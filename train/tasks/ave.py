@@ -23,7 +23,7 @@ from torch.nn import functional
 from train.errors import UsageError
 from train.evaluation.classify import epoch_of
 from train.evaluation.clips import ClipBatch, scored_looks
-from train.evaluation.finetune import fit, uses_bf16
+from train.evaluation.finetune import fit
 from train.evaluation.job import Job
 from train.evaluation.labelled import Example, LabelledSet
 from train.evaluation.result import Predictions
@@ -145,7 +145,7 @@ def scored(job: Job, model: nn.Module, clips: list[Example]) -> Floats:
     looks = scored_looks(clips, job.window, 1, 1)
     for raw in job.read(clips, job.in_batches(looks)):
         batch = raw.centred(job.source.crop)
-        with torch.autocast(job.device.type, torch.bfloat16, uses_bf16(job.config, job.device)):
+        with job.autocast():
             logits = model(batch.video, batch.mel)
         rows.append(logits.float().softmax(dim=-1).cpu().numpy())
     joined: Floats = np.concatenate(rows)
@@ -164,7 +164,7 @@ def notes(job: Job, model: SegmentClassifier) -> list[str]:
     if (
         job.settings.pooling == "full_attention"
         and job.settings.uses_pictures
-        and not (model.attends)
+        and not model.attends
     ):
         said.append(f"the method {job.source.method} has no `segment_attention`: mean over cells")
     return said

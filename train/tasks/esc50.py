@@ -5,6 +5,8 @@ layers or one. `svm` is the protocol of AVTS and AVID: a linear SVM one against 
 clip in training and in testing, their decision values averaged.
 """
 
+from dataclasses import replace
+
 from train.evaluation.classify import accuracy, classify
 from train.evaluation.task import Settings, Task, folds
 
@@ -31,14 +33,11 @@ ESC50 = Task(
     measure=accuracy,
 )
 
-ESC10 = Task(
+ESC10 = replace(
+    ESC50,
     name="esc10",
     about="10 environmental sounds (CC BY part of ESC-50), five folds, mean top-1",
     dataset="esc10",
-    profile="sound",
     obtain="download ESC-10 or ESC-50 and unpack it",
     rounds=folds("esc10", 5),
-    settings=SETTINGS,
-    predict=classify,
-    measure=accuracy,
 )

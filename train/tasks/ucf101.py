@@ -5,6 +5,8 @@ mean of 10 windows from end to end, three squares each. The GLCM paper does not 
 takes 10 windows, GDT 10 x 3.
 """
 
+from dataclasses import replace
+
 from train.evaluation.classify import accuracy, classify
 from train.evaluation.task import Settings, Task, official_splits
 
@@ -22,14 +24,11 @@ UCF101 = Task(
     measure=accuracy,
 )
 
-HMDB51 = Task(
+HMDB51 = replace(
+    UCF101,
     name="hmdb51",
     about="51 actions, mean of three official splits, top-1",
     dataset="hmdb51",
-    profile="glcm",
     obtain="download HMDB51 (hmdb51_org.rar, 2 GB) and its splits (test_train_splits.rar)",
     rounds=official_splits("hmdb51", 3),
-    settings=SETTINGS,
-    predict=classify,
-    measure=accuracy,
 )
