@@ -30,7 +30,9 @@ def counting(instance: int) -> Members:
     """A clip whose waveform counts its samples: sample i is i modulo 30000."""
     members = ramp(f"demo/clip{instance}", instance, FRAMES, CONFIG)
     samples = np.arange(FRAMES * PER_FRAME) % 30_000
-    members["audio.flac"] = shard_format.encode_flac((samples / 32768)[:, None], RATE_HZ)
+    members["audio.flac"] = shard_format.encode_flac(
+        (samples / 32768)[:, None].astype(np.float32), RATE_HZ
+    )
     return members
 
 
@@ -133,7 +135,7 @@ def test_another_waveform_than_is_stored_is_refused(
 
 def test_a_waveform_of_another_length_is_damage(tmp_path: Path) -> None:
     members = counting(0)
-    members["audio.flac"] = shard_format.encode_flac(np.zeros((100, 1)), RATE_HZ)
+    members["audio.flac"] = shard_format.encode_flac(np.zeros((100, 1), np.float32), RATE_HZ)
     out = ramp_set_of(tmp_path / "demo-avid", [[members, counting(1)]], config=CONFIG)
     mixture = open_mixture(parse_shards(str(out), tmp_path), reads=READS)
     with pytest.raises(ShardError, match=r"audio\.flac has 100 samples of PCM_16, expected 72000"):
