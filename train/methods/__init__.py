@@ -31,6 +31,7 @@ from typing import Any
 from torch import nn
 
 from train.errors import UsageError
+from train.methods import moco, table5, vdim
 from train.methods.glcm import PRESETS as GLCM_PRESETS, Glcm, GlcmConfig
 
 
@@ -63,6 +64,8 @@ class MethodEntry:
 
 METHODS: dict[str, MethodEntry] = {
     "glcm": MethodEntry(GlcmConfig, Glcm, GLCM_PRESETS, fps=10),
+    "moco": MethodEntry(moco.MocoConfig, moco.Moco, moco.PRESETS, table5.FPS, table5.VIEWS_RECIPE),
+    "vdim": MethodEntry(vdim.VdimConfig, vdim.Vdim, vdim.PRESETS, table5.FPS, table5.VIEWS_RECIPE),
 }
 """Adding a method is one line here."""
 
