@@ -23,6 +23,8 @@ from typing import Any
 from torch import nn
 
 from train.errors import UsageError
+from train.methods.cpc import PRESETS as CPC_PRESETS, Cpc, CpcConfig
+from train.methods.dpc import PRESETS as DPC_PRESETS, Dpc, DpcConfig
 from train.methods.glcm import PRESETS as GLCM_PRESETS, Glcm, GlcmConfig
 
 
@@ -47,6 +49,8 @@ class MethodEntry:
 
 METHODS: dict[str, MethodEntry] = {
     "glcm": MethodEntry(GlcmConfig, Glcm, GLCM_PRESETS, fps=10),
+    "cpc": MethodEntry(CpcConfig, Cpc, CPC_PRESETS, fps=10),
+    "dpc": MethodEntry(DpcConfig, Dpc, DPC_PRESETS, fps=10),
 }
 """Adding a method is one line here."""
 
