@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from train.losses import Gather, keep_local
 from train.methods.predictive import BlockConfig, Choice, PredictiveMethod, choose, in_blocks
 from train.methods.table5 import video_encoder
+from train.models.attention import full_precision
 
 __all__ = ["PRESETS", "Cpc", "CpcConfig"]
 
@@ -54,11 +55,12 @@ class Cpc(PredictiveMethod):
             nn.Linear(config.hidden, width, bias=False) for _ in range(config.steps_ahead)
         )
 
-    def choose(self, video: Tensor) -> Choice:
+    def contrast(self, video: Tensor) -> Choice:
         """What is predicted from all contexts, among all blocks."""
-        seen = self.encoder(in_blocks(video, self.block_frames)).mean(dim=(2, 3, 4))
-        z = seen.unflatten(0, (-1, self.blocks))  # (B, N, C)
-        context, _ = self.context(z)
+        seen = self.encoder(in_blocks(video, self.block_frames))
+        z = seen.mean(dim=(2, 3, 4), dtype=torch.float32).unflatten(0, (-1, self.blocks))
+        with full_precision(z):  # autocast would make float16 of it on GPUs, unscaled
+            context, _ = self.context(z)
         predicted = [w(context[:, : self.blocks - k]) for k, w in enumerate(self.predict, 1)]
         times = torch.arange(self.blocks, device=z.device)
         met = [times[k:] for k in range(1, self.steps_ahead + 1)]

@@ -86,7 +86,7 @@ class Dpc(PredictiveMethod):
         )
         orthogonal(self.predict)
 
-    def choose(self, video: Tensor) -> Choice:
+    def contrast(self, video: Tensor) -> Choice:
         """What is predicted of the last blocks' cells, among those cells of all clips."""
         cells = self._cells(video)
         first = self.blocks - self.steps_ahead
@@ -101,7 +101,8 @@ class Dpc(PredictiveMethod):
 
     def _cells(self, video: Tensor) -> Tensor:
         """(B, N, C, H', W'): a grid for each block, before the ReLU."""
-        found = self.encoder(in_blocks(video, self.block_frames)).mean(dim=2, keepdim=True)
+        seen = self.encoder(in_blocks(video, self.block_frames))
+        found = seen.mean(dim=2, keepdim=True, dtype=torch.float32)
         if self.grid_out is not None:
             found = resize_grid(found, self.grid_out)
         cells: Tensor = found.squeeze(2)

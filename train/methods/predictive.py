@@ -276,7 +276,7 @@ class PredictiveMethod(nn.Module, ABC):
         self.encoder = encoder
 
     @abstractmethod
-    def choose(self, video: Tensor) -> Choice:
+    def contrast(self, video: Tensor) -> Choice:
         """What is predicted of (B, 3, T, H, W) among all candidates."""
 
     def forward(self, batch: Pictures) -> dict[str, Tensor]:
@@ -287,11 +287,11 @@ class PredictiveMethod(nn.Module, ABC):
             NAME_accuracy: share of predictions that score their own candidate above all others.
             NAME_within_accuracy: the same among the candidates of the own clip.
         """
-        return self.choose(_video(batch)).facts(self.name)
+        return self.contrast(_video(batch)).facts(self.name)
 
     def with_controls(self, batch: Pictures) -> dict[str, Tensor]:
         """What held-out evaluation measures: also loss_chance and NAME_accuracy_chance."""
-        chosen = self.choose(_video(batch))
+        chosen = self.contrast(_video(batch))
         return chosen.facts(self.name) | chosen.chances(self.name)
 
     @property
