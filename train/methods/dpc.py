@@ -26,15 +26,23 @@ from torch import Tensor, nn
 
 from train.losses import Gather, keep_local
 from train.methods.predictive import BlockConfig, Choice, PredictiveMethod, choose, in_blocks
-from train.methods.table5 import Pictures, require_at_least, require_one_of, video_encoder
+from train.methods.table5 import (
+    RECIPE as TABLE5_RECIPE,
+    Pictures,
+    require_at_least,
+    require_one_of,
+    video_encoder,
+)
 from train.models.attention import resize_grid
 from train.models.recurrent import ConvGru, orthogonal
 from train.models.video import ResidualBlock, VideoResNet
 from train.models.video2d3d import ResNet2d3d
 
-__all__ = ["PRESETS", "Dpc", "DpcConfig"]
+__all__ = ["PRESETS", "RECIPE", "Dpc", "DpcConfig"]
 
 Backbone = Literal["common", "2d3d"]
+RECIPE = {**TABLE5_RECIPE, "weight_decay": 1e-5}
+"""Of Table 5, with the weight decay of the released code."""
 
 
 @dataclass(frozen=True)
