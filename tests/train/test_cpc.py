@@ -97,8 +97,8 @@ def test_features_of_any_clip(frames: int, side: int):
 
 
 def test_presets_fit_the_clips_they_are_for():
-    assert PRESETS["cpc_r18"].frames == 32
-    assert PRESETS["cpc_r18"].block_frames == 4
+    assert PRESETS["cpc"].frames == 32
+    assert PRESETS["cpc"].block_frames == 4
     for name in PRESETS:
         config = preset_named("cpc", name)
         assert config.reads.least_frames == config.frames

@@ -133,7 +133,7 @@ def test_features_of_any_clip_are_rectified(frames: int, side: int):
 
 def test_presets_fit_the_clips_they_are_for():
     assert next(iter(PRESETS.values())).backbone == "common"
-    assert PRESETS["dpc_r18"].block_frames == PRESETS["dpc_2d3d"].block_frames == 4
+    assert PRESETS["dpc"].block_frames == PRESETS["dpc_2d3d"].block_frames == 4
     for name in PRESETS:
         config = preset_named("dpc", name)
         assert not config.reads.mel

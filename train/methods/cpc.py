@@ -67,14 +67,14 @@ class Cpc(PredictiveMethod):
         return choose(torch.cat(predicted, dim=1), z, torch.cat(met), self.gather)
 
 
-_R18 = CpcConfig()
+_CPC = CpcConfig()
 _TINY = CpcConfig(frames=24, blocks=6, crop=64, width=16, hidden=64)
 
 PRESETS: dict[str, CpcConfig] = {
-    "cpc_r18": _R18,
-    "cpc_r18_grid": replace(_R18, frames=28, blocks=7),
+    "cpc": _CPC,
+    "cpc_grid": replace(_CPC, frames=28, blocks=7),
     "tiny": _TINY,
     "tiny_grid": replace(_TINY, frames=28, blocks=7),
 }
-"""`cpc_r18` are 8 blocks of 4 frames on the encoder of Table 5; the `_grid` ones have 7, nearly all
+"""`cpc` are 8 blocks of 4 frames on the encoder of Table 5; the `_grid` ones have 7, nearly all
 of GRID's 30 frames. `tiny` fits two CPU cores."""

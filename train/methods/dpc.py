@@ -142,16 +142,16 @@ def _as_rows(cells: Tensor) -> Tensor:
     return cells.permute(0, 1, 3, 4, 2).flatten(1, 3)
 
 
-_R18 = DpcConfig()
+_DPC = DpcConfig()
 _TINY = DpcConfig(frames=24, blocks=6, crop=64, width=16, hidden=64)
 
 PRESETS: dict[str, DpcConfig] = {
-    "dpc_r18": _R18,
-    "dpc_r18_grid": replace(_R18, frames=28, blocks=7),
-    "dpc_2d3d": replace(_R18, backbone="2d3d", crop=128, grid_out=None),
+    "dpc": _DPC,
+    "dpc_grid": replace(_DPC, frames=28, blocks=7),
+    "dpc_2d3d": replace(_DPC, backbone="2d3d", crop=128, grid_out=None),
     "tiny": _TINY,
     "tiny_grid": replace(_TINY, frames=28, blocks=7),
 }
-"""`dpc_r18` are 8 blocks of 4 frames on the encoder of Table 5, `dpc_2d3d` the backbone and the
+"""`dpc` are 8 blocks of 4 frames on the encoder of Table 5, `dpc_2d3d` the backbone and the
 picture size of the DPC paper; the `_grid` ones have 7 blocks, nearly all of GRID's 30 frames.
 `tiny` fits two CPU cores."""
