@@ -17,6 +17,7 @@ from train.methods.moco import (
     NO_CLIP,
     PRESETS,
     KeyMemory,
+    KeyNorm,
     Moco,
     MocoConfig,
     momentum_contrast,
@@ -40,6 +41,10 @@ def clips(count: int = CLIPS, first: int = 0) -> Any:
 
 def unit(*shape: int) -> Tensor:
     return F.normalize(torch.randn(*shape), dim=-1)
+
+
+def first_norm(encoder: Any) -> Any:
+    return encoder.stem[1]
 
 
 def state(module: nn.Module) -> dict[str, Tensor]:
@@ -66,21 +71,19 @@ def test_loss_and_facts_are_those_of_a_loop():
 
 
 def test_equal_logits_give_the_chance_that_is_recorded():
-    same = torch.ones(CLIPS, 5) / 5**0.5
-    facts = momentum_contrast(same, same, torch.ones(CLIPS, KEYS), None, temperature=0.07)
-    chances = Moco(CONFIG).eval().with_controls(clips())
-    assert facts["loss"].item() == pytest.approx(math.log(1 + KEYS), rel=1e-5)
-    assert chances["loss_chance"].item() == pytest.approx(math.log(1 + KEYS), rel=1e-5)
-    assert chances["queue_accuracy_chance"].item() == pytest.approx(1 / (1 + KEYS))
-    assert chances["views_r1_chance"].item() == pytest.approx(1 / CLIPS)
+    same, model = torch.ones(CLIPS, 5) / 5**0.5, Moco(CONFIG)
+    model(clips())
+    chances = model.eval().with_controls(clips(2))
+    facts = momentum_contrast(same, same, torch.ones(CLIPS, CLIPS), None, temperature=0.07)
+    assert facts["loss"].item() == pytest.approx(math.log(1 + CLIPS), rel=1e-5)
+    assert chances["loss_chance"].item() == pytest.approx(math.log(1 + CLIPS), rel=1e-5)
+    assert chances["queue_accuracy_chance"].item() == pytest.approx(1 / (1 + CLIPS))
+    assert chances["views_r1_chance"].item() == pytest.approx(1 / 2)
     assert facts["queue_accuracy"] == 0  # a tie is a miss: a collapsed network knows nothing
 
 
-def test_the_module_contrasts_the_first_view_with_the_second_and_the_queue():
-    """In evaluation: the pieces put together by hand."""
-    model, batch = Moco(CONFIG).eval(), clips()
-    queue = model.memory.queue.entries.clone()
-    found = model(batch)
+def by_hand(model: Moco, batch: Any) -> tuple[Tensor, Tensor]:
+    """Queries of the first views and keys of the second ones."""
     query, key = (
         F.normalize(head(net(batch.video[:, view]).mean((2, 3, 4))), dim=1)
         for view, net, head in (
@@ -88,24 +91,48 @@ def test_the_module_contrasts_the_first_view_with_the_second_and_the_queue():
             (1, model.memory.encoder, model.memory.head),
         )
     )
-    logits = torch.cat([(query * key).sum(1, keepdim=True), query @ queue.T], 1) / 0.07
-    expected = F.cross_entropy(logits, torch.zeros(CLIPS, dtype=torch.int64))
-    assert found["loss"].item() == pytest.approx(expected.item(), rel=1e-5)
+    return query.detach(), key
 
 
-def test_own_old_keys_are_no_negatives_in_training_only():
-    """A queue full of the clip's own old keys leaves it without negatives."""
-    model, batch = Moco(replace(CONFIG, momentum=1.0)), clips()
-    model.memory.instance.fill_(1)
-    model.memory.batches.fill_(COPIED_BATCHES)
-    logits = model(batch)["loss"]
-    others = Moco(replace(CONFIG, momentum=1.0))
-    assert torch.isfinite(logits)
-    one = SimpleNamespace(video=batch.video[1:2], instance=torch.tensor([1]))
-    others.memory.instance.fill_(1)
-    assert others(one)["loss"].item() == pytest.approx(0, abs=1e-6)
-    others.memory.instance.fill_(1)
-    assert others.eval()(one)["loss"].item() > 0.1
+def test_held_out_clips_are_compared_with_the_queue():
+    model = Moco(CONFIG)
+    for _ in range(3):
+        model(clips())
+    batch = clips()  # of the same ids, which mean other clips here
+    query, key = by_hand(model.eval(), batch)
+    logits = torch.cat(
+        [(query * key).sum(1, keepdim=True), query @ model.memory.queue.entries.T], 1
+    )
+    expected = F.cross_entropy(logits / 0.07, torch.zeros(CLIPS, dtype=torch.int64))
+    assert model(batch)["loss"].item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_in_training_negatives_are_other_clips_keys_old_and_new():
+    """Three batches of clips that overlap; statistics stand still, so that keys can be redone."""
+    model = Moco(replace(CONFIG, queue=8, momentum=1.0))
+    held: list[tuple[int, Tensor]] = []
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm3d):
+            module.eval()
+    for first in (0, 1, 0):
+        batch = clips(3, first)
+        query, key = by_hand(model, batch)
+        held = [*held, *zip(batch.instance.tolist(), key, strict=True)][-8:]
+        losses = []
+        for i, clip in enumerate(batch.instance.tolist()):
+            positive = math.exp(float(query[i] @ key[i]) / 0.07)
+            others = [math.exp(float(query[i] @ k) / 0.07) for owner, k in held if owner != clip]
+            losses.append(-math.log(positive / (positive + sum(others))))
+        assert model(batch)["loss"].item() == pytest.approx(np.mean(losses), rel=1e-4)
+
+
+def test_a_clip_that_has_met_no_other_has_nothing_to_lose():
+    model, batch = Moco(CONFIG), clips(1, first=5)
+    for _ in range(2):
+        facts = model(batch)
+        assert facts["loss"].item() == pytest.approx(0, abs=1e-6)
+        facts["loss"].backward()
+    assert all(x.grad is not None and x.grad.isfinite().all() for x in model.project.parameters())
 
 
 # --- what is trained, and what follows --------------------------------------------------------
@@ -116,7 +143,7 @@ def test_the_gradient_reaches_the_query_network_only():
     model(clips())["loss"].backward()
     trained = {name for name, weight in model.named_parameters() if weight.grad is not None}
     assert trained == {n for n, _ in model.named_parameters() if not n.startswith("memory.")}
-    assert all(weight.grad.any() for weight in model.project.parameters())
+    assert all(x.grad is not None and x.grad.any() for x in model.project.parameters())
 
 
 def test_the_key_network_follows_by_hand():
@@ -145,7 +172,7 @@ def test_the_key_network_follows_by_hand():
 def test_running_statistics_are_copied_at_first_and_then_follow():
     model = Moco(replace(CONFIG, momentum=0.9))
     model(clips())
-    norm, key_norm = model.encoder.stem[1], model.memory.encoder.stem[1]
+    norm, key_norm = first_norm(model.encoder), first_norm(model.memory.encoder)
     assert torch.equal(norm.running_mean, key_norm.running_mean)
     model.memory.batches.fill_(COPIED_BATCHES)
     before = key_norm.running_var.clone()
@@ -158,13 +185,14 @@ def test_running_statistics_are_copied_at_first_and_then_follow():
 def test_a_key_does_not_tell_its_batch():
     """With running statistics it depends on its clip alone; with those of the batch it does not."""
     together = clips(4)
+    start = state(Moco(CONFIG))
     found = {}
-    for key_norm in ("running", "batch"):
-        torch.manual_seed(1)
+    choices: tuple[KeyNorm, ...] = ("running", "batch")
+    for key_norm in choices:
         keys = []
         for part in (slice(0, 4), slice(0, 2)):
             model = Moco(replace(CONFIG, key_norm=key_norm))
-            model.load_state_dict(found.setdefault("start", state(model)))
+            model.load_state_dict(start)
             model.memory.batches.fill_(COPIED_BATCHES)
             model.memory.momentum = 1.0
             model(SimpleNamespace(video=together.video[part], instance=together.instance[part]))
@@ -174,7 +202,7 @@ def test_a_key_does_not_tell_its_batch():
     assert found["batch"] > 1e-3
 
 
-def test_the_queue_takes_this_batch_for_the_next_one():
+def test_the_queue_keeps_the_newest_keys():
     """The newest keys replace the oldest, round and round, with their clips' ids."""
     model = Moco(CONFIG)
     ids = [NO_CLIP] * KEYS
@@ -226,8 +254,13 @@ def test_all_ranks_keys_are_remembered():
 
     still(whole)(batch)
     halves = [slice(0, 2), slice(2, 4)]
+
+    def note(x: Tensor) -> Tensor:
+        seen.append(x)
+        return x
+
     for half in halves:  # what each rank would hand in
-        model = still(Moco(config, gather=lambda x: (seen.append(x), x)[1]))
+        model = still(Moco(config, gather=note))
         model(SimpleNamespace(video=batch.video[half], instance=batch.instance[half]))
     gathered = iter([torch.cat([seen[0], seen[2]]), torch.cat([seen[1], seen[3]])])
     model = still(Moco(config, gather=lambda x: next(gathered)))

@@ -97,7 +97,8 @@ def test_ranks_together_are_the_whole_batch(world: int) -> None:
     def loss(contrast: GlobalLocalContrast, part: slice) -> Tensor:
         own, maps = vectors[part] @ weight, torch.tanh(cells[part] @ weight)
         nce, square, _ = contrast(own, maps)
-        return nce + 0.04 * square
+        total: Tensor = nce + 0.04 * square
+        return total
 
     def work(rank: int, gather: Any) -> Tensor:
         return loss(GlobalLocalContrast(gather=gather), slice(2 * rank, 2 * rank + 2))

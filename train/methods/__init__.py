@@ -31,10 +31,8 @@ from typing import Any
 from torch import nn
 
 from train.errors import UsageError
-from train.methods.cpc import PRESETS as CPC_PRESETS, Cpc, CpcConfig
-from train.methods.dpc import PRESETS as DPC_PRESETS, RECIPE as DPC_RECIPE, Dpc, DpcConfig
+from train.methods import cpc, dpc, moco, table5, vdim
 from train.methods.glcm import PRESETS as GLCM_PRESETS, Glcm, GlcmConfig
-from train.methods.table5 import FPS, RECIPE
 
 
 @dataclass(frozen=True)
@@ -66,8 +64,10 @@ class MethodEntry:
 
 METHODS: dict[str, MethodEntry] = {
     "glcm": MethodEntry(GlcmConfig, Glcm, GLCM_PRESETS, fps=10),
-    "cpc": MethodEntry(CpcConfig, Cpc, CPC_PRESETS, fps=FPS, recipe=RECIPE),
-    "dpc": MethodEntry(DpcConfig, Dpc, DPC_PRESETS, fps=FPS, recipe=DPC_RECIPE),
+    "cpc": MethodEntry(cpc.CpcConfig, cpc.Cpc, cpc.PRESETS, table5.FPS, table5.RECIPE),
+    "dpc": MethodEntry(dpc.DpcConfig, dpc.Dpc, dpc.PRESETS, table5.FPS, dpc.RECIPE),
+    "moco": MethodEntry(moco.MocoConfig, moco.Moco, moco.PRESETS, table5.FPS, table5.VIEWS_RECIPE),
+    "vdim": MethodEntry(vdim.VdimConfig, vdim.Vdim, vdim.PRESETS, table5.FPS, table5.VIEWS_RECIPE),
 }
 """Adding a method is one line here."""
 

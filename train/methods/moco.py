@@ -5,11 +5,11 @@ of 128 numbers. The key network has no gradient; its weights follow the query's,
 
     theta_k <- m theta_k + (1 - m) theta_q,     m = 0.999
 
-and the keys of earlier batches wait in a queue. A query must tell its own clip's key from those:
+and its keys are kept in a queue. A query must tell its own clip's key from those of other clips:
 
     loss = mean over clips of  -log exp(q.k/T) / (exp(q.k/T) + sum over the queue of exp(q.n/T))
 
-Two things are not as in the released code, because there is often one device and few clips.
+Three things are not as in the released code, because there is often one device and few clips.
 
 Shuffling. With BatchNorm in the key network a key carries the statistics of its batch. Query and
 key of a clip come from the same batch, the queue from others, so the statistics alone tell the
@@ -21,11 +21,16 @@ statistics are those of all devices' clips, of which the same holds.
 
 Own old keys. The queue may be longer than an epoch, and then holds a clip's own earlier keys. In
 training they are left out of its negatives, by the clips' ids.
+
+The first batches. A queue that begins with random vectors sets no task: an untrained network, for
+which all clips look alike, still ranks every positive first (accuracy 1.00, loss 0.00 on held-out
+clips). Here it begins empty, and the keys of a batch enter it before its scores are taken, so that
+the other clips of the batch are its first negatives.
 """
 
 from collections.abc import Iterable
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, Protocol, get_args
 
@@ -50,7 +55,7 @@ KeyNorm = Literal["running", "batch"]
 Head = Literal["linear", "mlp"]
 
 NO_CLIP = -1
-"""Id of the random vectors that a queue begins with."""
+"""Id of a row of the queue that is still empty."""
 COPIED_BATCHES = 44
 """So long the key network takes over the query's running statistics as they are: they begin as
 mean 0 and variance 1, of which BatchNorm's momentum of 0.1 leaves 1 % after 44 batches."""
@@ -61,7 +66,7 @@ class MocoConfig(EncoderConfig):
     """Input, encoder and the contrast."""
 
     queue: int = 4096
-    """K: keys of earlier batches that are negatives, >= 1. The released code has 65536 for a
+    """K: keys that are kept as negatives, >= 1. The released code has 65536 for a
     million pictures; the paper's K-AV-15K has 15 000 clips."""
     momentum: float = 0.999
     """m: what the key network keeps of itself at each batch, 0 .. 1."""
@@ -127,8 +132,8 @@ class KeyMemory(nn.Module):
 
     Attributes:
         encoder, head: the key network.
-        queue: keys of earlier batches; at the start random vectors, as in the released code.
-        instance: int64 (K,), whose key a row of the queue is.
+        queue: the newest K keys.
+        instance: int64 (K,), whose key a row of the queue is; NO_CLIP where it is empty.
         batches: int64, batches trained on.
     """
 
@@ -136,13 +141,12 @@ class KeyMemory(nn.Module):
     batches: Tensor
 
     def __init__(self, config: MocoConfig, encoder: nn.Module, head: nn.Module) -> None:
-        """Copy the query network and fill the queue."""
+        """Copy the query network."""
         super().__init__()
         self.momentum = config.momentum
         self.key_norm = config.key_norm
         self.encoder, self.head = deepcopy(encoder), deepcopy(head)
         self.queue = Queue(config.queue, config.width_out)
-        self.queue.append(torch.randn(config.queue, config.width_out))
         self.register_buffer("instance", torch.full((config.queue,), NO_CLIP))
         self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
         self.requires_grad_(False)
@@ -166,12 +170,8 @@ class KeyMemory(nn.Module):
         for own, other in ((self.encoder, encoder), (self.head, head)):
             _move(own.parameters(), other.parameters(), torch.where(first, 1.0, step))
         if self.key_norm == "running":
-            copied = self.batches < COPIED_BATCHES
-            statistics = (
-                (buffer for buffer in net.buffers() if buffer.is_floating_point())
-                for net in (self.encoder, encoder)
-            )
-            _move(*statistics, torch.where(copied, 1.0, step))
+            share = torch.where(self.batches < COPIED_BATCHES, 1.0, step)
+            _move(_statistics(self.encoder), _statistics(encoder), share)
 
     @torch.no_grad()
     def remember(self, keys: Tensor, instance: Tensor) -> None:
@@ -219,7 +219,22 @@ class Moco(VideoMethod):
             views_r1: share of queries that find their key among those of this rank's batch.
             pos, neg: mean cosine with the own key, and with the queue.
         """
-        return self._facts(batch)
+        if batch.video.ndim != 6 or batch.video.shape[1:3] != (2, 3):
+            raise ValueError(
+                f"video is {tuple(batch.video.shape)}; expected two views, (B, 2, 3, T, H, W)"
+            )
+        memory = self.memory
+        queries = embed(self.encoder, self.project, batch.video[:, 0])
+        if self.training:
+            memory.follow(self.encoder, self.project)
+        with torch.no_grad():
+            keys = embed(memory.encoder, memory.head, batch.video[:, 1])
+            if self.training:
+                memory.remember(self.gather(keys), self.gather(batch.instance))
+        # Held-out clips have numbers of their own, which say nothing about the queue.
+        own = batch.instance[:, None] == memory.instance if self.training else None
+        others = memory.queue.scores(queries)
+        return momentum_contrast(queries, keys, others, own, self.config.temperature)
 
     def with_controls(self, batch: TwoViews) -> dict[str, Tensor]:
         """What held-out evaluation measures: what `forward` returns, and what drawing gives.
@@ -227,36 +242,19 @@ class Moco(VideoMethod):
         Returns:
             loss_chance, queue_accuracy_chance, views_r1_chance: with equal logits, drawn at random.
         """
-        facts = self._facts(batch)
-        candidates = 1.0 + self.memory.queue.size
+        facts = self.forward(batch)
+        candidates = 1.0 + self.memory.queue.filled
         chances = {
-            "loss": torch.tensor(candidates).log(),
-            "queue_accuracy": torch.tensor(1 / candidates),
+            "loss": candidates.log(),
+            "queue_accuracy": 1 / candidates,
             "views_r1": torch.tensor(1 / len(batch.video)),
         }
         return facts | {f"{name}_chance": chance for name, chance in chances.items()}
 
-    def _facts(self, batch: TwoViews) -> dict[str, Tensor]:
-        _check(batch.video)
-        queries = embed(self.encoder, self.project, batch.video[:, 0])
-        memory = self.memory
-        if self.training:
-            memory.follow(self.encoder, self.project)
-        with torch.no_grad():
-            keys = embed(memory.encoder, memory.head, batch.video[:, 1])
-        others = memory.queue.scores(queries)
-        # Held-out clips have numbers of their own, which say nothing about the queue.
-        own = batch.instance[:, None] == memory.instance if self.training else None
-        facts = momentum_contrast(queries, keys, others, own, self.config.temperature)
-        if self.training:
-            with torch.no_grad():
-                memory.remember(self.gather(keys), self.gather(batch.instance))
-        return facts
-
 
 def embed(encoder: nn.Module, head: nn.Module, video: Tensor) -> Tensor:
     """Unit vectors (B, D), float32, of (B, 3, T, H, W)."""
-    vectors = head(encoder(video).mean(dim=(2, 3, 4)))
+    vectors: Tensor = head(encoder(video).mean(dim=(2, 3, 4)))
     return F.normalize(vectors.float(), dim=1)
 
 
@@ -268,7 +266,7 @@ def momentum_contrast(
     Args:
         queries: unit vectors, with gradient.
         keys: unit vectors; row i belongs to query i.
-        others: (B, K) cosines of queries and queue.
+        others: (B, K) cosines of queries and queue, -inf where it is empty.
         own: (B, K) bool, which are no negatives; None where all are.
         temperature: > 0.
     """
@@ -279,11 +277,12 @@ def momentum_contrast(
         loss = (logits.logsumexp(dim=1) - logits[:, 0]).mean()
         with torch.no_grad():
             first = positive[:, 0] > negative.amax(dim=1)
+            known = negative.isfinite()
             facts = {
                 "queue_accuracy": first.float().mean(),
                 "views_r1": own_first(queries @ keys.T),
                 "pos": positive.mean(),
-                "neg": others.mean(),
+                "neg": negative.masked_fill(~known, 0).sum() / known.sum().clamp(min=1),
             }
     return {"loss": loss, **facts}
 
@@ -294,6 +293,11 @@ def _move(own: Iterable[Tensor], towards: Iterable[Tensor], share: Tensor) -> No
         key.lerp_(query, share.to(key.dtype))
 
 
+def _statistics(network: nn.Module) -> list[Tensor]:
+    """Running means and variances; not the count of batches."""
+    return [buffer for buffer in network.buffers() if buffer.is_floating_point()]
+
+
 def _head(config: MocoConfig, channels: int) -> nn.Module:
     if config.head == "linear":
         return nn.Linear(channels, config.width_out)
@@ -302,16 +306,15 @@ def _head(config: MocoConfig, channels: int) -> nn.Module:
     )
 
 
-def _check(video: Tensor) -> None:
-    if video.ndim != 6 or video.shape[1:3] != (2, 3):
-        raise ValueError(f"video is {tuple(video.shape)}; expected two views, (B, 2, 3, T, H, W)")
-
-
 _MOCO = MocoConfig()
-_TINY = MocoConfig(crop=64, width=16, queue=256)
+_TINY = MocoConfig(frames=8, crop=64, width=16, queue=256, momentum=0.9)
 
 PRESETS: dict[str, MocoConfig] = {
     "moco": _MOCO,
+    "moco_grid": replace(_MOCO, frames=15),
     "tiny": _TINY,
+    "tiny_grid": replace(_TINY, frames=15),
 }
-"""`moco` is the size of Table 5; `tiny` fits two CPU cores. Both fit GRID's 3 s (30 pictures)."""
+"""`moco` is the size of Table 5; `tiny` fits two CPU cores, and its key network keeps up with the
+few hundred steps that it is trained for. The `_grid` ones show as many pictures as those of VDIM,
+of which GRID's clips of 3 s have no more."""

@@ -23,6 +23,7 @@ from typing import Any, Protocol, get_args
 
 from torch import Tensor, nn
 
+from train.augment import AugmentConfig
 from train.models.padding import TemporalPadding
 from train.models.video import STAGE_BLOCKS, Block, VideoResNet
 
@@ -30,8 +31,15 @@ FPS = 10
 """Pictures a second that the presets' windows are made for."""
 
 RECIPE: dict[str, Any] = {"optimizer": "adam", "lr": 1e-3, "epochs": 100}
-"""Fields of `train.config.PretrainConfig`: Adam, 100 epochs; batches of 32 are its default, of 4
-for presets named `tiny…`."""
+"""Fields of `train.config.PretrainConfig`, as GLCM is trained; batch 32, and 4 with presets
+named tiny, is what that has itself."""
+
+VIEWS_RECIPE: dict[str, Any] = {
+    **RECIPE,
+    "augment": AugmentConfig(crop_area=(0.2, 1.0), colour_jitter=0.4, hue=0.4),
+}
+"""For contrasts of two views, which colours would solve: the augmentation of MoCo's released
+code."""
 
 
 @dataclass(frozen=True)
