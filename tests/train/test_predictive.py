@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from train.methods import predictive
-from train.methods.predictive import choose, features_by_block, in_blocks
+from train.methods.predictive import choose, in_blocks
 from train.models.recurrent import ConvGru
 from train.models.video2d3d import ResNet2d3d
 
@@ -120,37 +120,6 @@ def test_blocks_are_the_clips_pictures_in_order():
 def test_blocks_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="7 frames cannot be cut into blocks of 4"):
         in_blocks(torch.zeros(1, 3, 7, 2, 2), 4)
-
-
-class Mix(nn.Module):
-    """Every step out depends on all frames of its block; `kept` steps come out."""
-
-    def __init__(self, kept: int = 4) -> None:
-        super().__init__()
-        self.kept = kept
-
-    def forward(self, x: Tensor) -> Tensor:
-        frames = x.shape[2]
-        steps = min(self.kept, frames)
-        own = x[:, :, :: -(-frames // steps)]
-        return 1000 * x.sum(dim=2, keepdim=True) + own
-
-
-@pytest.mark.parametrize("frames", [2, 4, 8, 9, 11])
-@pytest.mark.parametrize("kept", [4, 2, 1])
-def test_features_of_any_length_are_those_of_its_blocks(frames: int, kept: int):
-    video = torch.randn(2, 3, frames, 2, 2)
-    found = features_by_block(Mix(kept), video, 4)
-    expected, last = [], frames - 4
-    for first in range(0, frames, 4):
-        if first + 4 <= frames or frames < 4:
-            expected.append(Mix(kept)(video[:, :, first : first + 4]))
-        else:
-            steps = -(-(frames - first) * kept // 4)
-            expected.append(Mix(kept)(video[:, :, last:])[:, :, kept - steps :])
-    assert torch.equal(found, torch.cat(expected, dim=2))
-    if kept == 4:
-        assert found.shape[2] == frames, "a step for every frame"
 
 
 # --- networks -----------------------------------------------------------------------------------
