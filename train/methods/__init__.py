@@ -31,7 +31,7 @@ from typing import Any
 from torch import nn
 
 from train.errors import UsageError
-from train.methods import moco, table5, vdim
+from train.methods import cpc, dpc, moco, table5, vdim
 from train.methods.glcm import PRESETS as GLCM_PRESETS, Glcm, GlcmConfig
 
 
@@ -64,6 +64,8 @@ class MethodEntry:
 
 METHODS: dict[str, MethodEntry] = {
     "glcm": MethodEntry(GlcmConfig, Glcm, GLCM_PRESETS, fps=10),
+    "cpc": MethodEntry(cpc.CpcConfig, cpc.Cpc, cpc.PRESETS, table5.FPS, table5.RECIPE),
+    "dpc": MethodEntry(dpc.DpcConfig, dpc.Dpc, dpc.PRESETS, table5.FPS, dpc.RECIPE),
     "moco": MethodEntry(moco.MocoConfig, moco.Moco, moco.PRESETS, table5.FPS, table5.VIEWS_RECIPE),
     "vdim": MethodEntry(vdim.VdimConfig, vdim.Vdim, vdim.PRESETS, table5.FPS, table5.VIEWS_RECIPE),
 }

@@ -59,7 +59,11 @@ def block_kernels(block: Block, depth: int, kernel_frames: int) -> list[Kernel]:
 
 
 class ResidualBlock(nn.Module):
-    """Convolutions with BatchNorm and ReLU between them, plus the shortcut, then ReLU."""
+    """Convolutions with BatchNorm and ReLU between them, plus the shortcut, then ReLU.
+
+    Attributes:
+        rectified: whether the ReLU at the end is there; DPC's last block has none.
+    """
 
     def __init__(
         self,
@@ -90,10 +94,12 @@ class ResidualBlock(nn.Module):
         if stride != 1 or channels[0] != channels[-1]:
             ends = channels[0], channels[-1]
             self.shortcut = nn.Sequential(*conv_bn(*ends, (1, 1, 1), stride, padding))
+        self.rectified = True
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, T, H, W) -> (B, C_out, T, H/stride, W/stride)."""
-        return torch.relu(self.residual(x) + self.shortcut(x))
+        both: Tensor = self.residual(x) + self.shortcut(x)
+        return torch.relu(both) if self.rectified else both
 
 
 class SameConv3d(nn.Conv3d):
