@@ -31,6 +31,11 @@ from typing import Any
 from torch import nn
 
 from train.errors import UsageError
+from train.methods.coattention import PRESETS as COATTENTION_PRESETS, Coattention, CoattentionConfig
+from train.methods.coattention_config import (
+    RECIPE as COATTENTION_RECIPE,
+    RECIPES as COATTENTION_RECIPES,
+)
 from train.methods.glcm import PRESETS as GLCM_PRESETS, Glcm, GlcmConfig
 
 
@@ -62,6 +67,14 @@ class MethodEntry:
 
 
 METHODS: dict[str, MethodEntry] = {
+    "coattention": MethodEntry(
+        CoattentionConfig,
+        Coattention,
+        COATTENTION_PRESETS,
+        fps=30,
+        recipe=COATTENTION_RECIPE,
+        recipes=COATTENTION_RECIPES,
+    ),
     "glcm": MethodEntry(GlcmConfig, Glcm, GLCM_PRESETS, fps=10),
 }
 """Adding a method is one line here."""

@@ -1,11 +1,13 @@
 """What co-attention can be asked to be: a frozen dataclass, how its clips are cut, the presets."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 
+from train.augment import AugmentConfig
 from train.cuts import Clip, Cut, Reads, Stretch
 from train.models.coattention import Guidance
 from train.models.small3d import Strides, grid_side
@@ -232,3 +234,22 @@ PRESETS: dict[str, CoattentionConfig] = {
 """`coattention` is the paper's best model at the full frame rate, `coattention_7hz` its first
 phase, in which every fourth frame is seen. `tiny` sees as many pictures and hears as much as that,
 with a quarter of the width (an eighth in attention) and the paper's 4 x 4 cells of 64 pixels."""
+
+RECIPE: Mapping[str, Any] = {
+    "optimizer": "sgd",
+    "lr": 0.01,
+    "momentum": 0.9,
+    "weight_decay": 1e-5,
+    "clip_norm": 5.0,
+    # 224 of 256 pixels at a random place, and nothing else: mirrored pictures would contradict
+    # stereo sound.
+    "augment": AugmentConfig(resized_crop=False, flip=0.0, grayscale=0.0),
+}
+"""The paper's §3.2; batches of 32, and 100 epochs of 240,000 clips are its 750,000 iterations.
+Gradients are clipped as in the multisensory network."""
+
+RECIPES: Mapping[str, Mapping[str, Any]] = {
+    "coattention_7hz": {"batch_size": 64, "epochs": 27},
+    "tiny": {"optimizer": "adam", "lr": 1e-3, "weight_decay": 0.0},
+}
+"""The first phase's 100,000 iterations; its last checkpoint is the other one's --init."""
