@@ -18,7 +18,7 @@ MINI = CoattentionConfig(
     frames=4,
     frame_step=4,
     crop=32,
-    window_seconds=0.5,
+    sound_seconds=0.5,
     least_shift_seconds=0.25,
     most_shift_seconds=1.0,
     strides=(2, 2, 1, 1),
@@ -121,7 +121,7 @@ def test_reads():
     # the shortest clip that is let in can be cut, also where nothing is a whole number
     for window, shift in ((4.2, 2.0), (4.21, 2.01), (1.03, 0.77)):
         frames = math.ceil(round(window * 30 / 4, 6))
-        config = replace(MINI, window_seconds=window, frames=frames, least_shift_seconds=shift,
+        config = replace(MINI, sound_seconds=window, frames=frames, least_shift_seconds=shift,
                          most_shift_seconds=5.0)  # fmt: skip
         config.cut(Clip(config.reads.least_frames, 30.0, RATE_HZ), np.random.default_rng(0))
 
@@ -138,7 +138,7 @@ def test_reads():
         ({"strides": (2, 2, 2)}, "strides"),
         ({"conv1_stride": 3}, "conv1_stride is 3"),
         ({"dropout": 1.0}, "dropout is 1.0"),
-        ({"window_seconds": 0.1, "frames": 1}, r"0\.39 s or more"),
+        ({"sound_seconds": 0.1, "frames": 1}, r"0\.39 s or more"),
         ({"least_shift_seconds": 2.0}, "smaller first"),
         ({"fps": 0.0}, "fps is 0.0"),
     ],
@@ -283,8 +283,9 @@ def test_the_papers_model_on_meta_tensors():
 
 def downstream(config: CoattentionConfig, *, video: bool = True, wave: bool = True) -> Any:
     clips = batch_for(config)
+    stored = clips.video.repeat_interleave(config.frame_step, dim=2)
     return SimpleNamespace(
-        video=clips.video if video else None, wave=clips.wave[:, :1] if wave else None
+        video=stored if video else None, wave=clips.wave[:, :1] if wave else None
     )
 
 
@@ -309,6 +310,16 @@ def test_features():
         assert (found[name] >= 0).all()
         torch.testing.assert_close(found[name].sum((-2, -1)), torch.ones(found[name].shape[:-2]))
     assert set(model.features(clips)) == {"fv", "fa"}
+
+
+def test_features_see_every_so_many_pictures():
+    """Those that a cut of the same window has."""
+    model = Coattention(MINI).eval()
+    stored = torch.randn(2, 3, MINI.window_frames, 32, 32)
+    cut = MINI.cut(Clip(MINI.window_frames + 8, 30.0, RATE_HZ), np.random.default_rng(0))
+    seen = [number - cut.start for number in cut.pictures]
+    found = model.features(SimpleNamespace(video=stored, wave=None))["fv"]
+    torch.testing.assert_close(found, model.visual(stored[:, :, seen]))
 
 
 def test_what_is_missing_is_left_out():
@@ -363,7 +374,7 @@ def logit_of(model: Coattention, maps: Tensor, moments: Tensor) -> Tensor:
 def test_weights_of_the_map_are_the_gain_of_the_logit():
     """By finite differences in float64, channel by channel."""
     model, clips = Coattention(MINI).eval().double(), downstream(MINI)
-    maps = model.visual.maps(clips.video.double())
+    maps = model.visual.maps(clips.video[:, :, :: MINI.frame_step].double())
     moments = model.audio(clips.wave[:, 0].double()).mT
     gains = []
     for channel in range(maps.shape[1]):

@@ -182,7 +182,7 @@ class Coattention(nn.Module):
             raise ValueError(
                 f"{clip_moments} vectors of the sound and {clip_cells} of the pictures; this "
                 f"network decides about {config.moments} and {config.grid**2}: windows of "
-                f"{config.window_seconds:g} s and {config.crop} pixels, or train fusion='mean'"
+                f"{config.sound_seconds:g} s and {config.crop} pixels, or train fusion='mean'"
             )
         return self._decision([stream.flatten(1) for stream in fused])
 
@@ -199,7 +199,8 @@ class Coattention(nn.Module):
         """What downstream tasks use: features before and after fusion, unpooled.
 
         Several lengths and sizes are taken, but for `att`; pictures or sound may be None, and what
-        needs them is left out, as is what is not wanted.
+        needs them is left out, as is what is not wanted. Pictures are all stored ones, of which
+        every `frame_step`-th is seen, while those of `forward` are chosen already.
 
         Returns:
             fv: (B, d, T', H', W'), of which F_v is the mean over T'.
@@ -215,7 +216,7 @@ class Coattention(nn.Module):
         if clips.wave is not None:
             found["fa"] = self.audio(clips.wave.flatten(0, 1))
         if clips.video is not None:
-            maps = self.visual.maps(clips.video)
+            maps = self.visual.maps(clips.video[:, :, :: self.config.frame_step])
             found["fv"] = self.visual.projected(maps)
             both = clips.wave is not None
             found |= self._fused(found, wanted)

@@ -33,8 +33,8 @@ class CoattentionConfig:
     """Side of the square pictures in pixels."""
     fps: float = 30.0
     """Frames a second of the clips that `frames` and `frame_step` are meant for."""
-    window_seconds: float = 4.2
-    """Length of a sound."""
+    sound_seconds: float = 4.2
+    """Length of a sound, which is that of a window."""
     least_shift_seconds: float = 2.0
     """Of the sound that is out of sync; clips in which it does not fit are left out."""
     most_shift_seconds: float = 5.8
@@ -98,15 +98,15 @@ class CoattentionConfig:
     def _check_window(self) -> None:
         if self.samples < LEAST_SAMPLES:
             raise ValueError(
-                f"window_seconds is {self.window_seconds}; the waveform encoder needs "
+                f"sound_seconds is {self.sound_seconds}; the waveform encoder needs "
                 f"{LEAST_SAMPLES / RATE_HZ:.2f} s or more"
             )
         if not self.fps > 0:
             raise ValueError(f"fps is {self.fps}; expected more than 0")
-        expected = _ceil(self.window_seconds * self.fps / self.frame_step)
+        expected = _ceil(self.sound_seconds * self.fps / self.frame_step)
         if self.frames != expected:
             raise ValueError(
-                f"frames is {self.frames}; a sound of window_seconds {self.window_seconds:g} lasts "
+                f"frames is {self.frames}; a sound of sound_seconds {self.sound_seconds:g} lasts "
                 f"as long as {expected} pictures at fps {self.fps:g} and frame_step "
                 f"{self.frame_step}: change one of them"
             )
@@ -121,7 +121,12 @@ class CoattentionConfig:
     @property
     def samples(self) -> int:
         """Of a sound."""
-        return round(self.window_seconds * RATE_HZ)
+        return round(self.sound_seconds * RATE_HZ)
+
+    @property
+    def window_frames(self) -> int:
+        """Stored frames of a window, of which every `frame_step`-th is seen."""
+        return _ceil(self.sound_seconds * self.fps)
 
     @property
     def grid(self) -> int:
@@ -150,7 +155,7 @@ class CoattentionConfig:
     def reads(self) -> Reads:
         """Pictures of a window and two sounds, of clips in which the least shift fits."""
         # Counted apart, for windows begin at whole frames.
-        least = _ceil(self.window_seconds * self.fps) + _ceil(self.least_shift_seconds * self.fps)
+        least = _ceil(self.sound_seconds * self.fps) + _ceil(self.least_shift_seconds * self.fps)
         return Reads(
             frames=self.frames,
             least_frames=least,
@@ -186,7 +191,7 @@ class CoattentionConfig:
         )
         if room < least:
             raise ValueError(
-                f"a clip of {clip.frames / clip.fps:.2f} s has no room for {self.window_seconds:g} "
+                f"a clip of {clip.frames / clip.fps:.2f} s has no room for {self.sound_seconds:g} "
                 f"s of sound and the same shifted by {self.least_shift_seconds:g} s"
             )
         shift = int(rng.integers(least, min(most, room), endpoint=True))
