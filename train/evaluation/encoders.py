@@ -45,8 +45,8 @@ class Encoders:
 
     @property
     def frames(self) -> int:
-        """The window it was made for."""
-        return int(self.config.frames)
+        """The window it was made for: its `window_frames`, if it does not see all of them."""
+        return int(getattr(self.config, "window_frames", self.config.frames))
 
     def window(self, fps: float, with_pictures: bool) -> int:
         """Frames of the window it was made for, by a clock of `fps`.

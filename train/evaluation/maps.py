@@ -38,34 +38,39 @@ def require_attention(encoders: Encoders) -> None:
     Raises:
         UsageError: it has none.
     """
-    if not all(hasattr(encoders.module, name) for name in ("attention", "embed_global")):
-        raise UsageError(f"the method {encoders.method} has no attention map (`attention` with "
-                         "`embed_global` as in Glcm); name a checkpoint of glcm")  # fmt: skip
+    if not hasattr(encoders.module, "attention"):
+        raise UsageError(
+            f"the method {encoders.method} has no attention map (`attention`, and `att` among its "
+            "features); name a checkpoint of glcm or coattention"
+        )
 
 
 @torch.no_grad()
 def attention_maps(
-    encoders: Encoders, video: Tensor, mel: Tensor, foreign: Tensor | None
+    encoders: Encoders, video: Tensor, sound: Tensor, foreign: Tensor | None
 ) -> tuple[Floats, Floats]:
     """Maps of prepared windows.
 
     Args:
         encoders: with an attention map.
         video: float (B, 3, T, H, W), normalised.
-        mel: float (B, 80, 3T).
+        sound: what the encoders hear, see `Encoders.features`.
         foreign: the same of foreign sounds; None where there are none.
 
     Returns:
         (B, H, W) with each window's own sound, and with the foreign one (NaN without).
     """
-    found = encoders.features(video, mel, ("fg", "fl", "att"))
+    found = encoders.features(video, sound, ("fg", "fl", "att"))
     own = found["att"].double().cpu().numpy()
     if foreign is None:
         return own, own * np.nan
     module: Any = encoders.module
-    sound = encoders.features(None, foreign, ("fa",))["fa"]
-    query, cells = module.embed_global(found.get("fg", found["fl"]), sound)
-    other = module.attention(query, cells).view_as(found["att"])
+    if hasattr(module, "embed_global"):  # the pictures have been seen already
+        heard = encoders.features(None, foreign, ("fa",))["fa"]
+        query, cells = module.embed_global(found.get("fg", found["fl"]), heard)
+        other = module.attention(query, cells).view_as(found["att"])
+    else:
+        other = encoders.features(video, foreign, ("att",))["att"]
     return own, other.double().cpu().numpy()
 
 

@@ -32,6 +32,11 @@ from torch import nn
 
 from train.errors import UsageError
 from train.methods import cpc, dpc, moco, table5, vdim
+from train.methods.coattention import PRESETS as COATTENTION_PRESETS, Coattention, CoattentionConfig
+from train.methods.coattention_config import (
+    RECIPE as COATTENTION_RECIPE,
+    RECIPES as COATTENTION_RECIPES,
+)
 from train.methods.glcm import PRESETS as GLCM_PRESETS, Glcm, GlcmConfig
 
 
@@ -63,6 +68,14 @@ class MethodEntry:
 
 
 METHODS: dict[str, MethodEntry] = {
+    "coattention": MethodEntry(
+        CoattentionConfig,
+        Coattention,
+        COATTENTION_PRESETS,
+        fps=30,
+        recipe=COATTENTION_RECIPE,
+        recipes=COATTENTION_RECIPES,
+    ),
     "glcm": MethodEntry(GlcmConfig, Glcm, GLCM_PRESETS, fps=10),
     "cpc": MethodEntry(cpc.CpcConfig, cpc.Cpc, cpc.PRESETS, table5.FPS, table5.RECIPE),
     "dpc": MethodEntry(dpc.DpcConfig, dpc.Dpc, dpc.PRESETS, table5.FPS, dpc.RECIPE),
