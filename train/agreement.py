@@ -123,7 +123,8 @@ def agreeing(video: Tensor, audio: Tensor, count: int, agreement: Agreement) -> 
     """Which instances belong with each one (paper Eq. 6 and 7).
 
     Args:
-        video, audio: (N, D) banks.
+        video: (N, D) bank.
+        audio: (N, D) bank.
         count: P, at most N - 1.
         agreement: an instance agrees as far as the worse of both similarities says (`consensus`,
             the paper's), the better one (`union`), or that of one modality (`video`, `audio`).

@@ -66,7 +66,8 @@ class MemoryBanks(nn.Module):
         Args:
             instance: int64 (B,) of all ranks; an instance may be there more than once, and then
                 the mean of its vectors is taken.
-            video, audio: (B, D) of all ranks, of length 1.
+            video: (B, D) of all ranks, of length 1.
+            audio: (B, D), the same.
         """
         same = (instance[:, None] == instance).float()
         share = same / same.sum(dim=1, keepdim=True)
