@@ -21,7 +21,7 @@ from train.methods.avid import Avid, loss_of_equal_scores
 from train.methods.avid_cma import OWN_AMONG_NEGATIVES, SUBSET, AvidCma
 from train.methods.avid_config import CMA_PRESETS, PRESETS, AvidCmaConfig, AvidConfig
 from train.models.audio2d import Conv2D10
-from train.models.r2plus1d import R2Plus1D, probed
+from train.models.r2plus1d import R2Plus1D, R2Plus1DBlock, probed
 from train.models.standard import RunningStandard
 
 SMALL: dict[str, Any] = {
@@ -101,7 +101,7 @@ def test_probes_see_the_largest_of_each_part():
 
 def test_block_normalises_behind_the_sum():
     """Of a block's output before the ReLU, mean and variance are those that its last BN gives."""
-    block = R2Plus1D(depth=10, width=4).conv3x[0]
+    block = R2Plus1DBlock(4, 8, 2)
     seen = []
     block.norm.register_forward_hook(lambda module, inputs, output: seen.append(output))
     x = torch.randn(3, 4, 4, 8, 8)
@@ -151,12 +151,13 @@ def naive(
 
 def run_with(model: Avid, batch: Any) -> tuple[dict[str, Tensor], dict[str, Tensor], Any]:
     """Vectors, facts and the banks as they were before."""
+    assert model.memory is not None
     before = SimpleNamespace(**{name: x.clone() for name, x in model.memory.named_buffers()})
     vectors: list[dict[str, Tensor]] = []
     embed = model.embed
 
-    def noted(*given: Tensor) -> dict[str, Tensor]:
-        vectors.append(embed(*given))
+    def noted(video: Tensor, wave: Tensor) -> dict[str, Tensor]:
+        vectors.append(embed(video, wave))
         return vectors[-1]
 
     model.embed = noted  # type: ignore[method-assign]
@@ -335,16 +336,17 @@ def test_held_out_clips_are_told_apart_from_each_other():
     v, a = v.double(), a.double()
     for name, x, y in (("v2a", v, a), ("a2v", a, v)):
         e = (x @ y.T / 0.07).exp()
-        losses, swapped = [], []
+        losses: list[float] = []
+        swapped: list[float] = []
         for i in range(CLIPS):
             for target, into in ((i, losses), ((i - 1) % CLIPS, swapped)):
                 missed = -math.log(e[i, target] / (e[i, target] + 5 * z))
                 others = [-math.log(5 * z / (e[i, j] + 5 * z)) for j in range(CLIPS) if j != target]
-                into.append(missed + 5 * np.mean(others))
+                into.append(missed + 5 * sum(others) / len(others))
         assert found[f"loss_{name}"].item() == pytest.approx(np.mean(losses), rel=1e-4)
         assert found[f"loss_{name}_swapped"].item() == pytest.approx(np.mean(swapped), rel=1e-4)
         hits = [e[i, i] > max(e[i, j] for j in range(CLIPS) if j != i) for i in range(CLIPS)]
-        assert found[f"{name}_r1"].item() == pytest.approx(np.mean(hits)) and 0 < np.mean(hits)
+        assert found[f"{name}_r1"].item() == pytest.approx(np.mean(hits)) and np.mean(hits) > 0
         assert found[f"{name}_r1_chance"].item() == 1 / CLIPS
     assert found["loss"].item() == pytest.approx(
         (found["loss_v2a"].item() + found["loss_a2v"].item()) / 2
