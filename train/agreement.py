@@ -74,6 +74,7 @@ class AgreementBanks(MemoryBanks):
         self.register_buffer("scheduled", torch.zeros((), dtype=torch.int64))
         self._done: int | None = None  # `scheduled` on the host, which decides; None: ask it
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # the host decides
     def ready(self) -> bool:
         """Whether there are positives for the next batch; looks for them first where it is time.
 
@@ -90,6 +91,10 @@ class AgreementBanks(MemoryBanks):
     def update(self, instance: Tensor, video: Tensor, audio: Tensor) -> None:
         """As `MemoryBanks.update`; one training batch more on the schedule, too."""
         super().update(instance, video, audio)
+        self._count()
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _count(self) -> None:
         self.scheduled += 1
         if self._done is not None:
             self._done += 1

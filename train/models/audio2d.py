@@ -49,9 +49,11 @@ class Conv2D10(nn.Module):
             conv2x: (B, width, steps/4, bins/4); conv3x and conv4x halve both and double the
                 channels, conv5x doubles the channels only. Sizes are rounded up.
         """
-        x, maps = self.stem(spectrogram), {}
-        last = max((AUDIO_STAGES.index(name) for name in wanted), default=-1)
-        for name in AUDIO_STAGES[: 1 + last]:
+        x = self.stem(spectrogram)
+        maps: dict[str, Tensor] = {}
+        for name in AUDIO_STAGES:
+            if maps.keys() >= set(wanted):
+                break
             x = getattr(self, name)(x)
             if name in wanted:
                 maps[name] = x

@@ -97,8 +97,11 @@ class R2Plus1D(nn.Module):
             conv2x: (B, width, T, H/4, W/4); from there on every stage has twice the channels and
                 half the frames, rows and columns, rounded up.
         """
-        x, maps = self.stem(video), {}
-        for name in STAGES[: 1 + max((STAGES.index(name) for name in wanted), default=-1)]:
+        x = self.stem(video)
+        maps: dict[str, Tensor] = {}
+        for name in STAGES:
+            if maps.keys() >= set(wanted):
+                break
             x = getattr(self, name)(x)
             if name in wanted:
                 maps[name] = x
