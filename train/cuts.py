@@ -101,6 +101,8 @@ class RunFacts:
     steps: int
     """Of the whole schedule."""
     steps_per_epoch: int
+    accumulation: int = 1
+    """Batches a step: a module is called so many times between two steps."""
 
 
 def reads_of(config: Any) -> Reads:

@@ -177,7 +177,7 @@ def facts_of_run(config: PretrainConfig[Any], mixture: Mixture, batches: int) ->
     """What a module may ask for before it is trained; `batches` are those of an epoch."""
     steps_per_epoch = max(batches // config.accumulation, 1)
     steps = config.schedule_steps or config.epochs * batches // config.accumulation
-    return RunFacts(mixture.instances, steps, steps_per_epoch)
+    return RunFacts(mixture.instances, steps, steps_per_epoch, config.accumulation)
 
 
 def build_model(

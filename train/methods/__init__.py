@@ -31,6 +31,9 @@ from typing import Any
 from torch import nn
 
 from train.errors import UsageError
+from train.methods import avid_config
+from train.methods.avid import Avid, AvidConfig
+from train.methods.avid_cma import AvidCma, AvidCmaConfig
 from train.methods.glcm import PRESETS as GLCM_PRESETS, Glcm, GlcmConfig
 
 
@@ -63,6 +66,17 @@ class MethodEntry:
 
 METHODS: dict[str, MethodEntry] = {
     "glcm": MethodEntry(GlcmConfig, Glcm, GLCM_PRESETS, fps=10),
+    "avid": MethodEntry(
+        AvidConfig, Avid, avid_config.PRESETS, 16, avid_config.RECIPE, avid_config.RECIPES
+    ),
+    "avid_cma": MethodEntry(
+        AvidCmaConfig,
+        AvidCma,
+        avid_config.CMA_PRESETS,
+        16,
+        avid_config.CMA_RECIPE,
+        avid_config.CMA_RECIPES,
+    ),
 }
 """Adding a method is one line here."""
 

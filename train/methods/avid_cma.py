@@ -40,7 +40,7 @@ class AvidCma(Avid):
         """With random vectors for every clip, and a schedule of when positives are found."""
         config = self.config
         first, every = (
-            round(epochs * facts.steps_per_epoch)
+            round(epochs * facts.steps_per_epoch) * facts.accumulation  # never within a step
             for epochs in (config.warmup_epochs, config.refresh_epochs)
         )
         return AgreementBanks(
@@ -50,7 +50,7 @@ class AvidCma(Avid):
             count=config.found_positives,
             agreement=config.agreement,
             first=first,
-            every=max(every, 1),
+            every=max(every, facts.accumulation),
         )
 
     def scored(self, instance: Tensor, vectors: Mapping[str, Tensor]) -> dict[str, Term]:

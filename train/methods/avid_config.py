@@ -4,11 +4,12 @@ Defaults are the paper's training at scale (§5) where it says, then its release
 """
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from train.agreement import Agreement
+from train.augment import AugmentConfig
 from train.cuts import Clip, Cut, Reads, Stretch
 from train.models.r2plus1d import STAGE_BLOCKS
 
@@ -206,3 +207,27 @@ CMA_PRESETS: dict[str, AvidCmaConfig] = {
     ),
 }
 """As `PRESETS`, each to start from the run of AVID with the same preset; `tiny` can do without."""
+
+RECIPE: dict[str, Any] = {
+    "optimizer": "adam",
+    "lr": 2e-4,
+    "weight_decay": 1e-5,
+    "batch_size": 256,
+    "epochs": 300,
+    "warmup_steps": 0,
+    "clip_norm": 0.0,
+    "augment": AugmentConfig(
+        crop_area=(0.08, 1.0), grayscale=0.0, colour_jitter=0.4, hue=0.2, volume=0.1
+    ),
+}
+"""AVID on Kinetics in the released code: its 30 epochs show each clip 10 times. The batch is that of
+all devices together. There the rate stays what it is; here it falls along a cosine, as for every
+method."""
+
+RECIPES: dict[str, dict[str, Any]] = {
+    "analysis": {"lr": 1e-4, "epochs": 400},
+    "tiny": {"lr": 1e-3, "batch_size": 4, "epochs": 100},
+}
+CMA_RECIPE: dict[str, Any] = {**RECIPE, "epochs": 200}
+CMA_RECIPES: dict[str, dict[str, Any]] = {**RECIPES, "analysis": {"lr": 1e-4, "epochs": 200}}
+"""After a run of AVID: 20 epochs of the released code, and the second 200 of the analysis."""
