@@ -220,9 +220,9 @@ RECIPE: dict[str, Any] = {
         crop_area=(0.08, 1.0), grayscale=0.0, colour_jitter=0.4, hue=0.2, volume=0.1
     ),
 }
-"""AVID on Kinetics in the released code: its 30 epochs show each clip 10 times. The batch is that of
-all devices together. There the rate stays what it is; here it falls along a cosine, as for every
-method."""
+"""AVID on Kinetics in the released code, whose 30 epochs show each clip 10 times; its batch is that
+of all devices together. There the rate stays what it is; here it falls along a cosine, as it does
+for every method."""
 
 RECIPES: dict[str, dict[str, Any]] = {
     "analysis": {"lr": 1e-4, "epochs": 400},
