@@ -189,10 +189,13 @@ def test_avid_equals_loops(objective: Any, terms: list[str]):
         assert facts[f"loss_{name}"].item() == pytest.approx(losses[-1], rel=1e-4)
         scores = x[name[0]] @ bank.T
         hits = [scores[b, i] > max(scores[b, drawn[b]]) for b, i in enumerate(instance.tolist())]
-        assert facts[f"{name}_r1"].item() == pytest.approx(np.mean(hits))
+        assert facts[f"{name}_r1_memory"].item() == pytest.approx(np.mean(hits))
+        chance = np.mean([1 / (1 + len(set(row))) for row in drawn])
+        assert facts[f"{name}_r1_memory_chance"].item() == pytest.approx(chance)
     assert facts["loss"].item() == pytest.approx(np.mean(losses), rel=1e-4)
     assert facts["loss"].requires_grad
-    assert set(facts) == {"loss", *(f"loss_{t}" for t in terms), *(f"{t}_r1" for t in terms)}
+    found = [f"{t}_r1_memory{end}" for t in terms for end in ("", "_chance")]
+    assert set(facts) == {"loss", *(f"loss_{t}" for t in terms), *found}
 
 
 def test_normalisation_is_the_mean_over_the_first_batch():

@@ -80,6 +80,8 @@ class Term(NamedTuple):
     """(B, P)."""
     negative: Tensor
     """(B, K)."""
+    chance: Tensor
+    """Of the positive to have the highest score by guessing, ()."""
     weight: float = 1.0
 
 
@@ -136,7 +138,9 @@ class Avid(nn.Module):
         Returns:
             loss: the weighted mean of the terms; the only entry with a gradient.
             loss_v2a, loss_a2v, loss_v2v, loss_a2a: the terms there are.
-            v2a_r1, ...: share of the clips whose own memory has a higher score than all negatives.
+            v2a_r1_memory, ...: share of the clips whose own memory has a higher score than all
+                negatives, and v2a_r1_memory_chance, when guessing.
+            Held out: v2a_r1 and a2v_r1 instead, see the module's docstring.
         """
         vectors = self.embed(batch.video, batch.wave)
         if not self.training:
@@ -145,8 +149,9 @@ class Avid(nn.Module):
         z = self._remembered(batch.instance, vectors, terms)
         losses = {name: nce(term.positive, term.negative, z).mean() for name, term in terms.items()}
         weights = {name: term.weight for name, term in terms.items()}
-        hits = {f"{name}_r1": _hits(terms[name]) for name in self.terms}
-        return {**_weighted(losses, weights), **hits}
+        hits = {f"{name}_r1_memory": _hits(terms[name]) for name in self.terms}
+        chances = {f"{name}_r1_memory_chance": terms[name].chance for name in self.terms}
+        return {**_weighted(losses, weights), **hits, **chances}
 
     def embed(self, video: Tensor, wave: Tensor) -> dict[str, Tensor]:
         """Vectors of length 1, float32 (B, D), of `video` and `audio`."""
@@ -165,20 +170,30 @@ class Avid(nn.Module):
 
     def scored(self, instance: Tensor, vectors: Mapping[str, Tensor]) -> dict[str, Term]:
         """Scores of each term with the clip's own memory and with those drawn."""
-        drawn = self.remembered_others(instance, instance[:, None])
+        others = self.drawn(instance, instance[:, None])
+        return self.contrasted(instance, vectors, self.recalled(others), chance_of_hits(others))
+
+    def contrasted(
+        self,
+        instance: Tensor,
+        vectors: Mapping[str, Tensor],
+        others: Mapping[str, Tensor],
+        chance: Tensor,
+    ) -> dict[str, Term]:
+        """The same with memories of others (B, K, D) given, and the chance to beat them all."""
         own = self.recalled(instance[:, None])
         return {
-            name: Term(self.scores(vectors[x], own[y]), self.scores(vectors[x], drawn[y]))
+            name: Term(self.scores(vectors[x], own[y]), self.scores(vectors[x], others[y]), chance)
             for name, (x, y) in self.terms.items()
         }
 
-    def remembered_others(
+    def drawn(
         self, instance: Tensor, excluded: Tensor, draws: int | None = None, purpose: int = 0
-    ) -> dict[str, Tensor]:
-        """Memories of K (`draws`) instances that are not excluded; see `draw_outside`, `hashed`."""
+    ) -> Tensor:
+        """(B, K) instances, or `draws` of them, not excluded; see `draw_outside` and `hashed`."""
         banks = self._banks
         bits = hashed(instance, banks.batches, draws or self.config.negatives, purpose)
-        return self.recalled(draw_outside(excluded, bits, len(banks.video)))
+        return draw_outside(excluded, bits, len(banks.video))
 
     def recalled(self, instances: Tensor) -> dict[str, Tensor]:
         """Memories (B, n, D) of instances (B, n), by modality."""
@@ -304,6 +319,16 @@ def loss_of_equal_scores(draws: int) -> float:
     log(1 + K) + K log(1 + 1/K): nearly log K + 1.
     """
     return math.log1p(draws) + draws * math.log1p(1 / draws)
+
+
+def chance_of_hits(others: Tensor) -> Tensor:
+    """Share of clips that would be found by guessing among themselves and others (B, K).
+
+    An instance that was drawn twice is one candidate.
+    """
+    ordered = others.sort(dim=1).values
+    different = 1 + (ordered.diff(dim=1) > 0).sum(dim=1)
+    return (1 / (1 + different)).mean()
 
 
 def _head(width: int, config: AvidConfig) -> nn.Sequential:

@@ -17,7 +17,7 @@ from train.agreement import AgreementBanks
 from train.cuts import RunFacts
 from train.losses import Gather, keep_local
 from train.memory_bank import draw_some, hashed
-from train.methods.avid import SELF, Avid, Term
+from train.methods.avid import SELF, Avid, Term, chance_of_hits
 from train.methods.avid_config import CMA_PRESETS, CODE_NEGATIVES, AvidCmaConfig
 
 __all__ = ["CMA_PRESETS", "AvidCma", "AvidCmaConfig"]
@@ -64,19 +64,18 @@ class AvidCma(Avid):
             return super().scored(instance, vectors)
         positives = banks.positives[instance].long()
         family = torch.cat([instance[:, None], positives], dim=1).sort(dim=1).values
-        drawn = self.remembered_others(instance, family)
-        own = self.recalled(instance[:, None])
-        terms = {
-            name: Term(self.scores(vectors[x], own[y]), self.scores(vectors[x], drawn[y]))
-            for name, (x, y) in self.terms.items()
-        }
+        others = self.drawn(instance, family)
+        memories = self.recalled(others)
+        terms = self.contrasted(instance, vectors, memories, chance_of_hits(others))
         agreeing = self.recalled(self._some(instance, positives))
         if self.config.within == "code":
-            drawn = self.remembered_others(instance, positives, CODE_NEGATIVES, OWN_AMONG_NEGATIVES)
+            others = self.drawn(instance, positives, CODE_NEGATIVES, OWN_AMONG_NEGATIVES)
+            memories = self.recalled(others)
         for name, (x, y) in SELF.items():
             terms[f"{name}_positives"] = Term(
                 self.scores(vectors[x], agreeing[y]),
-                self.scores(vectors[x], drawn[y]),
+                self.scores(vectors[x], memories[y]),
+                chance_of_hits(others),
                 self.config.positive_weight,
             )
         return terms
