@@ -48,6 +48,7 @@ class AgreementBanks(MemoryBanks):
         agreement: Agreement = "consensus",
         first: int = 0,
         every: int,
+        trained: Tensor | None = None,
     ) -> None:
         """Draw the vectors; see `MemoryBanks` and `agreeing`.
 
@@ -59,15 +60,16 @@ class AgreementBanks(MemoryBanks):
             agreement: what it means to agree.
             first: batches before positives are looked for.
             every: batches between one search and the next, >= 1.
+            trained: ids that batches have.
 
         Raises:
             ValueError: so many positives leave no instance to be a negative.
         """
-        super().__init__(instances, width, momentum)
-        if count + 2 > instances:
+        super().__init__(instances, width, momentum, trained)
+        if count + 2 > len(self.trained):
             raise ValueError(
-                f"found_positives is {count} with {instances} clips; an instance, its positives "
-                "and one negative at least must fit: give fewer positives, or more clips"
+                f"found_positives is {count} with {len(self.trained)} clips; an instance, its "
+                "positives and one negative at least must fit: give fewer positives, or more clips"
             )
         self.count, self.agreement, self.first, self.every = count, agreement, first, every
         self.register_buffer("positives", torch.zeros(instances, count, dtype=torch.int32))
@@ -102,10 +104,12 @@ class AgreementBanks(MemoryBanks):
     def search(self) -> None:
         """Find all positives anew, and say so."""
         start = time.monotonic()
-        self.positives.copy_(agreeing(self.video, self.audio, self.count, self.agreement))
-        seen = self.seen.float().mean().item()
+        ids = self.trained
+        found = agreeing(self.video[ids], self.audio[ids], self.count, self.agreement)
+        self.positives[ids] = ids[found].int()
+        seen = self.seen[ids].float().mean().item()
         log.info("%d positives for each of %d clips found by %s in %.1f s", self.count,
-                 len(self.positives), self.agreement, time.monotonic() - start)  # fmt: skip
+                 len(ids), self.agreement, time.monotonic() - start)  # fmt: skip
         if seen < LEAST_SEEN:
             log.warning(
                 "positives come from memories of which %.0f%% are still random: start from a run "
@@ -135,7 +139,7 @@ def agreeing(video: Tensor, audio: Tensor, count: int, agreement: Agreement) -> 
             the paper's), the better one (`union`), or that of one modality (`video`, `audio`).
 
     Returns:
-        int32 (N, P), each row sorted; never the instance itself.
+        int64 (N, P), each row sorted; never the instance itself.
     """
     instances = len(video)
     rows = max(1, CHUNK_NUMBERS // instances)
@@ -146,7 +150,7 @@ def agreeing(video: Tensor, audio: Tensor, count: int, agreement: Agreement) -> 
             scores = _agreement(video, audio, own, agreement)
             scores.scatter_(1, own[:, None], -torch.inf)
             best = scores.topk(count, dim=1).indices
-            found.append(best.sort(dim=1).values.int())
+            found.append(best.sort(dim=1).values)
     return torch.cat(found)
 
 

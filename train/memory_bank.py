@@ -30,6 +30,8 @@ class MemoryBanks(nn.Module):
         z: normalisation Z of NCE, () float32; 0 until the first batch.
         batches: int64 (), training batches so far.
         seen: bool (N,), whether an instance's vectors are no longer those drawn at random.
+        trained: int64 (n,), ids that batches have, ascending; others are never drawn. Not saved:
+            it is the run's.
     """
 
     video: Tensor
@@ -37,22 +39,28 @@ class MemoryBanks(nn.Module):
     z: Tensor
     batches: Tensor
     seen: Tensor
+    trained: Tensor
 
-    def __init__(self, instances: int, width: int, momentum: float = 0.5) -> None:
+    def __init__(
+        self, instances: int, width: int, momentum: float = 0.5, trained: Tensor | None = None
+    ) -> None:
         """Draw the vectors.
 
         Args:
             instances: N; ids are 0 .. N - 1.
             width: D.
             momentum: share of the old vector in the new one, 0 .. 1.
+            trained: ids that batches have, ascending; None: all.
 
         Raises:
             ValueError: there is nothing to tell apart.
         """
         super().__init__()
-        if instances < 2:
-            raise ValueError(f"{instances} clips; a memory bank contrasts 2 clips or more")
+        trained = torch.arange(instances) if trained is None else trained
+        if len(trained) < 2:
+            raise ValueError(f"{len(trained)} clips; a memory bank contrasts 2 clips or more")
         self.momentum = momentum
+        self.register_buffer("trained", trained, persistent=False)
         for name in ("video", "audio"):
             self.register_buffer(name, functional.normalize(torch.randn(instances, width), dim=1))
         self.register_buffer("z", torch.zeros(()))
@@ -77,6 +85,16 @@ class MemoryBanks(nn.Module):
                 bank[instance] = functional.normalize(mixed, dim=1)
         self.seen[instance] = True
         self.batches += 1
+
+    def draw(self, excluded: Tensor, bits: Tensor) -> Tensor:
+        """Ids of instances that are trained on and not excluded; see `draw_outside`.
+
+        Args:
+            excluded: int64 (B, E) ids, rows sorted and without repetition.
+            bits: int64 (B, K) >= 0.
+        """
+        places = torch.searchsorted(self.trained, excluded)
+        return self.trained[draw_outside(places, bits, len(self.trained))]
 
     @torch.no_grad()
     def normalisation(self, exponentials: Tensor, keep: bool) -> Tensor:

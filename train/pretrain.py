@@ -177,7 +177,8 @@ def facts_of_run(config: PretrainConfig[Any], mixture: Mixture, batches: int) ->
     """What a module may ask for before it is trained; `batches` are those of an epoch."""
     steps_per_epoch = max(batches // config.accumulation, 1)
     steps = config.schedule_steps or config.epochs * batches // config.accumulation
-    return RunFacts(mixture.instances, steps, steps_per_epoch, config.accumulation)
+    trained = mixture.chosen_instances()
+    return RunFacts(mixture.instances, steps, steps_per_epoch, config.accumulation, trained)
 
 
 def build_model(

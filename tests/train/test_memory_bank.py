@@ -188,6 +188,27 @@ def test_some_of_the_found_are_different_and_uniform():
     assert torch.equal(draw_some(found, hashed(torch.arange(4000), torch.tensor(0), 8), 8), found)
 
 
+def test_only_what_is_trained_on_is_drawn():
+    """Ids of another split, or outside of a subset, lie between."""
+    trained = torch.tensor([2, 3, 7, 8, 11, 19])
+    banks = MemoryBanks(20, 4, trained=trained)
+    drawn = banks.draw(torch.tensor([[3], [19], [2]]), torch.arange(5).repeat(3, 1))
+    assert drawn.tolist() == [[2, 7, 8, 11, 19], [2, 3, 7, 8, 11], [3, 7, 8, 11, 19]]
+    assert banks.draw(torch.tensor([[2, 8, 11]]), torch.arange(3)[None]).tolist() == [[3, 7, 19]]
+    assert "trained" not in banks.state_dict()
+
+
+def test_positives_are_trained_on():
+    trained = torch.tensor([1, 4, 5, 9, 10, 11])
+    banks = banks_of(count=2, trained=trained)
+    banks.search()
+    video, audio = banks.video[trained], banks.audio[trained]
+    expected = trained[agreeing(video, audio, 2, "consensus")]
+    assert torch.equal(banks.positives[trained].long(), expected)
+    with pytest.raises(ValueError, match="found_positives is 5 with 6 clips"):
+        banks_of(count=5, trained=trained)
+
+
 # --- agreement ------------------------------------------------------------------------------------
 
 

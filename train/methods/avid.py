@@ -21,13 +21,7 @@ from torch.nn import functional
 
 from train.cuts import RunFacts
 from train.losses import Gather, keep_local, own_first
-from train.memory_bank import (
-    MemoryBanks,
-    draw_outside,
-    expected_normalisation,
-    hashed,
-    nce,
-)
+from train.memory_bank import MemoryBanks, expected_normalisation, hashed, nce
 from train.methods.avid_config import PRESETS, AvidConfig
 from train.models.attention import full_precision
 from train.models.audio2d import AUDIO_STAGES, Conv2D10
@@ -123,7 +117,9 @@ class Avid(nn.Module):
 
     def new_banks(self, facts: RunFacts) -> MemoryBanks:
         """With random vectors for every clip."""
-        return MemoryBanks(facts.instances, self.config.embedding, self.config.momentum)
+        return MemoryBanks(
+            facts.instances, self.config.embedding, self.config.momentum, trained_ids(facts)
+        )
 
     @property
     def feature_channels(self) -> dict[str, int]:
@@ -190,10 +186,10 @@ class Avid(nn.Module):
     def drawn(
         self, instance: Tensor, excluded: Tensor, draws: int | None = None, purpose: int = 0
     ) -> Tensor:
-        """(B, K) instances, or `draws` of them, not excluded; see `draw_outside` and `hashed`."""
+        """(B, K) instances, or `draws` of them, not excluded; see `MemoryBanks.draw`, `hashed`."""
         banks = self._banks
         bits = hashed(instance, banks.batches, draws or self.config.negatives, purpose)
-        return draw_outside(excluded, bits, len(banks.video))
+        return banks.draw(excluded, bits)
 
     def recalled(self, instances: Tensor) -> dict[str, Tensor]:
         """Memories (B, n, D) of instances (B, n), by modality."""
@@ -319,6 +315,14 @@ def loss_of_equal_scores(draws: int) -> float:
     log(1 + K) + K log(1 + 1/K): nearly log K + 1.
     """
     return math.log1p(draws) + draws * math.log1p(1 / draws)
+
+
+def trained_ids(facts: RunFacts) -> Tensor | None:
+    """Of the run, for memory banks."""
+    if facts.trained is None:
+        return None
+    ids: Tensor = torch.from_numpy(facts.trained)
+    return ids
 
 
 def chance_of_hits(others: Tensor) -> Tensor:

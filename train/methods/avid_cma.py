@@ -17,7 +17,7 @@ from train.agreement import AgreementBanks
 from train.cuts import RunFacts
 from train.losses import Gather, keep_local
 from train.memory_bank import draw_some, hashed
-from train.methods.avid import SELF, Avid, Term, chance_of_hits
+from train.methods.avid import SELF, Avid, Term, chance_of_hits, trained_ids
 from train.methods.avid_config import CMA_PRESETS, CODE_NEGATIVES, AvidCmaConfig
 
 __all__ = ["CMA_PRESETS", "AvidCma", "AvidCmaConfig"]
@@ -51,6 +51,7 @@ class AvidCma(Avid):
             agreement=config.agreement,
             first=first,
             every=max(every, facts.accumulation),
+            trained=trained_ids(facts),
         )
 
     def scored(self, instance: Tensor, vectors: Mapping[str, Tensor]) -> dict[str, Term]:
