@@ -64,7 +64,8 @@ class TwoTransforms:
     """Pictures of a view."""
     fps: float
     """Frames a second of the clips; others are refused, for their sound would last otherwise."""
-    wave_rate_hz: int
+    wave_rate_hz: int | None
+    """Of the waveform; None has no stretches."""
     speeds: tuple[int, ...] = (1, 2, 4, 8)
     """Rising."""
     whole: bool = False
@@ -81,7 +82,7 @@ class TwoTransforms:
     @property
     def samples(self) -> int:
         """Samples of a stretch that is as long as the pictures at speed 1."""
-        return round(self.frames * self.wave_rate_hz / self.fps)
+        return round(self.frames * (self.wave_rate_hz or 0) / self.fps)
 
     @property
     def stretch_samples(self) -> int:
@@ -95,6 +96,7 @@ class TwoTransforms:
         open_speeds = self._open(clip.frames)
         speeds = [int(x) for x in rng.integers(open_speeds, size=2)]
         backward = [int(x) for x in rng.integers(2, size=2)]
+        rate = self.wave_rate_hz
         lengths = [self.frames * self.speeds[x] for x in speeds]
         starts = place(order, lengths, clip.frames, rng)
         views = [
@@ -103,7 +105,7 @@ class TwoTransforms:
         ]
         return Cut(
             pictures=[number for view in views for number in view.pictures(self.frames)],
-            stretches=tuple(self._stretch(view) for view in views),
+            stretches=tuple(self._stretch(view, rate) for view in views) if rate else (),
             numbers={
                 "speed": speeds,
                 "backward": backward,
@@ -121,8 +123,8 @@ class TwoTransforms:
         """
         return sum(2 * self.frames * speed <= frames for speed in self.speeds)
 
-    def _stretch(self, view: Transform) -> Stretch:
-        per_frame = self.wave_rate_hz / self.fps
+    def _stretch(self, view: Transform, wave_rate_hz: int) -> Stretch:
+        per_frame = wave_rate_hz / self.fps
         if self.whole:
             return Stretch(round(view.start * per_frame), self.stretch_samples)
         return view.samples(self.samples, per_frame)
