@@ -31,6 +31,7 @@ from typing import Any
 from torch import nn
 
 from train.errors import UsageError
+from train.methods import tempssl
 from train.methods.glcm import PRESETS as GLCM_PRESETS, Glcm, GlcmConfig
 
 
@@ -63,6 +64,9 @@ class MethodEntry:
 
 METHODS: dict[str, MethodEntry] = {
     "glcm": MethodEntry(GlcmConfig, Glcm, GLCM_PRESETS, fps=10),
+    "tempssl": MethodEntry(
+        tempssl.TempSslConfig, tempssl.TempSsl, tempssl.PRESETS, 30, tempssl.RECIPE, tempssl.RECIPES
+    ),
 }
 """Adding a method is one line here."""
 

@@ -275,7 +275,9 @@ RECIPE: dict[str, Any] = {
     "epochs": 240,
     "warmup_steps": 833,
     "clip_norm": 0.0,
-    "augment": AugmentConfig(crop_area=(0.2, 1.0), flip=0.5, grayscale=0.0, colour_jitter=0.4),
+    "augment": AugmentConfig(
+        crop_area=(0.2, 1.0), flip=0.5, grayscale=0.0, colour_jitter=0.4, hue=0.1
+    ),
 }
 """Implementation Details. Epochs of Table 4 for Kinetics-400, whose first one has 200K / 240 = 833
 steps: the warm-up. Strengths of crops and colour jitter are unsaid [D]; no gradient is clipped."""
