@@ -2,7 +2,7 @@
 
 from train import load_checkpoint
 encoders = load_checkpoint("runs/first")
-features = encoders.features(video, mel)     # fg, fl, fa, att of `Glcm.features`
+features = encoders.features(video, sound)   # fg, fl, fa, att of `Glcm.features`
 """
 
 import hashlib
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from train import checkpoint, exported
 from train.config import from_dict
+from train.cuts import Sound, sound_of
 from train.errors import TrainError, UsageError
 from train.evaluation.task import Settings
 from train.methods import method_named, preset_named
@@ -50,18 +51,24 @@ class Encoders:
         return int(self.config.crop)
 
     @property
+    def sound(self) -> Sound:
+        """What its audio encoder hears."""
+        return sound_of(self.config)
+
+    @property
     def channels(self) -> dict[str, int]:
         """C of each feature."""
         return dict(self.module.feature_channels)  # type: ignore[arg-type]
 
     def features(
-        self, video: Tensor | None, mel: Tensor | None, wanted: Sequence[str] = ()
+        self, video: Tensor | None, sound: Tensor | None, wanted: Sequence[str] = ()
     ) -> dict[str, Tensor]:
         """Unpooled features before the projections (methods §1.9).
 
         Args:
             video: float (B, 3, T, H, W), normalised; None where only sound is used.
-            mel: float (B, 80, 3T); None where only pictures are used.
+            sound: float (B, 80, 3T) of mel, or for methods that hear waveforms (see `sound`)
+                (B, channels, samples); None where only pictures are used.
             wanted: what may be left out of the computation otherwise; all for an empty one.
 
         Returns:
@@ -69,7 +76,10 @@ class Encoders:
             attention map att (B, H, W); what needs a missing input is left out.
         """
         features: Any = self.module.features
-        clips = _Clips(video, mel)
+        if self.sound == "mel" or sound is None:
+            clips = _Clips(video, sound, None)
+        else:
+            clips = _Clips(video, None, sound.unsqueeze(1))
         found: dict[str, Tensor] = features(clips, wanted) if wanted else features(clips)
         return found
 
@@ -78,6 +88,7 @@ class Encoders:
 class _Clips:
     video: Tensor | None
     mel: Tensor | None
+    wave: Tensor | None
 
 
 def load_checkpoint(path: str | Path) -> Encoders:

@@ -193,7 +193,7 @@ def features_of(
     for raw in job.read(examples, job.in_batches(looks)):
         batch = raw.centred(encoders.crop)
         with job.autocast():
-            vectors = pooled(encoders.features(batch.video, batch.mel), names, job.settings)
+            vectors = pooled(encoders.features(batch.video, batch.sound), names, job.settings)
         for name in names:
             rows[name].append(vectors[name].cpu().numpy())
         rows["owner"].append(batch.examples.numpy())

@@ -91,22 +91,23 @@ class Classifier(nn.Module):
                 if part is not None:
                     part.requires_grad_(False)
 
-    def forward(self, video: Tensor | None, mel: Tensor | None) -> Tensor:
+    def forward(self, video: Tensor | None, sound: Tensor | None) -> Tensor:
         """Logits (B, classes), or (B, T, classes) with `per_frame`; arguments as `features`."""
-        logits: Tensor = self.head(self.features(video, mel))
+        logits: Tensor = self.head(self.features(video, sound))
         return logits
 
-    def features(self, video: Tensor | None, mel: Tensor | None) -> Tensor:
+    def features(self, video: Tensor | None, sound: Tensor | None) -> Tensor:
         """What the head sees.
 
         Args:
             video: float (B, 3, T, H, W), normalised; None for tasks of sound.
-            mel: float (B, 80, 3T); None for tasks without.
+            sound: float (B, 80, 3T) or (B, channels, samples), as the encoders hear it; None for
+                tasks without.
 
         Returns:
             float32 (B, channels), or (B, T, channels) with `per_frame`.
         """
-        found = self._encoders.features(video, mel)
+        found = self._encoders.features(video, sound)
         steps = {name: over_frames(found, name, self._settings) for name in self._names}
         if self.shape.per_frame:
             frames = video.shape[2] if video is not None else steps["fa"].shape[1] // 3

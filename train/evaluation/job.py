@@ -57,7 +57,9 @@ class Job:
     def view(self) -> View:
         """What is read."""
         pictures = self.settings.pictures if self.settings.uses_pictures else "none"
-        return View(pictures, self.settings.uses_sound, self.task.padding)
+        return View(
+            pictures, self.source.sound if self.settings.uses_sound else None, self.task.padding
+        )
 
     @property
     def augment(self) -> Augment:
