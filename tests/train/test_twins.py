@@ -14,8 +14,8 @@ WAY = torch.full((WEIGHTS,), PATH_LENGTH / WEIGHTS**0.5)
 def judged(weights: Tensor, memory: Tensor) -> bool:
     alone = {"net.weight": WAY, "memory.queue.entries": torch.full((8, 4), 0.5)}
     pair = {"net.weight": weights, "memory.queue.entries": memory}
-    twins = ({"losses": [1.0], "weights": own} for own in (alone, pair))
-    return _judge(*twins, START)[0]
+    one, two = ({"losses": [1.0], "weights": own} for own in (alone, pair))
+    return _judge(one, two, START)[0]
 
 
 @pytest.mark.parametrize(("weight", "memory", "agree"), [
