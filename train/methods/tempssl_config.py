@@ -252,8 +252,8 @@ class TempSslConfig:
 
 _PAPER = TempSslConfig()
 _TINY = TempSslConfig(
-    frames=8, crop=64, depth=10, width=16, audio_depth=10, audio_width=16, spectrogram_side=64,
-    hidden=128, D=64, queue=256, queue_negatives=32,
+    frames=8, crop=64, encoder="r3d", depth=10, width=16, audio_depth=10, audio_width=16,
+    spectrogram_side=64, hidden=128, D=64, queue=256, queue_negatives=32,
 )  # fmt: skip
 
 PRESETS: dict[str, TempSslConfig] = {
@@ -264,8 +264,8 @@ PRESETS: dict[str, TempSslConfig] = {
 }
 """The paper's three: R(2+1)D-18 on 16 x 112 x 112 (Tables 3 to 5), R3D-18 on 128 x 128 (Table 1),
 R3D-34 on 224 x 224 (Table 4), which wants shards of a short side of 256 or more. All views fit
-clips of 8.6 s. `tiny` fits two CPU cores and clips of 4.3 s; its queue, too, has room for the
-paper's easy negatives (0.8 x 256 + 32 <= 256)."""
+clips of 8.6 s. `tiny` fits two CPU cores (R(2+1)D would take 2.5 times as long) and clips of 4.3 s;
+its queue, too, has room for the paper's easy negatives (0.8 x 256 + 32 <= 256)."""
 
 RECIPE: dict[str, Any] = {
     "optimizer": "adamw",
