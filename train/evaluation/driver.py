@@ -16,6 +16,7 @@ import torch
 
 from train.checkpoint import git_state, write_atomically
 from train.config import RUNS
+from train.cuts import reads_of
 from train.dist import choose_device
 from train.errors import IncompleteError, LockedError, UsageError
 from train.evaluation.caveats import caveats, silent, there
@@ -49,6 +50,8 @@ from train.tasks import task_named
 
 log = logging.getLogger(__name__)
 
+USUAL_PROFILE = "glcm"
+"""The profile of tasks that need no crops, nor sound alone; methods may bring another one."""
 NAMING = ("protocol", "modality", "pictures", "features", "pooling", "boxes")
 """Settings that stand in the name of a result's folder where they are not the task's own."""
 CARRIED_OUT = ("checkpoint", "run", "name", "rounds", "allow_missing", "overwrite", "device",
@@ -67,12 +70,14 @@ def evaluate(config: EvalConfig) -> dict[str, Any]:
         LockedError: another process writes the same result.
     """
     task = task_named(config.task).with_settings(**config.changes)
-    labelled = open_labelled(open_store(_shards(task, config)))
+    source = _encoders_or_why(config)
+    labelled = open_labelled(open_store(_shards(task, config, source)))
     task = task.for_set(labelled)
     task = task.on_split(config.split) if config.split else task
     if config.threads:
         torch.set_num_threads(config.threads)
-    source = _encoders(config)
+    if isinstance(source, UsageError):
+        raise source
     folder = _folder(config, task, source, labelled)
     rounds = task.rounds_named(config.rounds)
     expected = {one.name: require_whole(labelled, one.test, config.allow_missing) for one in rounds}
@@ -112,8 +117,8 @@ def told(result: dict[str, Any]) -> str:
 # --- where things are ---------------------------------------------------------------------------
 
 
-def _shards(task: Task, config: EvalConfig) -> str:
-    """The task's shard set.
+def _shards(task: Task, config: EvalConfig, source: Encoders | UsageError) -> str:
+    """The task's shard set, of the profile that the encoders' method wants.
 
     Raises:
         UsageError: it is not where it would be; says how to get it.
@@ -123,17 +128,29 @@ def _shards(task: Task, config: EvalConfig) -> str:
     if not task.dataset:
         raise UsageError(f"task {task.name} reads any labelled shard set; name it: SHARDS=path. "
                          f"{task.obtain}")  # fmt: skip
-    path = config.data / "shards" / f"{task.dataset}-{task.profile}"
+    profile = task.profile
+    if isinstance(source, Encoders) and profile == USUAL_PROFILE:
+        profile = reads_of(source.config).profile
+    wish = "" if profile == task.profile else f" PROFILE={profile}"
+    path = config.data / "shards" / f"{task.dataset}-{profile}"
     if path.is_dir():
         return str(path)
     raw = config.data / "raw" / task.dataset
     raise UsageError(
         f"task {task.name} reads {path}, which is not there.\n"
         f"  1. {task.obtain}; put it into {raw}\n"
-        f"  2. make shards DATASET={task.dataset} ROOT={raw}\n"
+        f"  2. make shards DATASET={task.dataset} ROOT={raw}{wish}\n"
         f"  3. make eval TASK={task.name}\n"
         "Shards that lie elsewhere: SHARDS=path"
     )
+
+
+def _encoders_or_why(config: EvalConfig) -> Encoders | UsageError:
+    """The encoders, or why there are none: who has no data either wants to hear of that first."""
+    try:
+        return _encoders(config)
+    except UsageError as error:
+        return error
 
 
 def _encoders(config: EvalConfig) -> Encoders:

@@ -45,6 +45,14 @@ class Encoders:
         """The window it was made for."""
         return int(self.config.frames)
 
+    def window(self, fps: float, with_pictures: bool) -> int:
+        """Frames of the window it was made for, by a clock of `fps`.
+
+        Without pictures it is the method's `sound_seconds`, if it says so.
+        """
+        seconds: float | None = getattr(self.config, "sound_seconds", None)
+        return self.frames if with_pictures or seconds is None else round(seconds * fps)
+
     @property
     def crop(self) -> int:
         """Side of the pictures it sees."""

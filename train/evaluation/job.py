@@ -51,7 +51,8 @@ class Job:
     @property
     def window(self) -> int:
         """Frames of a window; 0 is an example's own length."""
-        return self.settings.window(self.labelled.fps, self.source.frames)
+        fps = self.labelled.fps
+        return self.settings.window(fps, self.source.window(fps, self.settings.uses_pictures))
 
     @property
     def view(self) -> View:
