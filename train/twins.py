@@ -30,6 +30,10 @@ PATH_LENGTH = 1e-3
 """How far the weights go in the first step, as a norm."""
 TOLERANCE = 1e-5
 """Of losses (of their size, above 1) and of each weight."""
+MEMORY_TOLERANCE = 1e-3
+"""Of each number in the method's `memory`. Vectors there are outputs of the network, in which the
+rounding of weights has grown: unit vectors were seen to differ by 7e-5 when weights did by 6e-7;
+another order of the clips is a difference of about 0.1 and more."""
 WAY_TOLERANCE = 1e-2
 """Of the way the weights went: 4e-5 was seen with a right method, a halved gradient is 0.5."""
 TIMEOUT_SECONDS = 600
@@ -113,11 +117,16 @@ def _judge(alone: Twin, pair: Twin, start: dict[str, Tensor]) -> tuple[bool, str
             )
     names = [name for name, tensor in start.items() if tensor.is_floating_point()]
     apart = {n: (alone["weights"][n] - pair["weights"][n]).abs().max().item() for n in names}
-    worst = max(apart, key=lambda name: apart[name])
-    way = _norm({n: alone["weights"][n] - start[n] for n in names})
-    off = _norm({n: alone["weights"][n] - pair["weights"][n] for n in names}) / max(way, 1e-12)
+    share = {
+        n: apart[n] / (MEMORY_TOLERANCE if n.startswith("memory.") else TOLERANCE) for n in names
+    }
+    worst = max(apart, key=lambda name: share[name])
+    # Banks and queues go a thousand times further than weights; a wrong gradient would drown in it.
+    learnt = [name for name in names if not name.startswith("memory.")]
+    way = _norm({n: alone["weights"][n] - start[n] for n in learnt})
+    off = _norm({n: alone["weights"][n] - pair["weights"][n] for n in learnt}) / max(way, 1e-12)
     said = f"after {STEPS} steps weights differ by {apart[worst]:.1e} at most ({worst})"
-    if apart[worst] > TOLERANCE or off > WAY_TOLERANCE:
+    if share[worst] > 1 or off > WAY_TOLERANCE:
         return False, f"the same losses, but {said}, {off:.1e} of the way they went"
     return True, f"losses agree within {TOLERANCE:g}; {said}"
 

@@ -32,16 +32,20 @@ from typing import Any
 from torch import nn
 
 from train.errors import UsageError
-from train.methods import cpc, dpc, moco, table5, vdim
-from train.methods.coattention import PRESETS as COATTENTION_PRESETS, Coattention, CoattentionConfig
-from train.methods.coattention_config import (
-    RECIPE as COATTENTION_RECIPE,
-    RECIPES as COATTENTION_RECIPES,
+from train.methods import (
+    avid,
+    avid_cma,
+    avid_config,
+    coattention,
+    coattention_config,
+    cpc,
+    dpc,
+    glcm,
+    moco,
+    table5,
+    tempssl,
+    vdim,
 )
-from train.methods import avid_config
-from train.methods.avid import Avid, AvidConfig
-from train.methods.avid_cma import AvidCma, AvidCmaConfig
-from train.methods.glcm import PRESETS as GLCM_PRESETS, Glcm, GlcmConfig
 
 
 @dataclass(frozen=True)
@@ -72,31 +76,26 @@ class MethodEntry:
 
 
 METHODS: dict[str, MethodEntry] = {
-    "coattention": MethodEntry(
-        CoattentionConfig,
-        Coattention,
-        COATTENTION_PRESETS,
-        fps=30,
-        recipe=COATTENTION_RECIPE,
-        recipes=COATTENTION_RECIPES,
-    ),
-    "glcm": MethodEntry(GlcmConfig, Glcm, GLCM_PRESETS, fps=10),
-    "cpc": MethodEntry(cpc.CpcConfig, cpc.Cpc, cpc.PRESETS, table5.FPS, table5.RECIPE),
-    "dpc": MethodEntry(dpc.DpcConfig, dpc.Dpc, dpc.PRESETS, table5.FPS, dpc.RECIPE),
-    "moco": MethodEntry(moco.MocoConfig, moco.Moco, moco.PRESETS, table5.FPS, table5.VIEWS_RECIPE),
-    "vdim": MethodEntry(vdim.VdimConfig, vdim.Vdim, vdim.PRESETS, table5.FPS, table5.VIEWS_RECIPE),
+    "glcm": MethodEntry(glcm.GlcmConfig, glcm.Glcm, glcm.PRESETS, fps=10),
     "avid": MethodEntry(
-        AvidConfig, Avid, avid_config.PRESETS, 16, avid_config.RECIPE, avid_config.RECIPES
+        avid.AvidConfig, avid.Avid, avid.PRESETS, 16, avid_config.RECIPE, avid_config.RECIPES
     ),
     "avid_cma": MethodEntry(
-        AvidCmaConfig,
-        AvidCma,
-        avid_config.CMA_PRESETS,
-        16,
-        avid_config.CMA_RECIPE,
-        avid_config.CMA_RECIPES,
+        avid_cma.AvidCmaConfig, avid_cma.AvidCma, avid_cma.CMA_PRESETS, 16,
+        avid_config.CMA_RECIPE, avid_config.CMA_RECIPES,
     ),
-}
+    "tempssl": MethodEntry(
+        tempssl.TempSslConfig, tempssl.TempSsl, tempssl.PRESETS, 30, tempssl.RECIPE, tempssl.RECIPES
+    ),
+    "coattention": MethodEntry(
+        coattention.CoattentionConfig, coattention.Coattention, coattention.PRESETS, 30,
+        coattention_config.RECIPE, coattention_config.RECIPES,
+    ),
+    "moco": MethodEntry(moco.MocoConfig, moco.Moco, moco.PRESETS, table5.FPS, table5.VIEWS_RECIPE),
+    "cpc": MethodEntry(cpc.CpcConfig, cpc.Cpc, cpc.PRESETS, table5.FPS, table5.RECIPE),
+    "dpc": MethodEntry(dpc.DpcConfig, dpc.Dpc, dpc.PRESETS, table5.FPS, dpc.RECIPE),
+    "vdim": MethodEntry(vdim.VdimConfig, vdim.Vdim, vdim.PRESETS, table5.FPS, table5.VIEWS_RECIPE),
+}  # fmt: skip
 """Adding a method is one line here."""
 
 
