@@ -92,6 +92,11 @@ eval: setup  ## TASK= [CHECKPOINT= SHARDS= RUN=]: what a checkpoint is worth, by
 	@$(PY) -m train eval --data "$(DATA)" --task "$(TASK)" $(call opt,CHECKPOINT,checkpoint) \
 		$(call opt,SHARDS,shards) $(call opt,RUN,run) $(ARGS)
 
+.PHONY: study
+study: setup  ## NAME=table5 [SHARDS= TASK_SHARDS= RUN=]: methods trained and evaluated alike, one table
+	@$(PY) -m train study "$(NAME)" $(call opt,SHARDS,shards) $(call opt,TASK_SHARDS,task-shards) \
+		$(call opt,RUN,run) $(ARGS)
+
 .PHONY: report
 report: setup  ## all results beside the papers' numbers: runs/report.html and runs/report.md
 	@$(PY) -m train report $(ARGS)

@@ -8,6 +8,7 @@
     python -m train report                     # all results beside the papers' numbers
     python -m train describe --preset glcm_r18 # parameters, GFLOP a clip, shapes
     python -m train eval --task esc50 --checkpoint runs/first   # what a checkpoint is worth
+    python -m train study table5 --shards a --task-shards b    # methods side by side
     python -m train embed my.mp4 --checkpoint runs/first        # features of one's own videos
     python -m train explain my.mp4 --checkpoint runs/first      # the attention map over a video
     python -m train predict my.mp4 --from runs/first/eval/esc50 # what a fine-tuned model says
@@ -197,6 +198,18 @@ def evaluate(arguments: list[str]) -> int:
     return 0
 
 
+def study(arguments: list[str]) -> int:
+    """Methods or settings, trained and evaluated alike, in one table."""
+    from train.study import STUDIES, StudyConfig, __doc__ as about, study as run_study
+
+    listed = "\n".join(f"  {name:<10} {one.about}" for name, one in STUDIES.items())
+    config = tyro.cli(
+        StudyConfig, prog="python -m train study", description=f"{about}\n{listed}",
+        args=arguments,
+    )  # fmt: skip
+    return run_study(config)
+
+
 def embed(arguments: list[str]) -> int:
     """Features of videos or shards."""
     from train.apply.embed import EmbedOptions, __doc__ as about, embed as run_embed
@@ -249,6 +262,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "diff": diff,
     "report": report,
     "eval": evaluate,
+    "study": study,
     "embed": embed,
     "explain": explain,
     "predict": predict,

@@ -27,6 +27,7 @@ from train.livepage import REPORT
 from train.page import HTML, STYLE, figure, jpeg_of, png
 from train.record import Record, read_run
 from train.report import attention_of, headline
+from train.study import STUDY, table as study_table
 
 MARKDOWN = "report.md"
 SHOWN_EXAMPLES = 12
@@ -51,6 +52,7 @@ details > summary { cursor: pointer; font-weight: 600; margin: .6em 0 }
 <p class="soft">{{ folder }}, as of {{ now }}. Numbers in brackets: 95 % bootstrap intervals over
 test items. A cell is empty where nothing was run.</p>
 <nav>{% for one in results %}<a href="#{{ one.anchor }}">{{ one.title }}</a> {% endfor %}
+{% for study in studies %}<a href="#{{ study.name }}">{{ study.name }}</a> {% endfor %}
 <a href="#papers">the papers' tables</a> <a href="#runs">runs</a></nav>
 {% if not results %}
 <p>No evaluation has been run yet: <code>make eval TASK=...</code> lists the tasks.</p>
@@ -76,6 +78,11 @@ test items. A cell is empty where nothing was run.</p>
 <details{% if one.open %} open{% endif %}><summary>{{ one.examples_title }}</summary>
 {{ grid(one.example_heads, one.examples) }}</details>
 {% endif %}
+{% endfor %}
+{% for study in studies %}
+<h2 id="{{ study.name }}">{{ study.name }}: {{ study.about }}</h2>
+<p class="soft">{{ study.said }}</p>
+{{ grid(study.heads, study.rows) }}
 {% endfor %}
 <h2 id="papers">The papers' tables</h2>
 <div class="scroll">{{ papers }}</div>
@@ -117,7 +124,9 @@ def write(folder: Path = RUNS) -> tuple[Path, Path]:
     results = [tables.read_result(path) for path in paths]
     filled, rest = tables.filled(results), tables.others(results)
     page, text = folder / REPORT, folder / MARKDOWN
+    studies = [_study(path) for path in sorted(folder.glob(f"**/{STUDY}"))]
     write_atomically(text, "# Results\n\n" + _overview_text(results)
+                     + "".join(map(_study_text, studies))
                      + tables.markdown(filled, rest))  # fmt: skip
     html = PAGE.render(
         style=STYLE,
@@ -126,6 +135,7 @@ def write(folder: Path = RUNS) -> tuple[Path, Path]:
         overview_heads=OVERVIEW,
         overview=[_overview(result) for result in results],
         results=[_section(path, one) for path, one in zip(paths, results, strict=True)],
+        studies=studies,
         papers=Markup(tables.html(filled, ())),
         runs=_runs(folder),
     )
@@ -152,9 +162,28 @@ def _overview(result: dict[str, Any]) -> list[str]:
 def _overview_text(results: Sequence[dict[str, Any]]) -> str:
     if not results:
         return "No evaluation has been run yet.\n\n"
-    rows = ["| " + " | ".join(row) + " |" for row in [list(OVERVIEW), ["---"] * len(OVERVIEW),
-            *map(_overview, results)]]  # fmt: skip
-    return "\n".join(rows) + "\n\n"
+    return _grid_text(OVERVIEW, [_overview(result) for result in results])
+
+
+def _grid_text(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = ["| " + " | ".join(row) + " |" for row in (heads, ["---"] * len(heads), *rows)]
+    return "\n".join(lines) + "\n\n"
+
+
+# --- studies ------------------------------------------------------------------------------------
+
+
+def _study(path: Path) -> dict[str, Any]:
+    facts = json.loads(path.read_bytes())
+    heads, rows = study_table(facts)
+    return {"name": path.parent.name, "about": facts["about"], "said": facts["said"],
+            "heads": heads, "rows": rows}  # fmt: skip
+
+
+def _study_text(study: dict[str, Any]) -> str:
+    return (f"## {study['name']}: {study['about']}\n\n{study['said']}\n\n"
+            + _grid_text(study["heads"], study["rows"]))  # fmt: skip
 
 
 def _protocol(result: dict[str, Any]) -> str:
