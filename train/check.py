@@ -277,7 +277,7 @@ def overfit(trial: Trial) -> tuple[bool, str]:
     optimizer = torch.optim.Adam(weights, check.lr)
     for _ in range(check.steps):
         facts = forward_backward(model, trial.batch, trial.config, torch.device("cpu"), True)
-        nn.utils.clip_grad_norm_(weights, trial.config.clip_norm)
+        nn.utils.clip_grad_norm_(weights, trial.config.clip_norm or float("inf"))
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         trial.losses.append(facts["loss"].item())

@@ -75,6 +75,10 @@ LOOKS = {
     "a2v_r1": Look(RETRIEVAL, "R@1 in the batch: sound finds its clip's picture", SHARE, "zero"),
     "a2v_r1_sync": Look(RETRIEVAL, "R@1 in the batch, by what is in time with the sound", SHARE,
                         "zero"),
+    "a2v_r1_memory": Look(RETRIEVAL, "R@1 among memories: sound finds its clip's picture", SHARE,
+                          "zero"),
+    "v2a_r1_memory": Look(RETRIEVAL, "R@1 among memories: picture finds its clip's sound", SHARE,
+                          "zero"),
     "v2a_r1_l": Look(RETRIEVAL, "R@1 in the clip: frame finds its sound", "share of frames",
                      "zero"),
     "knn_accuracy": Look(RETRIEVAL, "kNN accuracy of frozen features", SHARE, "zero"),
@@ -156,7 +160,8 @@ def curves_of(run: Record, name: str, number: int = 0) -> Iterator[Curve]:
 def chances(run: Record, name: str) -> dict[Role, float]:
     """What no knowledge gives: as measured beside held-out values, and as counted for training."""
     found: dict[Role, float] = {}
-    if measured := run.series.get(f"{HELD_OUT}{name}_chance"):
+    measured = run.series.get(f"{HELD_OUT}{name}_chance") or run.series.get(f"{name}_chance")
+    if measured:
         found[CHANCE] = measured.last
     elif name.endswith("_gap"):
         found[CHANCE] = 0.0

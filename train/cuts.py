@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 
 class Wave(NamedTuple):
@@ -112,6 +113,11 @@ class RunFacts:
     steps: int
     """Of the whole schedule."""
     steps_per_epoch: int
+    accumulation: int = 1
+    """Batches a step: a module is called so many times between two steps."""
+    trained: npt.NDArray[np.int64] | None = field(default=None, compare=False)
+    """Ids that batches of the run have, ascending; those between are other splits', or left out of
+    a subset. None: all."""
 
 
 def reads_of(config: Any) -> Reads:

@@ -174,7 +174,7 @@ def _batch_facts(run: Record) -> dict[str, Any]:
         "clips a device": run.clips_on_a_device,
         "ranks": ranks or "-",
         "accumulated": accumulated,
-        "negatives of a clip": compared - 1 if compared else "-",
+        "negatives of a clip": run.config.get("model.negatives", compared - 1 if compared else "-"),
     }
 
 

@@ -162,6 +162,11 @@ class _Gather(torch.autograd.Function):
         return whole.chunk(dist.get_world_size())[dist.get_rank()]
 
 
+def own_rank() -> int:
+    """This process's place among those that gather; 0 where there is one rank."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
 def gathered(tensor: Tensor) -> Tensor:
     """(B, ...) of every rank -> (ranks x B, ...), ranks in order, without gradient.
 

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 PEAK_TFLOPS = {"H200": 989, "H100": 989, "A100": 312, "L40S": 362, "L4": 121, "V100": 125}
 """Dense bf16 (V100: fp16), from the data sheets."""
-SHOWN = ("loss_g", "loss_l", "a2v_r1", "a2v_r1_sync")
+SHOWN = ("loss_g", "loss_l", "a2v_r1", "a2v_r1_sync", "a2v_r1_memory")
 """Facts of a method that belong on the progress line, where it gives them; the rest is in
 metrics.jsonl."""
 MUCH_WAITING = 0.1
@@ -145,7 +145,7 @@ class Meter:
     def _progress(self, line: dict[str, Any]) -> str:
         seconds = self._seconds_a_step()
         left = int((self.last_step - line["step"]) * (seconds + self._between / self._steps))
-        facts = ", ".join(self._shown(name, line[name]) for name in ("loss", *SHOWN)
+        facts = ", ".join(self._shown(name, line) for name in ("loss", *SHOWN)
                           if line.get(name) is not None)  # fmt: skip
         waited = line["data_wait_share"]
         waiting = f", waiting {waited:.0%} for data" if waited >= MUCH_WAITING else ""
@@ -166,9 +166,11 @@ class Meter:
             recent = recent[1:]
         return sum(recent) / len(recent)
 
-    def _shown(self, name: str, value: float) -> str:
-        chance = self.clips_compared if name == "a2v_r1" else None
-        return f"{name} {value:.3f}" + (f" (chance {1 / chance:.3f})" if chance else "")
+    def _shown(self, name: str, line: dict[str, Any]) -> str:
+        chance = line.get(f"{name}_chance")
+        if name == "a2v_r1" and self.clips_compared:
+            chance = 1 / self.clips_compared
+        return f"{name} {line[name]:.3f}" + (f" (chance {chance:.3f})" if chance else "")
 
     def _check(
         self, step: dict[str, Any], facts: dict[str, float], batches: list[dict[str, float]]

@@ -96,6 +96,11 @@ class Mixture:
         last = self.parts[-1]
         return last.first_instance + last.shard_set.instances
 
+    def chosen_instances(self) -> Ints:
+        """Ids of the chosen clips, ascending."""
+        ids = [part.first_instance + part.shard_set.instance[part.rows] for part in self.parts]
+        return np.unique(np.concatenate(ids)).astype(np.int64)
+
     @property
     def fps(self) -> float:
         """Frames a second, the same in all sets."""

@@ -177,7 +177,8 @@ def facts_of_run(config: PretrainConfig[Any], mixture: Mixture, batches: int) ->
     """What a module may ask for before it is trained; `batches` are those of an epoch."""
     steps_per_epoch = max(batches // config.accumulation, 1)
     steps = config.schedule_steps or config.epochs * batches // config.accumulation
-    return RunFacts(mixture.instances, steps, steps_per_epoch)
+    trained = mixture.chosen_instances()
+    return RunFacts(mixture.instances, steps, steps_per_epoch, config.accumulation, trained)
 
 
 def build_model(
@@ -297,11 +298,12 @@ def announce(
     if ranks.is_first and (warning := rate_warning(config, plan.mixture)):
         log.warning("%s", warning)
     total = plan.batch_size * ranks.world
+    compared, remembered = clips_compared(config, plan), getattr(config.model, "negatives", None)
     log.info(
-        "batch: %d clips a device x %d ranks x %d accumulated = %d a step; %d other clips are "
-        "negatives of each clip",
+        "batch: %d clips a device x %d ranks x %d accumulated = %d a step; %s are negatives of "
+        "each clip",
         plan.batch_size, ranks.world, config.accumulation, total * config.accumulation,
-        clips_compared(config, plan) - 1,
+        f"{remembered} memories" if remembered else f"{compared - 1} other clips",
     )  # fmt: skip
     left_out = plan.clips_per_epoch - plan.batches_per_epoch * total
     log.info(

@@ -52,7 +52,7 @@ log = logging.getLogger(__name__)
 
 USUAL_PROFILE = "glcm"
 """The profile of tasks that need no crops, nor sound alone; methods may bring another one."""
-NAMING = ("protocol", "modality", "pictures", "features", "pooling", "boxes")
+NAMING = ("protocol", "modality", "pictures", "features", "pooling", "cells", "boxes")
 """Settings that stand in the name of a result's folder where they are not the task's own."""
 CARRIED_OUT = ("checkpoint", "run", "name", "rounds", "allow_missing", "overwrite", "device",
                "threads", "workers", "data", "shards", "keep_model")  # fmt: skip
@@ -205,8 +205,12 @@ def _run_folder(config: EvalConfig, source: Encoders) -> Path:
 def _folder(config: EvalConfig, task: Task, source: Encoders, labelled: LabelledSet) -> Path:
     """RUN/eval/NAME; a set of other data than the task's own stands in the name, too."""
     usual = task_named(task.name).settings
-    other = [str(getattr(task.settings, name)) for name in NAMING
-             if getattr(task.settings, name) != getattr(usual, name)]  # fmt: skip
+    pairs = [(getattr(task.settings, name), getattr(usual, name)) for name in NAMING]
+    other = [
+        "x".join(map(str, ours)) if isinstance(ours, tuple) else str(ours)
+        for ours, theirs in pairs
+        if ours != theirs
+    ]
     split = [config.split.replace(":", "-")] if config.split else []
     strange = config.shards and labelled.dataset and labelled.dataset != task.dataset
     data = [Path(config.shards).name] if strange else []
@@ -235,7 +239,7 @@ def _tell_replaced(
                  "checkpoint": (old["checkpoint"] or {}).get("sha256")}  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError):
         return
-    ours = {**config.as_dict(), **json.loads(json.dumps(asdict(task.settings), default=str))}
+    ours = {**config.as_dict(), **task.settings.as_dict()}
     for name in CARRIED_OUT:
         ours.pop(name, None)
     ours |= {"shards": labelled.index_sha256, "checkpoint": (source.origin or {}).get("sha256")}
@@ -350,7 +354,7 @@ def _key(job: Job) -> str:
     config = {k: v for k, v in job.config.as_dict().items() if k not in CARRIED_OUT}
     facts = {
         "config": config,
-        "settings": asdict(job.settings),
+        "settings": job.settings.as_dict(),
         "round": asdict(job.round),
         "classes": job.classes,
         "checkpoint": job.source.origin["sha256"] if job.source.origin else None,
@@ -404,7 +408,7 @@ def _result(
         "faceless": sum(sum(p.faceless) for p, _ in done),
         "silent": silent(task, labelled, rounds),
         "splits": [name for one in rounds for name in one.test],
-        "settings": asdict(task.settings),
+        "settings": task.settings.as_dict(),
         "config": config.as_dict(),
         "model": {"method": source.method, "preset": source.preset},
         "checkpoint": source.origin,

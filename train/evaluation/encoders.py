@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from train import checkpoint, exported
 from train.config import from_dict
@@ -25,6 +26,8 @@ from train.methods import method_named, preset_named
 from train.models.attention import full_precision, pool_cells, resize_attention
 
 SOUND = "fa"
+PICTURES = "fv"
+"""Of methods with a single visual path, which stands for both of Glcm's."""
 BRANCHES = {"g": ("fg",), "l": ("fl",)}
 
 
@@ -175,13 +178,13 @@ def _require_features(module: nn.Module, method: str) -> None:
 
 
 def wanted_features(channels: dict[str, int], settings: Settings) -> dict[str, int]:
-    """The features that a task uses and their channels, in the order they are joined.
+    """The features that a task uses and the lengths of their vectors, as they are joined.
 
     Raises:
         UsageError: the encoders do not have them.
     """
     visual = [name for name in channels if name != SOUND]
-    if settings.features != "both":
+    if settings.features != "both" and visual != [PICTURES]:
         visual = list(BRANCHES[settings.features])
     names = visual if settings.uses_pictures else []
     names = [*names, *([SOUND] if "A" in settings.modality else [])]
@@ -191,12 +194,20 @@ def wanted_features(channels: dict[str, int], settings: Settings) -> dict[str, i
             f"the task uses the features {', '.join(names) or 'of pictures'}, these encoders have "
             f"{', '.join(channels)}; choose other --features or --modality, or another checkpoint"
         )
-    return {name: channels[name] for name in names}
+    times, rows, columns = settings.cells
+    cells = {name: times if name == SOUND else times * rows * columns for name in names}
+    return {name: cells[name] * channels[name] for name in names}
 
 
 def pooled(found: dict[str, Tensor], names: list[str], settings: Settings) -> dict[str, Tensor]:
-    """Features averaged over place and time: float32 (B, C) each."""
-    return {name: over_frames(found, name, settings).mean(dim=1) for name in names}
+    """Features averaged over place and time, or in `cells` of them: float32 (B, C x cells) each."""
+    return {name: over_time(over_frames(found, name, settings), settings) for name in names}
+
+
+def over_time(sequence: Tensor, settings: Settings) -> Tensor:
+    """(B, T, C) averaged in parts of time, side by side: (B, parts x C)."""
+    parts = settings.cells[0]
+    return functional.adaptive_avg_pool1d(sequence.transpose(1, 2), parts).flatten(1)
 
 
 def require_finite(features: dict[str, npt.NDArray[Any]]) -> None:
@@ -212,14 +223,21 @@ def require_finite(features: dict[str, npt.NDArray[Any]]) -> None:
 
 
 def over_frames(found: dict[str, Tensor], name: str, settings: Settings) -> Tensor:
-    """A feature averaged over the grid only: float32 (B, T', C), in its own time steps."""
+    """A feature averaged over the grid only, or in rows and columns of it, in its own time steps.
+
+    Returns:
+        float32 (B, T', C), or (B, T', C x rows x columns).
+    """
     feature = found[name]
     with full_precision(feature):
         if feature.ndim == 3:  # sound
             return feature.float().transpose(1, 2)
         if settings.pooling == "full_attention":
             return pool_cells(feature, map_on(found["att"], feature))
-        return feature.float().mean(dim=(3, 4)).transpose(1, 2)
+        frames = feature.float().transpose(1, 2)
+        return functional.adaptive_avg_pool2d(frames.flatten(0, 1), settings.cells[1:]).view(
+            *frames.shape[:2], -1
+        )
 
 
 def map_on(att: Tensor, feature: Tensor) -> Tensor:

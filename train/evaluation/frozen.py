@@ -155,6 +155,7 @@ def view_of(job: Job, examples: Sequence[Example], clips: int | None) -> dict[st
         "pictures": settings.pictures,
         "modality": settings.modality,
         "pooling": settings.pooling,
+        "cells": list(settings.cells),
         "window": job.window,
         "clips": settings.clips if clips is None else clips,
         "crops": settings.crops if clips is None else 1,

@@ -5,7 +5,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from train.evaluation.encoders import Encoders, in_time, over_frames, wanted_features
+from train.errors import UsageError
+from train.evaluation.encoders import (
+    Encoders,
+    in_time,
+    over_frames,
+    over_time,
+    wanted_features,
+)
 from train.evaluation.task import Settings
 
 
@@ -75,6 +82,10 @@ class Classifier(nn.Module):
             per_frame: logits for every frame instead of for the window.
         """
         super().__init__()
+        if per_frame and settings.cells[0] != 1:
+            raise UsageError(
+                f"cells is {settings.cells}; expected one part of time, for each frame is read"
+            )
         self.module = encoders.module
         self._encoders = encoders
         self._settings = settings
@@ -113,7 +124,7 @@ class Classifier(nn.Module):
             frames = video.shape[2] if video is not None else steps["fa"].shape[1] // 3
             joined = [in_time(sequence, frames) for sequence in steps.values()]
         else:
-            joined = [sequence.mean(dim=1) for sequence in steps.values()]
+            joined = [over_time(sequence, self._settings) for sequence in steps.values()]
         return torch.cat(joined, dim=-1)
 
     def groups(self, lr_head: float, lr_encoder: float) -> list[dict[str, object]]:

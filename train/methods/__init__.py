@@ -7,7 +7,8 @@ GLAV_PLUGINS adds its own entry to the dict.
 A config has `frames` (pictures of a view), `crop` (pixels) and `input_shapes` (what one clip gives
 the module: video, mel, wave), and where one window with its mel is not what is wanted `reads`, a
 `train.cuts.Reads`, with `input_numbers` (widths of the numbers that its cuts carry). `sound` is
-"wave" where the audio encoder hears waveforms instead of mel.
+"wave" where the audio encoder hears waveforms instead of mel; `negatives`, where there is one, is
+how many memories a clip is told apart from, instead of the other clips of its batch.
 
 A module is built as ``module(config, gather)`` and called as ``module(batch)``: it returns a dict
 of scalars: `loss` first, then its terms and facts to log. ``module.features(clips)`` gives what
@@ -31,11 +32,15 @@ from typing import Any
 from torch import nn
 
 from train.errors import UsageError
+from train.methods import cpc, dpc, moco, table5, vdim
 from train.methods.coattention import PRESETS as COATTENTION_PRESETS, Coattention, CoattentionConfig
 from train.methods.coattention_config import (
     RECIPE as COATTENTION_RECIPE,
     RECIPES as COATTENTION_RECIPES,
 )
+from train.methods import avid_config
+from train.methods.avid import Avid, AvidConfig
+from train.methods.avid_cma import AvidCma, AvidCmaConfig
 from train.methods.glcm import PRESETS as GLCM_PRESETS, Glcm, GlcmConfig
 
 
@@ -76,6 +81,21 @@ METHODS: dict[str, MethodEntry] = {
         recipes=COATTENTION_RECIPES,
     ),
     "glcm": MethodEntry(GlcmConfig, Glcm, GLCM_PRESETS, fps=10),
+    "cpc": MethodEntry(cpc.CpcConfig, cpc.Cpc, cpc.PRESETS, table5.FPS, table5.RECIPE),
+    "dpc": MethodEntry(dpc.DpcConfig, dpc.Dpc, dpc.PRESETS, table5.FPS, dpc.RECIPE),
+    "moco": MethodEntry(moco.MocoConfig, moco.Moco, moco.PRESETS, table5.FPS, table5.VIEWS_RECIPE),
+    "vdim": MethodEntry(vdim.VdimConfig, vdim.Vdim, vdim.PRESETS, table5.FPS, table5.VIEWS_RECIPE),
+    "avid": MethodEntry(
+        AvidConfig, Avid, avid_config.PRESETS, 16, avid_config.RECIPE, avid_config.RECIPES
+    ),
+    "avid_cma": MethodEntry(
+        AvidCmaConfig,
+        AvidCma,
+        avid_config.CMA_PRESETS,
+        16,
+        avid_config.CMA_RECIPE,
+        avid_config.CMA_RECIPES,
+    ),
 }
 """Adding a method is one line here."""
 

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from train.models.attention import full_precision
+
 DECIBEL = 10.0
 FLOOR = 1e-10
 """Power under which all is silence."""
@@ -44,7 +46,7 @@ class LogSpectrogram(nn.Module):
 
     def forward(self, wave: Tensor) -> Tensor:
         """(B, samples) in -1 .. 1 -> (B, 1, samples // hop, bins), dB in float32."""
-        with torch.autocast(wave.device.type, enabled=False):
+        with full_precision(wave):
             padded = nn.functional.pad(wave.float(), (0, self.n_fft - self.hop))
             spectrum = torch.stft(
                 padded, self.n_fft, self.hop, window=self.window, center=False, return_complex=True
