@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from train.cuts import Clip
+from train.evaluation.encoders import Encoders
+from train.evaluation.maps import attention_maps, require_attention
 from train.methods.coattention import PRESETS, Coattention, CoattentionConfig, class_activation
 from train.methods.coattention_config import RATE_HZ
 
@@ -388,6 +390,21 @@ def test_weights_of_the_map_are_the_gain_of_the_logit():
     clips = SimpleNamespace(video=clips.video, wave=clips.wave)
     found = model.float().features(clips, ("att",))["att"]
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_maps_of_evaluation_hear_the_foreign_sound():
+    """What the task `localization` compares: the same pictures with their own and another sound."""
+    model, clips = Coattention(MINI).eval(), downstream(MINI)
+    encoders = Encoders(model, MINI, "coattention", "mini", None)
+    assert encoders.frames == 15 and encoders.sound == (21_000, 2)
+    require_attention(encoders)
+    sound = clips.wave[:, 0]
+    own, foreign = attention_maps(encoders, clips.video, sound, sound.roll(1, dims=0))
+    wanted = model.features(clips, ("att",))["att"].numpy()
+    np.testing.assert_allclose(own, wanted, atol=1e-6)
+    again, none = attention_maps(encoders, clips.video, sound.roll(1, dims=0), None)
+    np.testing.assert_allclose(foreign, again, atol=1e-6)
+    assert np.isnan(none).all() and not np.allclose(own, foreign, atol=1e-6)
 
 
 def test_a_map_leaves_no_trace():
