@@ -106,8 +106,15 @@ class AudioResNet(nn.Module):
 
     def forward(self, mel: Tensor) -> Tensor:
         """(B, 80, K) -> (B, out_channels, K / audio_stride)."""
-        features: Tensor = self.res5(self.res4(self.res3(self.res2(self.stem(mel)))))
-        return features
+        return self.stages(mel)[-1]
+
+    def stages(self, mel: Tensor) -> list[Tensor]:
+        """The outputs of res2 to res5, (B, width x 1, 2, 4, 8, K / audio_stride)."""
+        x, found = self.stem(mel), []
+        for stage in (self.res2, self.res3, self.res4, self.res5):
+            x = stage(x)
+            found.append(x)
+        return found
 
 
 def _stage(c_in: int, c_out: int, padding: TemporalPadding, stride: int = 1) -> nn.Sequential:
