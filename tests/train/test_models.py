@@ -56,6 +56,19 @@ def test_default_strides_divide_by_eight(side: int, grid: int):
         assert VideoResNet("fast", width=8)(torch.empty(1, 3, 1, side, side)).shape[-1] == grid
 
 
+@pytest.mark.parametrize("options", [{}, {"depth": 50, "block": "sf"}])
+def test_stages_are_the_maps_on_the_way(options: Any):
+    encoder = VideoResNet("fast", width=2, **options).eval()
+    video = torch.randn(1, 3, 2, 32, 32)
+    maps = encoder.stages(video)
+    x = encoder.pool(encoder.stem(video))
+    for name in ("res2", "res3", "res4", "res5"):
+        x = getattr(encoder, name)(x)
+        assert torch.equal(maps[name], x)
+    assert torch.equal(encoder(video), x)
+    assert {name: m.shape[1] for name, m in maps.items()} == encoder.stage_channels
+
+
 def test_kernels_of_every_block():
     assert block_kernels("hara", 18, 1) == [(3, 3, 3), (3, 3, 3)]
     assert block_kernels("sf", 18, 1) == [(1, 3, 3), (1, 3, 3)]

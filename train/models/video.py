@@ -24,6 +24,7 @@ PathName = Literal["slow", "fast"]
 Kernel = tuple[int, int, int]
 
 STEM_KERNEL_FRAMES: dict[PathName, int] = {"slow": 1, "fast": 5}
+STAGES = ("res2", "res3", "res4", "res5")
 STAGE_KERNEL_FRAMES: dict[PathName, tuple[int, int, int, int]] = {
     "slow": (1, 1, 3, 3),
     "fast": (3, 3, 3, 3),
@@ -176,11 +177,33 @@ class VideoResNet(nn.Module):
         self.out_channels = c_in
         self.apply(_initialise)
 
-    def forward(self, video: Tensor) -> Tensor:
-        """(B, 3, T, H, W) -> (B, out_channels, T, H/s, W/s), s = 4 x the product of strides."""
-        x = self.pool(self.stem(video))
-        features: Tensor = self.res5(self.res4(self.res3(self.res2(x))))
-        return features
+    @property
+    def stage_channels(self) -> dict[str, int]:
+        """C of each map of `stages`."""
+        return {name: self.out_channels >> (3 - index) for index, name in enumerate(STAGES)}
+
+    def forward(self, video: Tensor, collect: dict[str, Tensor] | None = None) -> Tensor:
+        """The last stage's map.
+
+        Args:
+            video: (B, 3, T, H, W).
+            collect: is filled with the map of every stage, by name.
+
+        Returns:
+            (B, out_channels, T, H/s, W/s), s = 4 x the product of strides.
+        """
+        x: Tensor = self.pool(self.stem(video))
+        for name in STAGES:
+            x = getattr(self, name)(x)
+            if collect is not None:
+                collect[name] = x
+        return x
+
+    def stages(self, video: Tensor) -> dict[str, Tensor]:
+        """The maps after res2, res3, res4 and res5: (B, C, T, H/s, W/s), each with its C and s."""
+        maps: dict[str, Tensor] = {}
+        self(video, maps)
+        return maps
 
 
 def _stage(
