@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -108,11 +109,10 @@ def test_sound_pieces_are_the_slices_of_their_frames():
 
 
 def naive_loss(
-    pictures: Tensor, right: Tensor, hard: Tensor, is_hard: list[bool], counted: list[bool],
-    eta: float,
-) -> float:  # fmt: skip
+    embedded: Sequence[Tensor], is_hard: list[bool], counted: list[bool], eta: float
+) -> float:
     """The loss of methods §6, y d^2 + (1 - y) max(0, eta - d)^2, pair by pair."""
-    v, a, h = (x.double().numpy() for x in (pictures, right, hard))
+    v, a, h = (x.detach().double().numpy() for x in embedded)
     terms = []
     for i in range(len(v)):
         if not counted[i]:
@@ -129,7 +129,7 @@ def test_loss_is_the_papers(counted: list[bool]):
     embedded = [0.3 * torch.randn(5, 3) for _ in range(3)]
     is_hard = [False, True, True, False, False]
     loss = contrast(distances(*embedded), torch.tensor(is_hard), 0.99)[torch.tensor(counted)].mean()
-    assert loss.item() == pytest.approx(naive_loss(*embedded, is_hard, counted, 0.99), rel=1e-5)
+    assert loss.item() == pytest.approx(naive_loss(embedded, is_hard, counted, 0.99), rel=1e-5)
 
 
 def test_far_wrong_pairs_and_equal_right_ones_cost_nothing():
@@ -247,7 +247,7 @@ def test_avts_loss_of_a_batch_is_the_naive_one():
             embedded[name].append(model.project_a(model.audio(mel).mean(dim=2))[0])
     found = [torch.nn.functional.normalize(torch.stack(x).detach()) for x in embedded.values()]
     is_hard = hard_pairs(MINI, model.memory, batch.instance, False).tolist()
-    expected = naive_loss(*found, is_hard, [True] * 4, MINI.eta)
+    expected = naive_loss(found, is_hard, [True] * 4, MINI.eta)
     assert model(batch)["loss"].item() == pytest.approx(expected, rel=1e-4)
 
 
@@ -321,12 +321,12 @@ def test_oblong_pictures_are_refused():
         turned(torch.zeros(1, 3, 2, 4, 6), torch.zeros(1, dtype=torch.int64))
 
 
-def test_labels_are_the_turns_of_the_pictures_that_the_network_sees(monkeypatch: Any):
+def test_labels_are_the_turns_of_the_pictures_that_the_network_sees():
     """Recovered from the bright corner, the labels give the same loss and accuracy."""
     model, batch = prepared(AvSlowFastMethod, MINI_SF), batch_for(MINI_SF, clips=16)
     batch.video = torch.zeros_like(batch.video)
     batch.video[..., :8, :8] = 1
-    met = {}
+    met: dict[str, Tensor] = {}
     model.visual.register_forward_pre_hook(lambda _, given: met.update(video=given[0]))
     model.rotation.register_forward_hook(lambda _, given, found: met.update(logits=found))
     facts = model(batch)
@@ -381,14 +381,16 @@ def test_the_slow_path_sees_frames_between_its_own_through_the_fast_one():
     changed = video.clone()
     changed[:, :, 5:7] += 1  # the slow path itself sees frames 0 and 4
     assert not torch.equal(network(video).slow, network(changed).slow)
-    for lateral in network.lateral:
+    laterals: Any = network.lateral
+    for lateral in laterals:
         torch.nn.init.zeros_(lateral[0].weight)
     assert torch.equal(network(video).slow, network(changed).slow)
 
 
 def test_dropped_sound_is_silence_and_the_other_clips_hear():
     network = small_network().eval()
-    for entrance in network.sound:
+    entrances: Any = network.sound
+    for entrance in entrances:
         torch.nn.init.normal_(entrance.norm.bias)
     video, sound = torch.randn(3, 3, 8, 32, 32), sounds_for(3, 8)
     silent = network(video)
@@ -413,7 +415,7 @@ def test_what_is_compared_with_sounds_has_not_heard_them():
     sound = [x.requires_grad_() for x in sounds_for(2, 8)]
     seen = network(torch.randn(2, 3, 8, 32, 32), sound, torch.tensor([True, False]))
     heard = torch.autograd.grad(seen.pooled[0].sum(), sound, retain_graph=True, allow_unused=True)
-    assert heard == (None, None, None)
+    assert all(gradient is None for gradient in heard)
     network.eval()  # BatchNorm of training mixes clips
     seen = network(torch.randn(2, 3, 8, 32, 32), sound, torch.tensor([True, False]))
     (of_res3,) = torch.autograd.grad(seen.pooled[2].square().sum(), sound[:1])
@@ -447,13 +449,17 @@ def test_sync_terms_count_clips_without_sound_only(monkeypatch: Any):
     model, batch = prepared(AvSlowFastMethod, MINI_SF), batch_for(MINI_SF, clips=8)
     model.memory.batches += 90
     met: list[tuple[Tensor, ...]] = []
-    measure = avslowfast.distances
-    monkeypatch.setattr(avslowfast, "distances", lambda *x: met.append(x) or measure(*x))
+
+    def noted(*embedded: Tensor) -> Distances:
+        met.append(embedded)
+        return distances(*embedded)
+
+    monkeypatch.setattr(avslowfast, "distances", noted)
     dropped = model._dropped(batch.instance)[0].tolist()
     is_hard = hard_pairs(MINI_SF, model.memory, batch.instance, True).tolist()
     assert set(dropped) == {True, False}
     facts = model(batch)
-    expected = [naive_loss(*(x.detach() for x in three), is_hard, dropped, 0.99) for three in met]
+    expected = [naive_loss(three, is_hard, dropped, 0.99) for three in met]
     assert len(expected) == 3
     assert facts["loss_sync"].item() == pytest.approx(sum(expected), rel=1e-5)
     assert facts["dropped_share"].item() == pytest.approx(sum(dropped) / 8)

@@ -117,7 +117,7 @@ class AvSlowFastMethod(nn.Module):
         self.gather = gather
         padding = config.temporal_padding
         self.audio = AudioResNet(width=config.width, temporal_padding=padding)
-        audio_channels = [config.width * factor for factor in (2, 4, 8)]
+        audio_channels = [self.audio.stage_channels[stage] for stage in STAGES]
         self.visual = AvSlowFast(
             width=config.width,
             beta=config.beta,
@@ -178,7 +178,8 @@ class AvSlowFastMethod(nn.Module):
         frames = config.frames
         dropped, everyone = self._dropped(batch.instance)
         turns = self._turns(batch.instance)
-        sounds = self.audio.stages(sound_pieces(batch.mel, batch.numbers["sounds"], frames))[1:]
+        heard = self.audio.stages(sound_pieces(batch.mel, batch.numbers["sounds"], frames))
+        sounds = [heard[stage] for stage in STAGES]
         own = [stage.chunk(2)[0] for stage in sounds] if self.training else None
         seen = self.visual(turned(batch.video[:, :, :frames], turns), own, dropped)
         found = self._distances(seen.pooled, sounds)

@@ -30,7 +30,7 @@ from torch.nn import functional as F
 
 from train.losses import SLICES_PER_FRAME
 from train.models.padding import TemporalPadding
-from train.models.video import BOTTLENECK_EXPANSION, Block, VideoResNet
+from train.models.video import Block, VideoResNet
 
 LATERAL_FRAMES = 5
 LATERAL_RATIO = 2
@@ -88,19 +88,17 @@ class AvSlowFast(nn.Module):
         """
         super().__init__()
         self.alpha = alpha
-        fast_channels = [width // beta, *_stage_channels(width // beta, depth)]
-        joins = [LATERAL_RATIO * channels for channels in fast_channels[:4]]
         path = partial(VideoResNet, depth=depth, block=block, strides=strides,
                        temporal_padding=temporal_padding)  # fmt: skip
-        self.slow = path("slow", width=width, joins=joins)
         self.fast = path("fast", width=width // beta)
-        self.lateral = nn.ModuleList(Lateral(channels, alpha) for channels in fast_channels[:4])
-        slow_channels = _stage_channels(width, depth)
+        of_fast = [width // beta, *self.fast.stage_channels.values()]
+        joins = [LATERAL_RATIO * channels for channels in of_fast[:4]]
+        self.slow = path("slow", width=width, joins=joins)
+        of_slow = list(self.slow.stage_channels.values())
+        self.lateral = nn.ModuleList(Lateral(channels, alpha) for channels in of_fast[:4])
         self.pooled_channels = (
-            slow_channels[1] + joins[2],
-            slow_channels[2] + joins[3],
-            slow_channels[3] + fast_channels[4],
-        )
+            of_slow[1] + joins[2], of_slow[2] + joins[3], of_slow[3] + of_fast[4]
+        )  # fmt: skip
         self.sound = nn.ModuleList(
             SoundEntrance(c_in, c_out)
             for c_in, c_out in zip(audio_channels, self.pooled_channels, strict=True)
@@ -188,8 +186,3 @@ def _at_slow_rate(sound: Tensor, alpha: int) -> Tensor:
 
 def _mean(features: Tensor) -> Tensor:
     return features.mean(dim=(2, 3, 4))
-
-
-def _stage_channels(width: int, depth: int) -> list[int]:
-    """Of the outputs of res2 to res5."""
-    return [(width << index) * (BOTTLENECK_EXPANSION if depth == 50 else 1) for index in range(4)]
