@@ -23,6 +23,7 @@ from bench.goals import Measured
 from bench.media import Media
 from bench.stopwatch import Way, interleaved
 from pipeline.format import split_jpegs
+from train.cuts import Reads
 from train.index import open_shards
 from train.loader import ClipLoader
 from train.mixture import open_mixture, parse_shards
@@ -67,7 +68,7 @@ def measure(media: Media, folder: Path, repeats: int) -> list[Measured]:
 def ours(shards: Path, batches: int, workers: int = 1) -> ClipLoader:
     """Our loader, set to so many batches an epoch: the set is gone through as often."""
     sources = parse_shards(f"{shards}@w={batches}", Path("data"))
-    mixture = open_mixture(sources, frames=WINDOW_FRAMES)
+    mixture = open_mixture(sources, reads=Reads(WINDOW_FRAMES, WINDOW_FRAMES))
     return ClipLoader(Plan(mixture, 0, CLIPS), workers)
 
 

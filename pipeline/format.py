@@ -186,6 +186,27 @@ def decode_flac(data: bytes) -> npt.NDArray[np.float32]:
     return np.asarray(waveform, np.float32)
 
 
+def decode_flac_pcm(data: bytes, samples: int) -> npt.NDArray[np.int16]:
+    """(samples, channels) as stored; the length is checked before memory is taken.
+
+    Raises:
+        FormatError: it is no FLAC, or has another number of samples.
+    """
+    import soundfile
+
+    try:
+        with soundfile.SoundFile(io.BytesIO(data)) as file:
+            if file.frames != samples or file.subtype != "PCM_16":
+                raise FormatError(
+                    f"audio.flac has {file.frames} samples of {file.subtype}, expected {samples} "
+                    "of PCM_16"
+                )
+            pcm = file.read(dtype="int16", always_2d=True)
+    except soundfile.SoundFileError as error:
+        raise FormatError(f"audio.flac: {error}") from error
+    return np.asarray(pcm, np.int16)
+
+
 def decode(members: Mapping[str, bytes]) -> Sample:
     """A sample from its members by extension (`json`, `mel.npy`, ...); everything is decoded.
 

@@ -277,7 +277,8 @@ def _default(arguments: list[str]) -> Any:
         method = early.method or "glcm"
         preset = early.preset or method_named(method).default_preset
         model = preset_named(method, preset)
-        return PretrainConfig(model=model, method=method, preset=preset)
+        recipe = method_named(method).recipe_of(preset)
+        return PretrainConfig(model=model, method=method, preset=preset, **recipe)
     stored = _stored(early.config)
     for name in ("method", "preset"):
         asked = getattr(early, name)

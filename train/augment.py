@@ -5,6 +5,7 @@ rank takes its rows of them, so a run repeats itself exactly, and two ranks do t
 one rank with twice the batch would do.
 """
 
+import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -18,9 +19,13 @@ from train.plan import seed_of
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 LUMA = (0.299, 0.587, 0.114)
+YIQ = (LUMA, (0.596, -0.274, -0.322), (0.211, -0.523, 0.312))
+"""From red, green, blue to luminance and two chrominances (NTSC)."""
+PCM_16 = 32768
+"""Full scale of 16-bit samples."""
 PLAIN_SIDE = 7 / 8
 """Side of a plain or centre crop, over the short side: 112 of 128 pixels, as in the paper."""
-N_DRAWS = 12
+N_DRAWS = 14
 """Random numbers a clip; constant, so that one option does not shift the others' draws."""
 
 
@@ -40,6 +45,10 @@ class AugmentConfig:
     """Probability of a clip without colour."""
     colour_jitter: float = 0.0
     """Brightness, contrast and saturation change by up to this factor, 0 .. 1; 0 is off."""
+    hue: float = 0.0
+    """Hue turns by up to this part of the colour circle, 0 .. 0.5; 0 is off."""
+    volume: float = 0.0
+    """Waveforms become louder or softer by up to this factor, 0 .. 1; 0 is off."""
     mask_bands: int = 0
     """SpecAugment: at most so many mel bands are replaced by the clip's mean; 0 is off."""
     mask_slices: int = 0
@@ -53,7 +62,9 @@ class AugmentConfig:
                 f"crop_area is {self.crop_area} and crop_aspect {self.crop_aspect}; expected the "
                 "smallest and the largest, areas above 0 and up to 1, aspects above 0"
             )
-        for name in ("flip", "grayscale", "colour_jitter"):
+        if not 0 <= self.hue <= 0.5:
+            raise ValueError(f"hue is {self.hue}; expected 0 to 0.5 of the colour circle")
+        for name in ("flip", "grayscale", "colour_jitter", "volume"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected 0 to 1")
         for name in ("mask_bands", "mask_slices"):
@@ -74,43 +85,69 @@ class Augment:
 
     def __call__(self, batch: Batch, number: int) -> Batch:
         """Augment the batch with this number in the run."""
-        video, mel = self.clips(batch.video, batch.mel, number)
+        video, _ = self.clips(_apart(batch.video, batch.views), None, number, batch.views)
         assert video is not None
-        assert mel is not None
-        return replace(batch, video=video, mel=mel)
+        _, mel = self.clips(None, batch.mel, number)
+        wave = self._wave(batch.wave, number)
+        return replace(batch, video=_together(video, batch.views), mel=mel, wave=wave)
 
     def clips(
-        self, video: Tensor | None, mel: Tensor | None, number: int
+        self, video: Tensor | None, mel: Tensor | None, number: int, views: int = 1
     ) -> tuple[Tensor | None, Tensor | None]:
-        """Augment pictures (B, T, S, S, 3) and mel (B, 80, K); None stays None.
+        """Augment pictures (B V, T, S, S, 3) and mel (B, 80, K); None stays None.
 
         Returns:
-            Float pictures (B, 3, T, crop, crop), normalised, and float mel.
+            Float pictures (B V, 3, T, crop, crop), normalised, and float mel.
         """
         one = video if video is not None else mel
         if one is None:
             return None, None
-        draws = self._draws(len(one), number)
-        if one.device.type == "cuda":
-            draws = draws.pin_memory().to(one.device, non_blocking=True)
+        draws = self._draws(len(one), number, views).to(one.device, non_blocking=True)
         if video is not None:
             boxes = random_boxes(draws[:, :4], self.config)
             video = crop_resize(video, boxes, draws[:, 4] < self.config.flip, self.crop)
-            video = normalise(_recolour(video, draws[:, 5:9], self.config))
+            video = _turned(_recolour(video, draws[:, 5:9], self.config), draws[:, 12], self.config)
+            video = normalise(video)
         if mel is not None:
             mel = _spec_augment(mel.float(), draws[:, 9:12], self.config)
         return video, mel
 
-    def _draws(self, clips: int, number: int) -> Tensor:
-        """(clips, N_DRAWS) uniform numbers of this rank."""
-        generator = torch.Generator().manual_seed(seed_of(self.seed, number, "augment") >> 1)
+    def _wave(self, wave: Tensor | None, number: int) -> Tensor | None:
+        """int16 -> float32 in -1 .. 1, all stretches of a clip louder or softer alike."""
+        if wave is None:
+            return None
+        louder = 1 + self.config.volume * (2 * self._draws(len(wave), number)[:, 13] - 1)
+        factors = (louder / PCM_16).to(wave.device, non_blocking=True)
+        return wave.float() * factors.view(-1, 1, 1, 1)
+
+    def _draws(self, clips: int, number: int, views: int = 1) -> Tensor:
+        """(clips, N_DRAWS) uniform numbers of this rank, in page-locked memory for a GPU."""
+        what = "augment" if views == 1 else "augment views"
+        generator = torch.Generator().manual_seed(seed_of(self.seed, number, what) >> 1)
         everyone = torch.rand(self.world * clips, N_DRAWS, generator=generator)
-        return everyone[self.rank * clips : (self.rank + 1) * clips]
+        own = everyone[self.rank * clips : (self.rank + 1) * clips]
+        return own.pin_memory() if torch.cuda.is_available() else own
 
 
 def centre(batch: Batch, crop: int) -> Batch:
     """What evaluation sees: the centre crop, nothing random."""
-    return replace(batch, video=centre_pictures(batch.video, crop), mel=batch.mel.float())
+    video = centre_pictures(_apart(batch.video, batch.views), crop)
+    return replace(
+        batch,
+        video=_together(video, batch.views),
+        mel=None if batch.mel is None else batch.mel.float(),
+        wave=None if batch.wave is None else batch.wave.float() / PCM_16,
+    )
+
+
+def _apart(video: Tensor, views: int) -> Tensor:
+    """(B, V T, S, S, 3) -> (B V, T, S, S, 3)."""
+    return video if views == 1 else video.reshape(len(video) * views, -1, *video.shape[2:])
+
+
+def _together(video: Tensor, views: int) -> Tensor:
+    """(B V, 3, T, H, W) -> (B, V, 3, T, H, W) where there are several views."""
+    return video if views == 1 else video.reshape(-1, views, *video.shape[1:])
 
 
 def centre_pictures(video: Tensor, crop: int) -> Tensor:
@@ -199,6 +236,19 @@ def _recolour(video: Tensor, draws: Tensor, config: AugmentConfig) -> Tensor:
         mean = luma.mean((1, 2, 3, 4), keepdim=True)
         video = (brightness * (mean + contrast * (video - mean))).clamp(0, 255)
     return video
+
+
+def _turned(video: Tensor, draws: Tensor, config: AugmentConfig) -> Tensor:
+    """Hue, turned about the grey axis: chrominance rotates in YIQ, luminance stays."""
+    if not config.hue:
+        return video
+    angle = 2 * math.pi * config.hue * (2 * draws - 1)
+    to_yiq = torch.tensor(YIQ, device=video.device)
+    cosine, sine, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
+    rows = (zero + 1, zero, zero, zero, cosine, -sine, zero, sine, cosine)
+    turn = torch.stack(rows, 1).view(-1, 3, 3)
+    change = torch.linalg.inv(to_yiq) @ turn @ to_yiq
+    return torch.einsum("bij,bjthw->bithw", change, video).clamp(0, 255)
 
 
 def _spec_augment(mel: Tensor, draws: Tensor, config: AugmentConfig) -> Tensor:

@@ -6,7 +6,7 @@ shows shapes instead of pixels.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -15,16 +15,19 @@ from torch import Tensor
 from pipeline.format import MEL_SLICES_PER_FRAME, N_MELS
 from train.guard import BadClip
 
+TENSORS = ("video", "mel", "wave", "instance", "start")
+
 
 @dataclass(frozen=True)
 class Batch:
     """B clips of T frames."""
 
     video: Tensor
-    """uint8 (B, T, H, W, 3) as loaded; float (B, 3, T, H, W), normalised, after augmentation."""
-    mel: Tensor
+    """uint8 (B, V T, H, W, 3) as loaded, view after view; after augmentation float, normalised,
+    (B, 3, T, H, W) of one view and (B, V, 3, T, H, W) of several."""
+    mel: Tensor | None
     """(B, 80, 3 T) natural log-mel power, cut at the same time as the pictures; float16 as
-    loaded, float32 after augmentation."""
+    loaded, float32 after augmentation; None where the method reads none."""
     instance: Tensor
     """int64 (B,): the clip's number among all clips of the mixture; indexes memory banks."""
     start: Tensor
@@ -33,17 +36,32 @@ class Batch:
     """Manifest keys."""
     labels: tuple[tuple[int, ...], ...] = ()
     """Integer classes of each clip, as the data set numbers them; () where there are none."""
+    wave: Tensor | None = None
+    """(B, A, channels, samples): stretches of waveform; int16 as loaded, float32 in -1 .. 1 after
+    augmentation; None where the method reads none."""
+    numbers: dict[str, Tensor] = field(default_factory=dict)
+    """int64 (B, N) by name: what the method's cut says of each clip."""
+    views: int = 1
+    """V: runs of pictures of each clip."""
     bad: tuple[BadClip, ...] = ()
     """What could not be read; others stand in its place."""
 
     def __post_init__(self) -> None:
         """Compare every shape with the pictures'."""
-        if self.video.ndim != 5:
-            raise ValueError(f"video must have 5 dimensions, got {tuple(self.video.shape)}")
+        dimensions = 5 if self.is_raw or self.views == 1 else 6
+        if self.video.ndim != dimensions:
+            raise ValueError(
+                f"video must have {dimensions} dimensions, got {tuple(self.video.shape)}"
+            )
         clips = self.video.shape[0]
         expected = (clips, N_MELS, MEL_SLICES_PER_FRAME * self.frames)
-        if self.mel.shape != expected:
+        if self.mel is not None and self.mel.shape != expected:
             raise ValueError(f"mel must be {expected}, got {tuple(self.mel.shape)}")
+        if self.wave is not None and (self.wave.ndim != 4 or len(self.wave) != clips):
+            raise ValueError(
+                f"wave must be ({clips}, stretches, channels, samples), got "
+                f"{tuple(self.wave.shape)}"
+            )
         if self.instance.shape != (clips,) or self.start.shape != (clips,):
             raise ValueError(
                 f"instance and start must be ({clips},), got {tuple(self.instance.shape)} and "
@@ -60,14 +78,16 @@ class Batch:
         """Shapes and types."""
         facts = [
             f"{name}={str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
-            for name, tensor in self._tensors().items()
+            for name, tensor in self.tensors().items()
         ]
         return f"Batch({', '.join(facts)}, device={self.video.device})"
 
     @property
     def frames(self) -> int:
-        """T: frames of each clip's window."""
-        return int(self.video.shape[1 if self.is_raw else 2])
+        """T: frames of each view."""
+        if self.is_raw:
+            return int(self.video.shape[1]) // self.views
+        return int(self.video.shape[-3])
 
     @property
     def is_raw(self) -> bool:
@@ -80,8 +100,12 @@ class Batch:
 
     def first(self, clips: int) -> "Batch":
         """The first so many clips."""
-        kept: dict[str, Any] = {name: tensor[:clips] for name, tensor in self._tensors().items()}
-        return replace(self, **kept, keys=self.keys[:clips], labels=self.labels[:clips])
+        return self.rows(slice(clips))
+
+    def rows(self, chosen: slice) -> "Batch":
+        """Some of the clips."""
+        kept = self._changed(lambda tensor: tensor[chosen])
+        return replace(self, **kept, keys=self.keys[chosen], labels=self.labels[chosen])
 
     def pin_memory(self) -> "Batch":
         """In page-locked memory; the DataLoader's pinning thread calls this."""
@@ -89,12 +113,22 @@ class Batch:
 
     def record_stream(self, stream: torch.cuda.Stream) -> None:
         """Keep the memory until `stream` has done with it."""
-        for tensor in self._tensors().values():
+        for tensor in self.tensors().values():
             tensor.record_stream(stream)
 
     def _mapped(self, change: Callable[[Tensor], Tensor]) -> "Batch":
-        changed: dict[str, Any] = {name: change(tensor) for name, tensor in self._tensors().items()}
-        return replace(self, **changed)
+        return replace(self, **self._changed(change))
 
-    def _tensors(self) -> dict[str, Tensor]:
-        return {name: getattr(self, name) for name in ("video", "mel", "instance", "start")}
+    def _changed(self, change: Callable[[Tensor], Tensor]) -> dict[str, Any]:
+        numbers = {name: change(tensor) for name, tensor in self.numbers.items()}
+        return {name: change(tensor) for name, tensor in self._named().items()} | {
+            "numbers": numbers
+        }
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Those that are there, by name; `numbers` too."""
+        return self._named() | self.numbers
+
+    def _named(self) -> dict[str, Tensor]:
+        found = {name: getattr(self, name) for name in TENSORS}
+        return {name: tensor for name, tensor in found.items() if tensor is not None}

@@ -27,13 +27,14 @@ from train import checkpoint
 from train.augment import PLAIN_SIDE, Augment
 from train.batch import Batch
 from train.config import RUNS, PretrainConfig
+from train.cuts import RunFacts, reads_of
 from train.errors import UsageError
-from train.generated import write_generated_set
+from train.generated import FPS, write_generated_set
 from train.loader import ClipLoader
 from train.methods import method_named, preset_named
 from train.mixture import open_mixture, parse_shards, require_mel_slices
 from train.plan import Plan
-from train.pretrain import PREEMPTED, build_model, forward_backward, pretrain
+from train.pretrain import PREEMPTED, build_model, facts_of_run, forward_backward, pretrain
 from train.session import METRICS
 
 M = TypeVar("M")
@@ -91,11 +92,14 @@ class CheckConfig(Generic[M]):
 
     def for_pretrain(self, shards: str) -> PretrainConfig[M]:
         """The run that is tried: small, on the CPU, without autocast."""
+        how = {
+            **method_named(self.method).recipe_of(self.preset),
+            "batch_size": self.batch_size, "lr": self.lr, "schedule_steps": RESUME_STEPS,
+        }  # fmt: skip
         return PretrainConfig(
             model=self.model, method=self.method, preset=self.preset, shards=shards,
-            split=self.split, seed=self.seed, batch_size=self.batch_size, workers=0, device="cpu",
-            precision="fp32", lr=self.lr, schedule_steps=RESUME_STEPS, checkpoint_every=1,
-            page=False,
+            split=self.split, seed=self.seed, workers=0, device="cpu", precision="fp32",
+            checkpoint_every=1, page=False, **how,
         )  # fmt: skip
 
 
@@ -124,12 +128,13 @@ class Trial:
     """Temporary."""
     batch: Batch
     """Augmented, as the model gets it in step 1."""
+    facts: RunFacts
     losses: list[float] = field(default_factory=list)
     """Of the overfitted batch, for the page."""
 
     def model(self) -> nn.Module:
         """With the weights a run begins with, in training mode."""
-        return build_model(self.config, torch.device("cpu"))
+        return build_model(self.config, torch.device("cpu"), self.facts)
 
 
 def default_of(method: str, preset: str | None) -> CheckConfig[Any]:
@@ -188,15 +193,23 @@ def _prepare(check: CheckConfig[Any], folder: Path) -> Trial:
     shards = check.shards
     if not shards:
         side = -(-check.model.crop // PLAIN_SIDE)
-        clips, frames = GENERATED_BATCHES * check.batch_size, check.model.frames + LONGER_FRAMES
-        shards = str(write_generated_set(folder / "set", clips, frames, int(side), check.seed))
+        clips, reads = GENERATED_BATCHES * check.batch_size, reads_of(check.model)
+        wave = (reads.wave_rate_hz, reads.wave_channels) if reads.wave_rate_hz else None
+        shards = str(
+            write_generated_set(
+                folder / "set", clips, reads.least_frames + LONGER_FRAMES, int(side), check.seed,
+                fps=int(method_named(check.method).fps or FPS), wave=wave,
+            )
+        )  # fmt: skip
     config = check.for_pretrain(shards)
-    mixture = open_mixture(parse_shards(shards, config.data), frames=config.model.frames,
+    mixture = open_mixture(parse_shards(shards, config.data), reads=reads_of(config.model),
                            split=config.split)  # fmt: skip
     require_mel_slices(mixture, config.model)
-    loaded = next(ClipLoader(Plan(mixture, config.seed, config.clips_per_batch)).batches())
+    plan = Plan(mixture, config.seed, config.clips_per_batch)
+    loaded = next(ClipLoader(plan).batches())
     batch = Augment(config.augment, config.model.crop, config.seed)(loaded, 0)
-    return Trial(check, config, folder, batch)
+    facts = facts_of_run(config, mixture, plan.batches_per_epoch)
+    return Trial(check, config, folder, batch, facts)
 
 
 def _verdict(
@@ -283,7 +296,7 @@ def two_ranks(trial: Trial) -> tuple[bool | None, str]:
 
     if not getattr(trial.config.model, "gather", True):
         return None, "its config says gather=False: other ranks' clips are no negatives, by design"
-    return compare(trial.config, trial.model(), trial.batch, trial.folder)
+    return compare(trial.config, trial.model(), trial.batch, trial.folder, trial.facts)
 
 
 def resume(trial: Trial) -> tuple[bool, str]:

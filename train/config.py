@@ -86,12 +86,16 @@ class PretrainConfig(Generic[M]):
     """Clips a batch on each device; None is 32, with the preset `tiny` 4."""
     accumulation: int = 1
     """Batches whose gradients are added up before each step, >= 1."""
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    """Adam, Adam with decoupled weight decay, or gradient descent with momentum."""
     lr: float = 1e-3
-    """Peak learning rate of Adam."""
+    """Peak learning rate."""
     betas: tuple[float, float] = (0.9, 0.999)
-    """Of Adam."""
+    """Of Adam and AdamW."""
+    momentum: float = 0.9
+    """Of sgd, 0 .. 1."""
     weight_decay: float = 0.0
-    """Of Adam, added to the gradient."""
+    """Added to the gradient; AdamW decouples it."""
     warmup_steps: int = 500
     """Steps of linear warm-up, at most a tenth of the schedule."""
     clip_norm: float = 1.0
@@ -160,6 +164,8 @@ class PretrainConfig(Generic[M]):
                 _at_least(name, getattr(self, name), low)
         if not 0 < self.lr < math.inf:
             raise UsageError(f"lr is {self.lr}; expected more than 0")
+        if not 0 <= self.momentum < 1:
+            raise UsageError(f"momentum is {self.momentum}; expected 0 to less than 1")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise UsageError(f"betas is {self.betas}; expected two numbers from 0 to less than 1")
         if self.knn and self.val_every == 0:

@@ -22,12 +22,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from train.cuts import RunFacts
 from train.errors import UsageError
 from train.methods import method_named
 
 M = TypeVar("M")
 CLIPS = 2
 """A contrast needs two clips; counts are divided by them."""
+DESCRIBED_RUN = RunFacts(instances=100_000, steps=10_000, steps_per_epoch=1_000)
+"""For methods that ask; what they keep of it is no parameter."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,9 @@ def describe_config(method: str, config: Any, clips: int = CLIPS) -> dict[str, A
         shapes: inputs, stages and outputs of one clip, without the batch dimension.
     """
     with torch.device("meta"):
-        model = method_named(method).module(config)
+        model: Any = method_named(method).module(config)
+        if hasattr(model, "prepare"):
+            model.prepare(DESCRIBED_RUN)
         batch = example_batch(config, clips)
     with _recorded_shapes(model) as shapes, FlopCounterMode(display=False) as forward:
         loss = model(batch)["loss"]
@@ -95,8 +100,16 @@ def describe_config(method: str, config: Any, clips: int = CLIPS) -> dict[str, A
 
 def example_batch(config: Any, clips: int = CLIPS) -> Any:
     """An empty batch of the config's input shapes on the current default device."""
-    shapes = config.input_shapes.items()
-    return SimpleNamespace(**{name: torch.empty(clips, *shape) for name, shape in shapes})
+    shapes = config.input_shapes
+    given = {"mel": None, "wave": None}
+    widths: dict[str, int] = getattr(config, "input_numbers", {})
+    number = torch.zeros(clips, dtype=torch.int64)
+    return SimpleNamespace(
+        **given | {name: torch.empty(clips, *shape) for name, shape in shapes.items()},
+        numbers={name: number.new_zeros(clips, width) for name, width in widths.items()},
+        instance=number,
+        start=number,
+    )
 
 
 def _parameters(model: nn.Module) -> dict[str, int]:

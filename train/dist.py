@@ -162,6 +162,20 @@ class _Gather(torch.autograd.Function):
         return whole.chunk(dist.get_world_size())[dist.get_rank()]
 
 
+def gathered(tensor: Tensor) -> Tensor:
+    """(B, ...) of every rank -> (ranks x B, ...), ranks in order, without gradient.
+
+    For what memory banks and queues take in, numbers of clips too. Every rank must bring the same
+    shape and type.
+    """
+    if not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
+        return tensor.detach()
+    own = tensor.detach().contiguous()
+    pieces = [torch.empty_like(own) for _ in range(dist.get_world_size())]
+    dist.all_gather(pieces, own)
+    return torch.cat(pieces)
+
+
 def gather_with_grad(tensor: Tensor) -> Tensor:
     """(B, ...) of every rank -> (ranks x B, ...), ranks in order, differentiable.
 

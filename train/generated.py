@@ -31,7 +31,16 @@ CLASSES = 4
 JPEG_QUALITY = 90
 
 
-def write_generated_set(out: Path, clips: int, frames: int, short_side: int, seed: int = 0) -> Path:
+def write_generated_set(
+    out: Path,
+    clips: int,
+    frames: int,
+    short_side: int,
+    seed: int = 0,
+    *,
+    fps: int = FPS,
+    wave: tuple[int, int] | None = None,
+) -> Path:
     """A complete set of one shard.
 
     Args:
@@ -40,34 +49,74 @@ def write_generated_set(out: Path, clips: int, frames: int, short_side: int, see
         frames: length of each.
         short_side: pixels of the square pictures.
         seed: other clips with another one.
+        fps: frames a second.
+        wave: rate in Hz and channels of the waveforms; None stores none.
     """
     (out / "shards").mkdir(parents=True)
     buffer, rows = io.BytesIO(), []
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for number in range(clips):
-            rows.append(_add_clip(tar, number, frames, short_side, seed))
+            made = _clip_members(number, frames, short_side, seed, fps, wave)
+            rows.append(_add_clip(tar, number, frames, made))
     (out / "shards/train-000000.tar").write_bytes(buffer.getvalue())
     pq.write_table(pa.Table.from_pylist(rows), out / "samples.parquet")
-    _write_index(out, clips, short_side, len(buffer.getvalue()))
+    config = {
+        "profile": "generated", "fps": f"{fps}/1", "short_side": short_side,
+        "mel_rate_hz": MEL_RATE_HZ, "waveform_rate_hz": wave and wave[0],
+        "waveform_channels": wave[1] if wave else 0,
+    }  # fmt: skip
+    _write_index(out, clips, config, len(buffer.getvalue()))
     return out
 
 
-def _add_clip(
-    tar: tarfile.TarFile, number: int, frames: int, side: int, seed: int
-) -> dict[str, Any]:
-    key = f"generated/clip{number:04d}"
-    pictures, mel = bouncing_ball(frames, side, np.random.default_rng((seed, number)))
+def _clip_members(
+    number: int, frames: int, side: int, seed: int, fps: int, wave: tuple[int, int] | None
+) -> dict[str, bytes]:
+    """A sample by extension."""
+    rng = np.random.default_rng((seed, number))
+    pictures, mel = bouncing_ball(frames, side, rng)
     jpegs = [shard_format.encode_jpeg(picture, JPEG_QUALITY) for picture in pictures]
     blob, sizes = shard_format.join_jpegs(jpegs)
-    meta = {"schema": SCHEMA_VERSION, "key": key, "frames": frames, "jpeg_sizes": {"frames": sizes}}
-    contents = (shard_format.encode_json(meta), blob, shard_format.encode_npy(mel))
-    base, start = shard_format.base_name(key), tar.offset
-    for extension, data in zip(MEMBERS, contents, strict=True):
+    meta = {
+        "schema": SCHEMA_VERSION, "key": _key(number), "frames": frames, "fps": f"{fps}/1",
+        "waveform_rate_hz": wave and wave[0], "jpeg_sizes": {"frames": sizes},
+    }  # fmt: skip
+    members = {
+        "json": shard_format.encode_json(meta),
+        "frames.mjpeg": blob,
+        "mel.npy": shard_format.encode_npy(mel),
+    }
+    if wave is not None:
+        sound = bounces(mel, frames * wave[0] // fps, wave[0], rng)
+        members["audio.flac"] = shard_format.encode_flac(np.repeat(sound, wave[1], 1), wave[0])
+    return members
+
+
+def bounces(
+    mel: npt.NDArray[np.float16], samples: int, rate_hz: int, rng: np.random.Generator
+) -> npt.NDArray[np.float32]:
+    """A waveform (samples, 1) as loud as a mel at each time: a tone of the clip's own pitch."""
+    loud = np.exp(mel.astype(np.float64).max(0) / 2 - LOUD / 2)
+    envelope = np.interp(np.linspace(0, 1, samples), np.linspace(0, 1, len(loud)), loud)
+    tone = np.sin(2 * np.pi * rng.uniform(200, 4000) / rate_hz * np.arange(samples))
+    sound: npt.NDArray[np.float32] = (0.5 * envelope * tone)[:, None].astype(np.float32)
+    return sound
+
+
+def _key(number: int) -> str:
+    return f"generated/clip{number:04d}"
+
+
+def _add_clip(
+    tar: tarfile.TarFile, number: int, frames: int, members: dict[str, bytes]
+) -> dict[str, Any]:
+    base, start = shard_format.base_name(_key(number)), tar.offset
+    for extension, data in members.items():
         entry = tarfile.TarInfo(f"{base}.{extension}")
         entry.size = len(data)
         tar.addfile(entry, io.BytesIO(data))
     return {
-        "key": key, "base": base, "shard": "train-000000", "offset": start,
+        "key": _key(number), "base": base, "shard": "train-000000", "offset": start,
         "size": tar.offset - start, "instance": number, "frames": frames,
         "labels": [number % CLASSES], "splits": ["generated:train"],
     }  # fmt: skip
@@ -99,18 +148,14 @@ def bouncing_ball(
     return pictures, mel.astype(np.float16)
 
 
-def _write_index(out: Path, clips: int, short_side: int, tar_bytes: int) -> None:
-    config = {
-        "profile": "generated", "fps": f"{FPS}/1", "short_side": short_side,
-        "mel_rate_hz": MEL_RATE_HZ,
-    }  # fmt: skip
+def _write_index(out: Path, clips: int, config: dict[str, Any], tar_bytes: int) -> None:
     index = {
         "schema": SCHEMA_VERSION,
         "name": "generated",
         "complete": True,
         "config": config,
         "config_hash": hashlib.sha256(json.dumps(config).encode()).hexdigest(),
-        "members": list(MEMBERS),
+        "members": [*MEMBERS, *(["audio.flac"] if config["waveform_rate_hz"] else [])],
         "instances": clips,
         "shardlist": [{"url": "shards/train-000000.tar", "nsamples": clips, "filesize": tar_bytes}],
     }

@@ -28,6 +28,7 @@ from train.augment import centre
 from train.batch import Batch
 from train.best import KNN, Best, best_of
 from train.config import PretrainConfig
+from train.cuts import reads_of
 from train.dist import Ranks
 from train.errors import TrainError, UsageError
 from train.facts import CONTROLS, is_control
@@ -213,7 +214,7 @@ def _held_out_clips(config: PretrainConfig[Any], sources: list[Source]) -> Mixtu
         return None
     whole = [replace(source, clips=None, weight=1.0) for source in sources]
     try:
-        return open_mixture(whole, frames=config.model.frames, split=config.val_split)
+        return open_mixture(whole, reads=reads_of(config.model), split=config.val_split)
     except UsageError as error:
         if config.val_every is not None or config.knn:
             raise

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.format import SCHEMA_VERSION
+from train.cuts import Reads
 from train.errors import IncompleteError, ShardError, UsageError
 from train.stores.base import Store
 from train.stores.cache import CachedStore
@@ -151,22 +152,33 @@ def open_shards(store: Store) -> ShardSet:
     )
 
 
-def require_pictures_and_mel(shard_set: ShardSet) -> None:
-    """Refuse a set that cannot be learned from: no frames, or no mel.
+def require_readable(shard_set: ShardSet, reads: Reads) -> None:
+    """Refuse a set that does not store what a method reads.
 
     Raises:
-        UsageError: names the profile and one that will do.
+        UsageError: names what is missing and the profile that has it.
     """
-    config = shard_set.config
-    what = "mel" if not config.get("mel_rate_hz") else "frames" if not config["short_side"] else ""
-    if shard_set.members and not what:
-        needed = {"json", "frames.mjpeg", "mel.npy"} - set(shard_set.members)
-        what = " or ".join(sorted(needed))
+    what = _missing(shard_set, reads)
     if what:
+        profile = shard_set.config.get("profile")
         raise UsageError(
-            f"{shard_set.name} stores no {what} (profile {config.get('profile')}); pretraining "
-            "reads pictures and sound: make it with PROFILE=glcm"
+            f"{shard_set.name} stores no {what} (profile {profile}), which this method reads: make "
+            f"it with PROFILE={reads.profile}"
         )
+
+
+def _missing(shard_set: ShardSet, reads: Reads) -> str:
+    """What of a method's wishes a set does not store; empty if all is there."""
+    config = shard_set.config
+    if not config["short_side"]:
+        return "frames"
+    if reads.mel and not config.get("mel_rate_hz"):
+        return "mel"
+    found = (config.get("waveform_rate_hz"), config.get("waveform_channels"))
+    if reads.wave_rate_hz and found != (reads.wave_rate_hz, reads.wave_channels):
+        return f"waveform of {reads.wave_rate_hz} Hz in {reads.wave_channels} channel(s)"
+    missing = set(reads.members) - set(shard_set.members) if shard_set.members else set()
+    return " or ".join(sorted(missing))
 
 
 def require_same_content(sets: list[ShardSet]) -> None:

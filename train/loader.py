@@ -1,14 +1,15 @@
 """Plan + shards -> Batch after Batch: the loader.
 
-Worker processes decode only the JPEGs of each window; the order comes from the plan alone, so it
-is the same for any number of workers and wherever the shards lie, and starting at (epoch, batch)
-reads nothing before it. A clip that cannot be read ends the run or is replaced, see guard.py.
+Worker processes decode only the JPEGs of each cut (see cuts.py); the order comes from the plan
+alone, so it is the same for any number of workers and wherever the shards lie, and starting at
+(epoch, batch) reads nothing before it. A clip that cannot be read ends the run or is replaced, see
+guard.py.
 Pictures stay bytes and square (short side); `train.augment` does the rest on the device.
 """
 
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,11 +18,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from train.batch import Batch
 from train.cores import usable_cores
+from train.cuts import Clip, Cut, window_at
 from train.errors import ShardError, TrainError
 from train.guard import BadClip, Guard
 from train.mixture import Mixture
 from train.plan import Draw, Plan, Position, seed_of
-from train.read import DAMAGE, FRAMES, MEL, ShardReader, Window
+from train.read import DAMAGE, ShardReader
 from train.readers import empty_bytes, items_of, start_reader
 
 MAX_WORKERS = 16
@@ -88,6 +90,16 @@ class ClipLoader:
         )
 
 
+class ReadClip(NamedTuple):
+    """A clip's part of a batch, but for the pictures."""
+
+    cut: Cut
+    mel: Any
+    """float16 (80, 3 T), or None."""
+    wave: Any
+    """int16 (stretches, channels, samples), or None."""
+
+
 class ClipDataset(Dataset[Batch | TrainError]):
     """Reads whole batches; lives in the workers."""
 
@@ -105,27 +117,24 @@ class ClipDataset(Dataset[Batch | TrainError]):
             self._readers = [
                 ShardReader(part.shard_set, can_skip=True) for part in self._mixture.parts
             ]
-        frames, side = self._mixture.frames, self._mixture.short_side
-        taken, mels, windows = [], [], []
+        reads, side = self._mixture.reads, self._mixture.short_side
+        taken, read = [], []
         bad: list[BadClip] = []
         try:
-            video = empty_bytes(len(draws), frames, side, side, 3)
+            video = empty_bytes(len(draws), reads.views * reads.frames, side, side, 3)
             for draw, out in zip(draws, video.numpy(), strict=True):
-                draw, window, mel = self._read_or_replace(draw, out, bad)
+                draw, clip = self._read_or_replace(draw, out, bad)
                 taken.append(draw)
-                windows.append(window)
-                mels.append(mel)
+                read.append(clip)
         except TrainError as error:
             return error
-        return replace(self._batch(taken, video, mels, windows), bad=tuple(bad))
+        return replace(self._batch(taken, video, read), bad=tuple(bad))
 
-    def _read_or_replace(
-        self, draw: Draw, out: Any, bad: list[BadClip]
-    ) -> tuple[Draw, Window, Any]:
+    def _read_or_replace(self, draw: Draw, out: Any, bad: list[BadClip]) -> tuple[Draw, ReadClip]:
         for number in range(MAX_STAND_INS + 1):
             candidate = self._stand_in(draw, number) if number else draw
             try:
-                return candidate, *self._read(candidate, out)
+                return candidate, self._read(candidate, out)
             except ShardError as error:
                 if not self._skips or number == MAX_STAND_INS:
                     raise
@@ -138,28 +147,32 @@ class ClipDataset(Dataset[Batch | TrainError]):
         place = seed_of(self._seed, "stand-in", *draw, number) % len(rows)
         return draw._replace(row=int(rows[place]))
 
-    def _read(self, draw: Draw, out: Any) -> tuple[Window, Any]:
-        reader = self._readers[draw.part]
-        clip = reader.read(draw.row, ("json", FRAMES, MEL))
-        window = self._window(draw, clip.meta["key"], clip.meta["frames"])
+    def _read(self, draw: Draw, out: Any) -> ReadClip:
+        reader, reads = self._readers[draw.part], self._mixture.reads
+        clip = reader.read(draw.row, reads.members)
+        cut, shift = self._cut(draw, clip.meta)
         try:
-            clip.pictures(window, self._mixture.short_side, out)
-            return window, clip.mel(window)
+            clip.pictures(cut.pictures, shift, self._mixture.short_side, out)
+            mel = None if cut.mel_start is None else clip.mel(cut.mel_start, reads.frames)
+            wave = clip.waveform(cut.stretches, reads.wave_channels) if cut.stretches else None
         except DAMAGE as error:
             raise reader.refusal(draw.row, error) from error
+        return ReadClip(cut, mel, wave)
 
-    def _window(self, draw: Draw, key: str, frames: int) -> Window:
-        """One draw a clip: when the window starts, and where the square lies."""
-        room = frames - self._mixture.frames
-        if not self._random:
-            return Window(room // 2, self._mixture.frames, 0.5)
-        seed = seed_of(self._seed, draw.epoch, draw.visit, key)
-        shift = seed_of(self._seed, draw.epoch, draw.visit, key, "shift") / 2**64
-        return Window(seed % (room + 1), self._mixture.frames, shift)
+    def _cut(self, draw: Draw, meta: dict[str, Any]) -> tuple[Cut, float]:
+        """What is read of a clip in this visit, and where the square lies along the long side."""
+        reads, key = self._mixture.reads, meta["key"]
+        visit = (self._seed, draw.epoch, draw.visit) if self._random else ("still",)
+        shift = seed_of(*visit, key, "shift") / 2**64 if self._random else 0.5
+        if reads.cut is not None:
+            part = self._mixture.parts[draw.part].shard_set
+            clip = Clip(meta["frames"], float(part.fps), part.config.get("waveform_rate_hz"))
+            return reads.cut(clip, np.random.default_rng(seed_of(*visit, key, "cut"))), shift
+        room = meta["frames"] - reads.frames
+        start = seed_of(*visit, key) % (room + 1) if self._random else room // 2
+        return window_at(start, reads), shift
 
-    def _batch(
-        self, draws: Sequence[Draw], video: Tensor, mels: list[Any], windows: list[Window]
-    ) -> Batch:
+    def _batch(self, draws: Sequence[Draw], video: Tensor, read: list[ReadClip]) -> Batch:
         parts = [self._mixture.parts[draw.part] for draw in draws]
         pairs = list(zip(parts, draws, strict=True))
         instances = [
@@ -167,14 +180,24 @@ class ClipDataset(Dataset[Batch | TrainError]):
         ]
         return Batch(
             video=video,
-            mel=torch.from_numpy(np.stack(mels)),
+            mel=_stacked([clip.mel for clip in read]),
+            wave=_stacked([clip.wave for clip in read]),
+            numbers={
+                name: torch.tensor([list(clip.cut.numbers[name]) for clip in read])
+                for name in read[0].cut.numbers
+            },
+            views=self._mixture.reads.views,
             instance=torch.tensor(instances, dtype=torch.int64),
-            start=torch.tensor([window.start for window in windows], dtype=torch.int64),
+            start=torch.tensor([clip.cut.start for clip in read], dtype=torch.int64),
             keys=tuple(part.shard_set.keys[draw.row].as_py() for part, draw in pairs),
             labels=tuple(
                 tuple(part.shard_set.labels[draw.row].as_py() or ()) for part, draw in pairs
             ),
         )
+
+
+def _stacked(arrays: list[Any]) -> Tensor | None:
+    return None if arrays[0] is None else torch.from_numpy(np.stack(arrays))
 
 
 def on_device(batches: Iterator[Batch], device: torch.device) -> Generator[Batch, None, None]:

@@ -18,12 +18,13 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.format import MEL_SLICES_PER_FRAME
+from train.cuts import Reads
 from train.errors import UsageError
 from train.index import (
     Ints,
     ShardSet,
     open_shards,
-    require_pictures_and_mel,
+    require_readable,
     require_same_content,
 )
 from train.stores import open_store
@@ -70,9 +71,14 @@ class Mixture:
     """What one epoch is drawn from."""
 
     parts: tuple[Part, ...]
-    frames: int
-    """Window, frames."""
+    reads: Reads
+    """What is read of each clip."""
     split: str
+
+    @property
+    def frames(self) -> int:
+        """Frames that a clip must have."""
+        return self.reads.least_frames
 
     @property
     def clips_per_epoch(self) -> int:
@@ -147,7 +153,7 @@ class Mixture:
         return [
             f"{part.shard_set.name}: {len(part.rows):,} of {part.in_split:,} clips of split "
             f"{self.split}, {part.clips_per_epoch:,} an epoch; windows of "
-            f"{seconds_of(self.frames, self.fps)}"
+            f"{seconds_of(self.reads.frames, self.fps)}"
             + (f"; {part.too_short:,} clips are shorter and left out" if part.too_short else "")
             + ("" if part.shard_set.complete else "; the index is partial, more may follow")
             for part in self.parts
@@ -175,13 +181,13 @@ def parse_shards(
 
 
 def open_mixture(
-    sources: list[Source], *, frames: int, split: str = "train", subset_seed: int = 0
+    sources: list[Source], *, reads: Reads, split: str = "train", subset_seed: int = 0
 ) -> Mixture:
     """Open the sets, choose their clips.
 
     Args:
         sources: from `parse_shards`.
-        frames: length of the window a model sees.
+        reads: what a method wants of each clip.
         split: `train`, or with the data set's name `kinetics400:train`.
         subset_seed: draws the clips of `@n=`.
 
@@ -191,14 +197,14 @@ def open_mixture(
     _refuse_twice(sources)
     sets = _named_apart([open_shards(source.store) for source in sources])
     for shard_set in sets:
-        require_pictures_and_mel(shard_set)
+        require_readable(shard_set, reads)
     require_same_content(sets)
     parts: list[Part] = []
     first_instance = 0
     for source, shard_set in zip(sources, sets, strict=True):
-        parts.append(_part(source, shard_set, first_instance, frames, split, subset_seed))
+        parts.append(_part(source, shard_set, first_instance, reads, split, subset_seed))
         first_instance += shard_set.instances
-    return Mixture(tuple(parts), frames, split)
+    return Mixture(tuple(parts), reads, split)
 
 
 def require_mel_slices(mixture: Mixture, model: Any) -> None:
@@ -281,17 +287,18 @@ def _named_apart(sets: list[ShardSet]) -> list[ShardSet]:
 
 
 def _part(
-    source: Source, shard_set: ShardSet, first_instance: int, frames: int, split: str, seed: int
+    source: Source, shard_set: ShardSet, first_instance: int, reads: Reads, split: str, seed: int
 ) -> Part:
+    frames = reads.least_frames
     in_split = shard_set.in_split(split)
     rows = in_split[shard_set.frames[in_split] >= frames]
     if not len(rows):
         longest = int(shard_set.frames[in_split].max())
         raise UsageError(
             f"all {len(in_split):,} clips of {shard_set.name}, split {split}, are shorter than the "
-            f"window of {seconds_of(frames, float(shard_set.fps))}: the longest has {longest} "
-            "frames. Choose a preset with a shorter window, such as PRESET=tiny (16 frames), or "
-            "set --model.frames"
+            f"{seconds_of(frames, float(shard_set.fps))} that are needed: the longest has "
+            f"{longest} frames. Choose a preset with a shorter window, such as PRESET=tiny (16 "
+            "frames), or set --model.frames"
         )
     too_short = len(in_split) - len(rows)
     if source.clips is not None:

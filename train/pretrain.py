@@ -17,11 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
 
 from train import checkpoint, session
 from train.augment import Augment
 from train.batch import Batch
 from train.config import PretrainConfig
+from train.cuts import RunFacts, reads_of
 from train.dist import Ranks, gather_with_grad, joined
 from train.errors import DiskError, TooLargeError, TrainError, UsageError
 from train.heldout import HeldOut
@@ -82,7 +84,7 @@ def train(config: PretrainConfig[Any], ranks: Ranks, run: Run, stop: Stop) -> in
         config.shards, config.data, allow_http=config.allow_http, cache=config.cache()
     )
     mixture = open_mixture(
-        sources, frames=config.model.frames, split=config.split, subset_seed=config.subset_seed
+        sources, reads=reads_of(config.model), split=config.split, subset_seed=config.subset_seed
     )
     require_mel_slices(mixture, config.model)
     plan = Plan(mixture, config.seed, config.clips_per_batch, ranks.world, ranks.rank)
@@ -92,11 +94,9 @@ def train(config: PretrainConfig[Any], ranks: Ranks, run: Run, stop: Stop) -> in
     held_out = HeldOut.of(config, sources, mixture, ranks, workers)
 
     # --- model
-    model = build_model(config, ranks.device)
+    model = build_model(config, ranks.device, facts_of_run(config, mixture, len(loader)))
     trainable = [weight for weight in model.parameters() if weight.requires_grad]
-    optimizer = torch.optim.Adam(
-        trainable, config.lr, config.betas, weight_decay=config.weight_decay, fused=True
-    )
+    optimizer = build_optimizer(config, trainable)
     progress = resume(config, run, plan, model, optimizer, ranks)
     parallel = parallel_model(model, config, ranks)
 
@@ -173,8 +173,22 @@ def train(config: PretrainConfig[Any], ranks: Ranks, run: Run, stop: Stop) -> in
 # --- the pieces, in the order of use ------------------------------------------------------------
 
 
-def build_model(config: PretrainConfig[Any], device: torch.device) -> nn.Module:
+def facts_of_run(config: PretrainConfig[Any], mixture: Mixture, batches: int) -> RunFacts:
+    """What a module may ask for before it is trained; `batches` are those of an epoch."""
+    steps_per_epoch = max(batches // config.accumulation, 1)
+    steps = config.schedule_steps or config.epochs * batches // config.accumulation
+    return RunFacts(mixture.instances, steps, steps_per_epoch)
+
+
+def build_model(
+    config: PretrainConfig[Any], device: torch.device, facts: RunFacts | None = None
+) -> nn.Module:
     """The method's module with weights of this seed, the same on every rank.
+
+    Args:
+        config: of the run.
+        device: where it goes.
+        facts: handed to the module's `prepare`, if it has one.
 
     Raises:
         UsageError: --sync-bn without a GPU.
@@ -188,12 +202,23 @@ def build_model(config: PretrainConfig[Any], device: torch.device) -> nn.Module:
     if config.threads:
         torch.set_num_threads(config.threads)
     model: nn.Module = method_named(config.method).module(config.model, gather_with_grad)
+    if facts is not None and hasattr(model, "prepare"):
+        model.prepare(facts)  # type: ignore[operator]
     if config.sync_bn:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     for module in model.modules():
         if isinstance(module, nn.Conv3d):
             module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     return model.to(device).train()
+
+
+def build_optimizer(config: PretrainConfig[Any], weights: list[nn.Parameter]) -> Optimizer:
+    """The one that the config names."""
+    decay = config.weight_decay
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(weights, config.lr, config.momentum, weight_decay=decay, fused=True)
+    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+    return kind(weights, config.lr, config.betas, weight_decay=decay, fused=True)
 
 
 def parallel_model(model: nn.Module, config: PretrainConfig[Any], ranks: Ranks) -> nn.Module:
@@ -297,12 +322,12 @@ def rate_warning(config: PretrainConfig[Any], mixture: Mixture) -> str:
     meant = method_named(config.method).fps
     if meant is None or mixture.fps == meant:
         return ""
-    frames = mixture.frames
+    frames = mixture.reads.frames
     return (
         f"{config.method}'s presets are made for {meant:g} fps, these shards have {mixture.fps:g}: "
         f"a window of {frames} frames lasts {frames / mixture.fps:.2f} s instead of "
-        f"{frames / meant:.2f} s. Make shards with PROFILE=glcm (10 fps), or mean it and set "
-        "--model.frames"
+        f"{frames / meant:.2f} s. Make shards with PROFILE={mixture.reads.profile} ({meant:g} "
+        "fps), or mean it and set --model.frames"
     )
 
 

@@ -1,4 +1,4 @@
-"""One clip's window from its tar: the JPEGs of the window, and the mel cut at the same time.
+"""A part of a clip from its tar: some of its JPEGs, mel and waveform of the same or another time.
 
 Samples are read where samples.parquet says they are, so any order costs the same; the members are
 parsed by webdataset, with its dangerous parts off. Whatever does not fit the index is refused.
@@ -7,8 +7,9 @@ parsed by webdataset, with its dangerous parts off. Whatever does not fit the in
 import io
 import tarfile
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -21,9 +22,12 @@ from pipeline.format import (
     MEL_SLICES_PER_FRAME,
     N_MELS,
     FormatError,
+    decode_flac_pcm,
     decode_meta,
     decode_npy,
+    waveform_samples,
 )
+from train.cuts import Stretch
 from train.errors import ShardError
 from train.index import ShardSet
 from train.stores.base import ShardFile
@@ -35,7 +39,7 @@ DAMAGE = (ValueError, KeyError, TypeError, OSError, tarfile.TarError)
 """What reading and decoding a damaged sample may raise; FormatError is a ValueError."""
 MAX_OPEN_FILES = 64
 MAX_ASPECT = 64
-FRAMES, MEL = "frames.mjpeg", "mel.npy"
+FRAMES, MEL, WAVE = "frames.mjpeg", "mel.npy", "audio.flac"
 Bytes3 = npt.NDArray[np.uint8]
 
 
@@ -59,8 +63,15 @@ class StoredClip:
     members: dict[str, bytes]
     """By extension."""
 
-    def pictures(self, window: Window, side: int, out: Bytes3) -> None:
-        """Decode the window's frames, cut to squares, into `out` (T, side, side, 3)."""
+    def pictures(self, places: Sequence[int], shift: float, side: int, out: Bytes3) -> None:
+        """Decode frames, cut to squares, into `out` (T, side, side, 3); each one once.
+
+        Args:
+            places: numbers of the frames, in the order wanted; they may come several times.
+            shift: 0 .. 1: where along the long side the square is cut out; 0.5 is the centre.
+            side: pixels, the frames' short side.
+            out: where they go.
+        """
         sizes = self.meta["jpeg_sizes"]["frames"]
         blob = memoryview(self.members[FRAMES])
         if len(sizes) != self.meta["frames"] or sum(sizes) != len(blob):
@@ -68,28 +79,48 @@ class StoredClip:
                 f"{len(sizes)} JPEGs of {sum(sizes)} bytes are announced, {FRAMES} has {len(blob)}"
                 f" bytes for {self.meta['frames']} frames"
             )
-        position = sum(sizes[: window.start])
+        ends = list(accumulate(sizes, initial=0))
+        done: dict[int, int] = {}
         scratch = np.empty(0, np.uint8)  # one for all frames: a seventh faster than one each
-        for index, size in enumerate(sizes[window.start : window.start + window.frames]):
-            jpeg = bytes(blob[position : position + size])
+        for index, place in enumerate(places):
+            if place in done:
+                out[index] = out[done[place]]
+                continue
+            done[place] = index
+            jpeg = bytes(blob[ends[place] : ends[place + 1]])
             height, width = _checked_size(jpeg, side)
             if scratch.size < 3 * height * width:
                 scratch = np.empty(3 * height * width, np.uint8)
             picture = simplejpeg.decode_jpeg(jpeg, colorspace="RGB", buffer=scratch)
-            out[index] = _square(picture, side, window.shift)
-            position += size
+            out[index] = _square(picture, side, shift)
 
-    def mel(self, window: Window) -> npt.NDArray[np.float16]:
-        """(80, 3 T) of the window."""
+    def waveform(self, stretches: Sequence[Stretch], channels: int) -> npt.NDArray[np.int16]:
+        """Pieces of the stored waveform: (stretches, channels, count), zeros outside."""
+        samples = decode_flac_pcm(self.members[WAVE], waveform_samples(self.meta))
+        if samples.shape[1] != channels:
+            raise FormatError(f"{WAVE} has {samples.shape[1]} channels, expected {channels}")
+        return np.stack([_stretch(samples, stretch) for stretch in stretches])
+
+    def mel(self, start: int, frames: int) -> npt.NDArray[np.float16]:
+        """(80, 3 T) of T frames from `start` on."""
         mel = decode_npy(self.members[MEL])
         expected = (N_MELS, MEL_SLICES_PER_FRAME * self.meta["frames"])
         if mel.shape != expected or mel.dtype != np.float16:
             raise FormatError(f"mel is {mel.dtype} {mel.shape}, expected float16 {expected}")
-        first = MEL_SLICES_PER_FRAME * window.start
-        part = mel[:, first : first + MEL_SLICES_PER_FRAME * window.frames]
+        first = MEL_SLICES_PER_FRAME * start
+        part = mel[:, first : first + MEL_SLICES_PER_FRAME * frames]
         if not np.isfinite(part).all():
             raise FormatError("mel is not finite")
         return part
+
+
+def _stretch(samples: npt.NDArray[np.int16], stretch: Stretch) -> npt.NDArray[np.int16]:
+    """(channels, count) of (samples, channels)."""
+    places = stretch.first + stretch.step * np.arange(stretch.count)
+    inside = (places >= 0) & (places < len(samples))
+    found = np.zeros((stretch.count, samples.shape[1]), np.int16)
+    found[inside] = samples[places[inside]]
+    return found.T
 
 
 def _checked_size(jpeg: bytes, side: int) -> tuple[int, int]:

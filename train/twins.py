@@ -9,7 +9,6 @@ import multiprocessing
 import os
 import socket
 import traceback
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from train.batch import Batch
 from train.config import PretrainConfig
+from train.cuts import RunFacts
 from train.dist import Ranks, joined
 from train.methods import METHODS, MethodEntry, method_named
 from train.pretrain import build_model, forward_backward, parallel_model
@@ -39,7 +39,7 @@ Twin = dict[str, Any]
 
 
 def compare(
-    config: PretrainConfig[Any], model: nn.Module, batch: Batch, folder: Path
+    config: PretrainConfig[Any], model: nn.Module, batch: Batch, folder: Path, facts: RunFacts
 ) -> tuple[bool, str]:
     """Train STEPS steps alone and as two ranks.
 
@@ -48,6 +48,7 @@ def compare(
         model: with fresh weights, in training mode; is trained.
         batch: augmented, of an even number of clips.
         folder: for the files by which processes talk.
+        facts: for the module's `prepare`.
 
     Returns:
         Whether they agree, and a sentence.
@@ -57,8 +58,8 @@ def compare(
     start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     rate = PATH_LENGTH / max(_gradient_norm(model, batch, config), 1e-12)
     alone = descend(config, model, batch, Ranks(), rate)
-    torch.save({"start": start, "rate": rate, "batch": _tensors(batch)}, folder / "twins.pt")
-    pair = _run_ranks(config, batch, folder)
+    torch.save({"start": start, "rate": rate, "batch": _fields(batch)}, folder / "twins.pt")
+    pair = _run_ranks(config, batch, folder, facts)
     if isinstance(pair, str):
         return False, pair
     return _judge(alone, pair, start)
@@ -124,14 +125,16 @@ def _judge(alone: Twin, pair: Twin, start: dict[str, Tensor]) -> tuple[bool, str
 # --- two processes --------------------------------------------------------------------------------
 
 
-def _run_ranks(config: PretrainConfig[Any], batch: Batch, folder: Path) -> Twin | str:
+def _run_ranks(
+    config: PretrainConfig[Any], batch: Batch, folder: Path, facts: RunFacts
+) -> Twin | str:
     """What two ranks find, or a sentence why they did not get there."""
     context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
     port = _free_port()
     method = method_named(config.method)
     processes = [
         context.Process(
-            target=_rank, args=(rank, port, config, method, batch.keys, batch.labels, folder)
+            target=_rank, args=(rank, port, config, method, batch.keys, batch.labels, folder, facts)
         )
         for rank in range(WORLD)
     ]
@@ -154,7 +157,7 @@ def _run_ranks(config: PretrainConfig[Any], batch: Batch, folder: Path) -> Twin 
 
 def _rank(
     rank: int, port: int, config: PretrainConfig[Any], method: MethodEntry, keys: tuple[str, ...],
-    labels: Any, folder: Path,
+    labels: Any, folder: Path, facts: RunFacts,
 ) -> None:  # fmt: skip
     """One of the two: its share of the batch. The method comes along, for it may be a plugin's."""
     METHODS[config.method] = method
@@ -166,7 +169,7 @@ def _rank(
         given = torch.load(folder / "twins.pt", weights_only=True)
         batch = _share(Batch(**given["batch"], keys=keys, labels=labels), rank)
         with joined("cpu") as ranks:
-            model = build_model(config, ranks.device)
+            model = build_model(config, ranks.device, facts)
             model.load_state_dict(given["start"])
             stand_still(model)
             twin = descend(config, model, batch, ranks, given["rate"])
@@ -179,13 +182,13 @@ def _rank(
 
 def _share(batch: Batch, rank: int) -> Batch:
     clips = len(batch) // WORLD
-    own = slice(rank * clips, (rank + 1) * clips)
-    tensors: dict[str, Any] = {name: tensor[own] for name, tensor in _tensors(batch).items()}
-    return replace(batch, **tensors, keys=batch.keys[own], labels=batch.labels[own])
+    return batch.rows(slice(rank * clips, (rank + 1) * clips))
 
 
-def _tensors(batch: Batch) -> dict[str, Tensor]:
-    return {name: getattr(batch, name) for name in ("video", "mel", "instance", "start")}
+def _fields(batch: Batch) -> dict[str, Any]:
+    """What of a batch travels by file."""
+    names = ("video", "mel", "wave", "numbers", "views", "instance", "start")
+    return {name: getattr(batch, name) for name in names}
 
 
 def _gradient_norm(model: nn.Module, batch: Batch, config: PretrainConfig[Any]) -> float:

@@ -9,10 +9,13 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from pipeline import format as shard_format
 from pipeline.config import ShardConfig
 from tests.pipeline.fabricate import Members, edit_json, make_members, write_set
+from train.batch import Batch
+from train.cuts import Reads
 from train.mixture import Mixture, open_mixture, parse_shards
 from train.stores.cache import Cache
 
@@ -58,4 +61,10 @@ def ramp_set_of(out: Path, contents: list[list[Members]], name: str = "demo") ->
 
 def mixture_of(text: str, frames: int = 8, cache: Cache | None = None, **options: int) -> Mixture:
     sources = parse_shards(text, Path("data"), allow_http=True, cache=cache)
-    return open_mixture(sources, frames=frames, **options)  # type: ignore[arg-type]
+    return open_mixture(sources, reads=Reads(frames, frames), **options)  # type: ignore[arg-type]
+
+
+def mel_of(batch: Batch) -> Tensor:
+    """The mel of a batch that has one."""
+    assert batch.mel is not None
+    return batch.mel

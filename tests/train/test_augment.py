@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from tests.train.ramps import mel_of
 from train.augment import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -36,7 +37,7 @@ def part_of(batch: Batch, rows: slice) -> Batch:
     return replace(
         batch,
         video=batch.video[rows],
-        mel=batch.mel[rows],
+        mel=mel_of(batch)[rows],
         instance=batch.instance[rows],
         start=batch.start[rows],
         keys=batch.keys[rows],
@@ -91,7 +92,7 @@ def test_the_same_batch_number_gives_the_same_batch() -> None:
     augment = Augment(AugmentConfig(colour_jitter=0.4, mask_bands=9, mask_slices=3), 16, seed=3)
     first, again, other = (augment(random_batch(), number) for number in (5, 5, 6))
     assert torch.equal(first.video, again.video)
-    assert torch.equal(first.mel, again.mel)
+    assert torch.equal(mel_of(first), mel_of(again))
     assert not torch.equal(first.video, other.video)
 
 
@@ -104,7 +105,7 @@ def test_two_ranks_do_what_one_does() -> None:
         for rank, rows in enumerate((slice(0, 2), slice(2, 4)))
     ]
     assert torch.allclose(one.video, torch.cat([half.video for half in halves]), atol=1e-5)
-    assert torch.equal(one.mel, torch.cat([half.mel for half in halves]))
+    assert torch.equal(mel_of(one), torch.cat([mel_of(half) for half in halves]))
 
 
 def test_all_frames_of_a_clip_are_treated_alike() -> None:
@@ -131,16 +132,16 @@ def test_one_switch_does_not_shift_the_others_draws() -> None:
     plain = Augment(replace(PLAIN, flip=0.5), 16, 0)(random_batch(), 0)
     masked = Augment(replace(PLAIN, flip=0.5, mask_bands=20), 16, 0)(random_batch(), 0)
     assert torch.equal(plain.video, masked.video)
-    assert not torch.equal(plain.mel, masked.mel)
+    assert not torch.equal(mel_of(plain), mel_of(masked))
 
 
 def test_masks_hold_the_clips_mean() -> None:
     batch = random_batch()
-    mel = Augment(replace(PLAIN, mask_bands=40), 16, 0)(batch, 1).mel
-    changed = (mel != batch.mel.float()).all(2)
+    mel = mel_of(Augment(replace(PLAIN, mask_bands=40), 16, 0)(batch, 1))
+    changed = (mel != mel_of(batch).float()).all(2)
     assert changed.any()
     for clip, rows in enumerate(changed):
-        assert torch.allclose(mel[clip, rows], batch.mel[clip].float().mean(), atol=1e-5)
+        assert torch.allclose(mel[clip, rows], mel_of(batch)[clip].float().mean(), atol=1e-5)
         assert rows.sum() <= 40
 
 

@@ -16,6 +16,7 @@ import tests.train.broken
 import tests.train.toy  # noqa: F401
 from train import check
 from train.check import Trial, default_of
+from train.cuts import Reads
 from train.errors import UsageError
 from train.generated import LOUD, SILENCE, bouncing_ball, write_generated_set
 from train.index import open_shards
@@ -58,7 +59,7 @@ def test_generated_clips_sound_when_the_ball_is_at_the_floor() -> None:
 def test_a_generated_set_is_read_like_any_other(tmp_path: Path) -> None:
     out = write_generated_set(tmp_path / "set", clips=5, frames=12, short_side=40)
     assert len(open_shards(LocalStore(out))) == 5
-    mixture = open_mixture(parse_shards(str(out), tmp_path), frames=8)
+    mixture = open_mixture(parse_shards(str(out), tmp_path), reads=Reads(8, 8))
     assert (mixture.clips, mixture.short_side, mixture.fps) == (5, 40, 10)
 
 

@@ -13,8 +13,9 @@ import manifests
 from pipeline.config import ShardConfig
 from tests.pipeline.fabricate import edit_json, fabricate
 from tests.train.ramps import CONFIG, ramp_set
+from train.cuts import Reads
 from train.errors import IncompleteError, ShardError, TrainError, UsageError
-from train.index import MADE_BY, open_shards, require_pictures_and_mel, require_same_content
+from train.index import MADE_BY, open_shards, require_readable, require_same_content
 from train.stores.local import LocalStore
 
 
@@ -25,7 +26,7 @@ def test_a_set_is_what_its_index_says(tmp_path: Path) -> None:
     assert shard_set.shard.tolist() == [0] * 4 + [1] * 4
     assert shard_set.frames.tolist() == [30] * 8
     assert repr(shard_set) == "ShardSet(demo-glcm, 8 clips in 2 shards)"
-    require_pictures_and_mel(shard_set)
+    require_readable(shard_set, Reads(8, 8))
 
 
 def test_no_shards_names_the_command_that_makes_them(tmp_path: Path) -> None:
@@ -123,13 +124,13 @@ def test_a_profile_without_mel_or_frames_is_refused(tmp_path: Path) -> None:
     shard_set = open_shards(LocalStore(ramp_set(tmp_path / "demo-glcm")))
     without = replace(shard_set, members=("json", "frames.mjpeg"))
     with pytest.raises(UsageError, match="stores no mel"):
-        require_pictures_and_mel(without)
+        require_readable(without, Reads(8, 8))
     silent = replace(shard_set, config={**shard_set.config, "mel_rate_hz": None})
     with pytest.raises(UsageError, match=r"stores no mel .*PROFILE=glcm"):
-        require_pictures_and_mel(silent)
+        require_readable(silent, Reads(8, 8))
     blind = replace(shard_set, config={**shard_set.config, "short_side": None})
     with pytest.raises(UsageError, match="stores no frames"):
-        require_pictures_and_mel(blind)
+        require_readable(blind, Reads(8, 8))
 
 
 def test_sets_of_one_mixture_must_be_made_alike(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.train.ramps import mel_of
 from tests.train.runs import metrics, toy
 from tests.train.test_batch import batch
 from tests.train.toy import Toy, ToyConfig
@@ -79,7 +80,7 @@ def test_features_are_averaged_scaled_and_put_side_by_side() -> None:
     ((vector, labels),) = labelled_rows(model, [clips])  # the clip without a label is left out
     assert labels == (LABELS_OF_A_SET + 1,)
     look = [clips.video[0, c].mean().item() for c in range(3)]
-    sound = [clips.mel[0, band].mean().item() for band in range(80)]
+    sound = [mel_of(clips)[0, band].mean().item() for band in range(80)]
     expected = [x / math.hypot(*look) for x in look] + [x / math.hypot(*sound) for x in sound]
     assert vector.tolist() == pytest.approx(expected, rel=1e-4)
 

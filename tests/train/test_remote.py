@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from tests.pipeline.fabricate import edit_json
-from tests.train.ramps import mixture_of, ramp_set
+from tests.train.ramps import mel_of, mixture_of, ramp_set
 from tests.train.runs import metrics, toy
 from tests.train.servers import Web, s3, web
 from train.batch import Batch
@@ -52,7 +52,7 @@ def assert_equal(ours: list[Batch], theirs: list[Batch]) -> None:
         assert one.keys == two.keys
         assert torch.equal(one.instance, two.instance)
         assert torch.equal(one.video, two.video)
-        assert torch.equal(one.mel, two.mel)
+        assert torch.equal(mel_of(one), mel_of(two))
 
 
 # --- the same everywhere ------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from train.evaluation.labelled import Example
 from train.evaluation.task import Padding, Pictures
 from train.index import ShardSet
 from train.plan import seed_of, shuffled
-from train.read import DAMAGE, FRAMES, MEL, ShardReader, StoredClip, Window
+from train.read import DAMAGE, FRAMES, MEL, ShardReader, StoredClip
 from train.readers import items_of, start_reader
 
 SILENCE = float(np.log(1e-5))
@@ -277,11 +277,10 @@ class ClipReader(Dataset[ClipBatch | TrainError]):
 def _squares(
     clip: StoredClip, places: npt.NDArray[np.int64], side: int, shift: float
 ) -> npt.NDArray[np.uint8]:
-    """Squares of whole frames; each frame is decoded once, also where the window repeats it."""
-    first, last = int(places.min()), int(places.max()) + 1
-    decoded = np.empty((last - first, side, side, 3), np.uint8)
-    clip.pictures(Window(first, last - first, shift), side, decoded)
-    return decoded[places - first]
+    """Squares of whole frames."""
+    decoded = np.empty((len(places), side, side, 3), np.uint8)
+    clip.pictures(places.tolist(), shift, side, decoded)
+    return decoded
 
 
 def _centre_of_frames(
@@ -321,7 +320,7 @@ def _mel(
     clip: StoredClip, places: npt.NDArray[np.int64], silent: npt.NDArray[np.bool_] | None
 ) -> npt.NDArray[np.float16]:
     """(80, 3 T) of frames at some places, silence where it is asked for."""
-    whole = clip.mel(Window(0, clip.meta["frames"], 0.5))
+    whole = clip.mel(0, clip.meta["frames"])
     slices = places[:, None] * MEL_SLICES_PER_FRAME + np.arange(MEL_SLICES_PER_FRAME)
     mel = whole[:, slices.ravel()]
     if silent is not None:

@@ -102,16 +102,24 @@ def load_checkpoint(path: str | Path) -> Encoders:
     method = method_named(facts["method"])
     config = from_dict(method.config, facts["model"])
     module = method.module(config)
-    _load_weights(module, weights, file)
+    _load_weights(module, without_memory(weights), file)
     _require_features(module, facts["method"])
     about = {name: facts[name] for name in ("method", "preset", "step", "shards")}
     origin = {"path": str(file), "sha256": sha256, **about}
     return Encoders(module.eval(), config, facts["method"], facts["preset"], origin)
 
 
+def without_memory(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights without what only training needs: banks, queues, momentum encoders."""
+    return {name: tensor for name, tensor in weights.items() if not name.startswith("memory.")}
+
+
 def _load_weights(module: nn.Module, weights: dict[str, Tensor], file: Path) -> None:
     try:
-        module.load_state_dict(weights)
+        own = without_memory(module.state_dict())
+        module.load_state_dict({**module.state_dict(), **weights})
+        if own.keys() - weights.keys():
+            raise RuntimeError(f"missing {', '.join(sorted(own.keys() - weights.keys()))}")
     except RuntimeError as error:
         said = " ".join(str(error).split())[:300]
         raise checkpoint.DamagedCheckpointError(

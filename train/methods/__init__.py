@@ -4,11 +4,19 @@ To add a method, write `train/methods/NAME.py` with a frozen config dataclass an
 built from it, and add its line to `METHODS`. A private one needs no fork: a package named in
 GLAV_PLUGINS adds its own entry to the dict.
 
-A config has `frames` (the window, in frames of the shards' clock), `crop` (pixels) and
-`input_shapes` (what one clip gives the module). A module is built as ``module(config, gather)`` and
-called as ``module(batch)``, which returns a dict of scalars: `loss` first, then its terms and facts
-to log. ``module.features(batch)`` gives what downstream tasks use; the tasks ave,
-avsync and localization ask for `segment_attention`, `in_time` and `attention` as Glcm has them.
+A config has `frames` (pictures of a view), `crop` (pixels) and `input_shapes` (what one clip gives
+the module: video, mel, wave), and where one window with its mel is not what is wanted `reads`, a
+`train.cuts.Reads`, with `input_numbers` (widths of the numbers that its cuts carry). `sound` is
+"wave" where the audio encoder hears waveforms instead of mel.
+
+A module is built as ``module(config, gather)`` and called as ``module(batch)``, which returns a dict
+of scalars: `loss` first, then its terms and facts to log. ``module.features(clips)`` gives what
+downstream tasks use, by the names in ``module.feature_channels``: maps (B, C, T', H', W') of
+pictures, and `fa` (B, C, K) of sound; what it is not given is left out. The tasks ave, avsync and
+localization ask for `segment_attention`, `in_time` and `attention` as Glcm has them.
+``module.prepare(facts)``, where there is one, is called before training with `train.cuts.RunFacts`.
+What only training needs, such as banks, queues and momentum encoders, lies below the submodule
+`memory`: checkpoints hold it, evaluation leaves it out.
 ``module.with_controls(batch)``, where there is one, gives what held-out evaluation records instead
 of ``module(batch)``: the same, and for a fact NAME its controls NAME_swapped (each clip with
 another clip's sound), NAME_gap (swapped less right), NAME_shifted (its own sound out of time) and
@@ -17,7 +25,7 @@ is better.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
@@ -38,11 +46,19 @@ class MethodEntry:
     """Named configs; the first one is the default."""
     fps: float | None = None
     """Frames a second that the presets' windows are made for; None suits any."""
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    """How the method is trained where no flag says otherwise: fields of PretrainConfig."""
+    recipes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """The same for single presets; they go before `recipe`."""
 
     @property
     def default_preset(self) -> str:
         """The preset of a command that names none."""
         return next(iter(self.presets))
+
+    def recipe_of(self, preset: str) -> dict[str, Any]:
+        """Fields of PretrainConfig by which a preset is trained."""
+        return {**self.recipe, **self.recipes.get(preset, {})}
 
 
 METHODS: dict[str, MethodEntry] = {

@@ -25,7 +25,7 @@ from train.errors import UsageError
 from train.evaluation.encoders import load_checkpoint
 from train.evaluation.labelled import Example
 from train.index import open_shards
-from train.read import ShardReader, Window
+from train.read import ShardReader
 from train.stores import open_store
 
 REPOSITORY = Path(__file__).parents[3]
@@ -50,10 +50,9 @@ def window_features(run: Path, shards: Path, row: int, starts: list[int]) -> dic
     clip = reader.read(row)
     found: dict[str, list[np.ndarray]] = {"fg": [], "fl": [], "fa": []}
     for start in starts:
-        window = Window(start, 8, 0.5)
         video = np.empty((1, 8, 32, 32, 3), np.uint8)
-        clip.pictures(window, 32, video[0])
-        mel = torch.from_numpy(clip.mel(window)[None].astype(np.float32))
+        clip.pictures(range(start, start + 8), 0.5, 32, video[0])
+        mel = torch.from_numpy(clip.mel(start, 8)[None].astype(np.float32))
         with torch.no_grad():
             features = encoders.features(centre_pictures(torch.from_numpy(video), 28), mel)
         found["fg"].append(features["fg"].mean((3, 4))[0].T.numpy())

@@ -25,7 +25,7 @@ from train.augment import centre_pictures
 from train.errors import TrainError, UsageError
 from train.evaluation.encoders import load_checkpoint
 from train.index import open_shards
-from train.read import ShardReader, Window
+from train.read import ShardReader
 from train.stores import open_store
 
 PROGRAM = imageio_ffmpeg.get_ffmpeg_exe()
@@ -70,10 +70,9 @@ def test_maps_are_averaged_over_the_windows_that_show_a_frame(run: Path, tmp_pat
     stored = reader.read(0)
     per_frame: list[list[np.ndarray]] = [[] for _ in range(20)]
     for start in (0, 4, 8, 12):
-        window = Window(start, 8, 0.5)
         video = np.empty((1, 8, 32, 32, 3), np.uint8)
-        stored.pictures(window, 32, video[0])
-        mel = torch.from_numpy(stored.mel(window)[None].astype(np.float32))
+        stored.pictures(range(start, start + 8), 0.5, 32, video[0])
+        mel = torch.from_numpy(stored.mel(start, 8)[None].astype(np.float32))
         with torch.no_grad():
             found = encoders.features(centre_pictures(torch.from_numpy(video), 28), mel)
         for frame in range(start, start + 8):

@@ -25,7 +25,7 @@ from train.evaluation.kept import MODEL, keep, load
 from train.evaluation.result import Predictions
 from train.evaluation.task import Settings
 from train.index import open_shards
-from train.read import ShardReader, Window
+from train.read import ShardReader
 from train.stores import open_store
 from train.tasks import TASKS
 
@@ -102,7 +102,7 @@ def test_a_second_is_the_mean_of_the_windows_that_show_it(
     assert [row["end_seconds"] for row in rows] == ["4.000", "1.000", "2.000", "3.000", "4.000"]
     shard_set = open_shards(open_store(str(evaluated / "set")))
     row = shard_set.keys.to_pylist().index("9_wav")
-    mel = ShardReader(shard_set).read(row, ("json", "mel.npy")).mel(Window(0, 40, 0.5))
+    mel = ShardReader(shard_set).read(row, ("json", "mel.npy")).mel(0, 40)
     model = load(result / "test" / MODEL).model
     windows = torch.from_numpy(mel.astype(np.float32)).view(80, 5, 24).transpose(0, 1)
     with torch.no_grad():

@@ -1,0 +1,114 @@
+"""What a method wants of each clip: which pictures, in which order, and which sound with them.
+
+Most methods take one window of pictures and the mel of the same time, which is what `Reads` stands
+for by itself. Others show a clip twice, skip or reverse pictures, or listen to waveforms at a time
+of their own choice; their config has a property `reads` that gives a `Reads` with a `cut`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Clip(NamedTuple):
+    """What a cut is made of."""
+
+    frames: int
+    """Length."""
+    fps: float
+    wave_rate_hz: int | None
+    """Of the stored waveform."""
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A piece of waveform: samples first, first + step, ...; zeros outside of the clip."""
+
+    first: int
+    count: int
+    step: int = 1
+    """Negative goes backwards."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What is read of a clip in one visit."""
+
+    pictures: Sequence[int]
+    """Frame numbers in the order shown, view after view."""
+    stretches: tuple[Stretch, ...] = ()
+    """All of the same count."""
+    numbers: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    """What the method has to know, such as speeds; the same names and lengths for each clip."""
+    mel_start: int | None = None
+    """First frame of the mel; None reads none."""
+
+    @property
+    def start(self) -> int:
+        """First frame shown, or heard where none is."""
+        return int(min(self.pictures)) if len(self.pictures) else self.mel_start or 0
+
+
+MakeCut = Callable[[Clip, np.random.Generator], Cut]
+
+
+@dataclass(frozen=True)
+class Reads:
+    """What a method wants of the clips of a set."""
+
+    frames: int
+    """Pictures of a view."""
+    least_frames: int
+    """Clips with fewer are left out."""
+    views: int = 1
+    """Runs of pictures in a cut; each is augmented by itself."""
+    mel: bool = True
+    """The mel of a view's pictures; only of one view."""
+    wave_rate_hz: int | None = None
+    """Rate of the stored waveform; None reads none."""
+    wave_channels: int = 1
+    profile: str = "glcm"
+    """Of the pipeline, that stores all this; for advice."""
+    cut: MakeCut | None = None
+    """Draws a cut; travels to the reading processes. None: one window, anywhere in the clip."""
+
+    def __post_init__(self) -> None:
+        """What goes together."""
+        if self.views > 1 and self.mel:
+            raise ValueError(f"views is {self.views} and mel True; mel belongs to a single view")
+        if (self.views > 1 or self.wave_rate_hz) and self.cut is None:
+            raise ValueError("several views or a waveform need a `cut` that says which")
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """Extensions of a sample that are read."""
+        wanted = ["json", "frames.mjpeg"]
+        return (
+            *wanted,
+            *(["mel.npy"] if self.mel else []),
+            *(["audio.flac"] if self.wave_rate_hz else []),
+        )
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What a module may have to know of its run; see `prepare` in train.methods."""
+
+    instances: int
+    """Ids of clips are 0 .. instances - 1."""
+    steps: int
+    """Of the whole schedule."""
+    steps_per_epoch: int
+
+
+def reads_of(config: Any) -> Reads:
+    """What the method with this config wants: its `reads`, or one window with mel."""
+    reads: Reads | None = getattr(config, "reads", None)
+    return reads or Reads(config.frames, config.frames)
+
+
+def window_at(start: int, reads: Reads) -> Cut:
+    """One run of pictures, with the mel of its time if mel is wanted."""
+    return Cut(range(start, start + reads.frames), mel_start=start if reads.mel else None)
