@@ -31,7 +31,14 @@ from typing import Any
 from torch import nn
 
 from train.errors import UsageError
+from train.methods.avslowfast import (
+    PRESETS as AVSLOWFAST_PRESETS,
+    AvSlowFastConfig,
+    AvSlowFastMethod,
+)
+from train.methods.avts import PRESETS as AVTS_PRESETS, Avts, AvtsConfig
 from train.methods.glcm import PRESETS as GLCM_PRESETS, Glcm, GlcmConfig
+from train.methods.table5 import FPS as TABLE5_FPS, RECIPE as TABLE5_RECIPE
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,14 @@ class MethodEntry:
 
 METHODS: dict[str, MethodEntry] = {
     "glcm": MethodEntry(GlcmConfig, Glcm, GLCM_PRESETS, fps=10),
+    "avts": MethodEntry(AvtsConfig, Avts, AVTS_PRESETS, fps=TABLE5_FPS, recipe=TABLE5_RECIPE),
+    "avslowfast": MethodEntry(
+        AvSlowFastConfig,
+        AvSlowFastMethod,
+        AVSLOWFAST_PRESETS,
+        fps=TABLE5_FPS,
+        recipe=TABLE5_RECIPE,
+    ),
 }
 """Adding a method is one line here."""
 

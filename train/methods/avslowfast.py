@@ -39,7 +39,7 @@ from train.methods.sync_pairs import (
     projection,
     sound_pieces,
 )
-from train.methods.table5 import RECIPE as TABLE5_RECIPE, require_at_least
+from train.methods.table5 import require_at_least
 from train.models.audio import AudioResNet
 from train.models.avslowfast import AvSlowFast
 
@@ -272,9 +272,6 @@ def turned(video: Tensor, turns: Tensor) -> Tensor:
     video = torch.where((turns == 1) | (turns == 2), video.flip(3), video)
     return torch.where(turns >= 2, video.flip(4), video)
 
-
-RECIPE = TABLE5_RECIPE
-"""Fields of `train.config.PretrainConfig`."""
 
 _R18 = AvSlowFastConfig()
 _TINY = AvSlowFastConfig(frames=16, n_slow=4, crop=64, width=16, D=64)

@@ -25,7 +25,7 @@ from train.methods.sync_pairs import (
     projection,
     sound_pieces,
 )
-from train.methods.table5 import RECIPE as TABLE5_RECIPE, video_encoder
+from train.methods.table5 import video_encoder
 from train.models.audio import AudioResNet
 
 EXACT = "donot_use_mm_for_euclid_dist"
@@ -162,9 +162,6 @@ class Avts(nn.Module):
             "a2v_r1_chance": torch.tensor(1 / clips),
         }
 
-
-RECIPE = TABLE5_RECIPE
-"""Fields of `train.config.PretrainConfig`."""
 
 _R18 = AvtsConfig()
 _TINY = AvtsConfig(frames=8, crop=64, width=16, D=64)
