@@ -29,6 +29,7 @@ from train.methods.sync_pairs import (
     HARD,
     Curriculum,
     Distances,
+    Projection,
     SyncConfig,
     contrast,
     distances,
@@ -36,7 +37,6 @@ from train.methods.sync_pairs import (
     hard_pairs,
     pair_chances,
     pair_facts,
-    projection,
     sound_pieces,
 )
 from train.methods.table5 import require_at_least
@@ -129,8 +129,8 @@ class AvSlowFastMethod(nn.Module):
             audio_channels=audio_channels,
         )
         seen = self.visual.pooled_channels
-        self.project_v = nn.ModuleList(projection(c, c, config.D) for c in seen)
-        self.project_a = nn.ModuleList(projection(c, c, config.D) for c in audio_channels)
+        self.project_v = nn.ModuleList(Projection(c, config) for c in seen)
+        self.project_a = nn.ModuleList(Projection(c, config) for c in audio_channels)
         self.rotation = nn.Linear(seen[-1], TURNS)
         self.memory = Curriculum()
 
@@ -203,17 +203,12 @@ class AvSlowFastMethod(nn.Module):
 
     def with_controls(self, batch: SyncClips) -> dict[str, Tensor]:
         """What held-out evaluation measures: `forward`, and what chance gives."""
-        config = self.config
-        chances = pair_chances(config.eta)
-        loss_sync = len(STAGES) * chances["loss_chance"]
-        loss_rotation = torch.tensor(math.log(TURNS))
-        chances |= {
-            "loss_chance": config.w_sync * loss_sync + config.w_rotation * loss_rotation,
-            "loss_sync_chance": loss_sync,
-            "loss_rotation_chance": loss_rotation,
+        return {
+            **self(batch),
+            **pair_chances(),
+            "loss_rotation_chance": torch.tensor(math.log(TURNS)),
             "rotation_accuracy_chance": torch.tensor(1 / TURNS),
         }
-        return {**self(batch), **chances}
 
     def _dropped(self, instance: Tensor) -> tuple[Tensor, Tensor]:
         """Whose sound does not join: bool of this rank's clips, and of all ranks'.
@@ -240,11 +235,7 @@ class AvSlowFastMethod(nn.Module):
         """Of each stage, among the clips of all ranks."""
         heads = zip(self.project_v, self.project_a, strict=True)
         return [
-            distances(
-                *gathered_embeddings(
-                    see(picture), hear(sound.mean(dim=2)), self.config, self.gather
-                )
-            )
+            distances(*gathered_embeddings(see(picture), hear(sound.mean(dim=2)), self.gather))
             for (see, hear), picture, sound in zip(heads, seen, sounds, strict=True)
         ]
 

@@ -15,6 +15,7 @@ from train.cuts import RunFacts
 from train.losses import Gather, keep_local, own_first
 from train.methods.sync_pairs import (
     Curriculum,
+    Projection,
     SyncConfig,
     contrast,
     distances,
@@ -22,7 +23,6 @@ from train.methods.sync_pairs import (
     hard_pairs,
     pair_chances,
     pair_facts,
-    projection,
     sound_pieces,
 )
 from train.methods.table5 import video_encoder
@@ -92,8 +92,8 @@ class Avts(nn.Module):
         self.encoder = video_encoder(config)
         self.audio = AudioResNet(width=config.width, temporal_padding=config.temporal_padding)
         c_v, c_a = self.encoder.out_channels, self.audio.out_channels
-        self.project_v = projection(c_v, c_v, config.D)
-        self.project_a = projection(c_a, c_a, config.D)
+        self.project_v = Projection(c_v, config)
+        self.project_a = Projection(c_a, config)
         self.memory = Curriculum()
 
     def prepare(self, facts: RunFacts) -> None:
@@ -150,7 +150,7 @@ class Avts(nn.Module):
         pictures = self.encoder(batch.video[:, :, :frames]).mean(dim=(2, 3, 4))
         sounds = self.audio(sound_pieces(batch.mel, batch.numbers["sounds"], frames)).mean(dim=2)
         vectors = self.project_v(pictures), self.project_a(sounds)
-        return gathered_embeddings(*vectors, self.config, self.gather)
+        return gathered_embeddings(*vectors, self.gather)
 
     def with_controls(self, batch: SyncClips) -> dict[str, Tensor]:
         """What held-out evaluation measures: `forward`, and what chance gives."""
@@ -158,7 +158,7 @@ class Avts(nn.Module):
         clips = len(self.gather(batch.instance[:, None].float()))
         return {
             **facts,
-            **pair_chances(self.config.eta),
+            **pair_chances(),
             "a2v_r1_chance": torch.tensor(1 / clips),
         }
 
