@@ -88,7 +88,7 @@ class Augment:
         video, _ = self.clips(_apart(batch.video, batch.views), None, number, batch.views)
         assert video is not None
         _, mel = self.clips(None, batch.mel, number)
-        wave = self._wave(batch.wave, number)
+        wave = None if batch.wave is None else self.waveforms(batch.wave, number)
         return replace(batch, video=_together(video, batch.views), mel=mel, wave=wave)
 
     def clips(
@@ -112,13 +112,11 @@ class Augment:
             mel = _spec_augment(mel.float(), draws[:, 9:12], self.config)
         return video, mel
 
-    def _wave(self, wave: Tensor | None, number: int) -> Tensor | None:
-        """int16 -> float32 in -1 .. 1, all stretches of a clip louder or softer alike."""
-        if wave is None:
-            return None
+    def waveforms(self, wave: Tensor, number: int) -> Tensor:
+        """int16 (B, ...) -> float32 in -1 .. 1, all of a clip louder or softer alike."""
         louder = 1 + self.config.volume * (2 * self._draws(len(wave), number)[:, 13] - 1)
         factors = (louder / PCM_16).to(wave.device, non_blocking=True)
-        return wave.float() * factors.view(-1, 1, 1, 1)
+        return wave.float() * factors.view(-1, *[1] * (wave.ndim - 1))
 
     def _draws(self, clips: int, number: int, views: int = 1) -> Tensor:
         """(clips, N_DRAWS) uniform numbers of this rank, in page-locked memory for a GPU."""

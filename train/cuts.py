@@ -7,9 +7,20 @@ of their own choice; their config has a property `reads` that gives a `Reads` wi
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+
+
+class Wave(NamedTuple):
+    """A stored waveform, as an audio encoder wants it."""
+
+    rate_hz: int
+    channels: int
+
+
+Sound = Literal["mel"] | Wave
+"""What an audio encoder hears."""
 
 
 class Clip(NamedTuple):
@@ -107,6 +118,14 @@ def reads_of(config: Any) -> Reads:
     """What the method with this config wants: its `reads`, or one window with mel."""
     reads: Reads | None = getattr(config, "reads", None)
     return reads or Reads(config.frames, config.frames)
+
+
+def sound_of(config: Any) -> Sound:
+    """What the method with this config hears downstream."""
+    reads = reads_of(config)
+    if getattr(config, "sound", "mel") == "mel" or reads.wave_rate_hz is None:
+        return "mel"
+    return Wave(reads.wave_rate_hz, reads.wave_channels)
 
 
 def window_at(start: int, reads: Reads) -> Cut:

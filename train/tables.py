@@ -253,6 +253,8 @@ def _otherwise(table: Table, wanted: Wanted, result: Result) -> list[str]:
         said.append("full frame")
     if _setting(result, "features") in ("g", "l"):
         said.append(f"features {_setting(result, 'features')}")
+    if (cells := (result.get("settings") or {}).get("cells")) and tuple(cells) != (1, 1, 1):
+        said.append(f"features in {'x'.join(map(str, cells))} cells")
     modality = _setting(result, "modality")
     usual = "" if "modalities" in table.keys else MODALITY.get(result["task"], "V")
     if modality not in ("", usual) and not wanted.modality and "modality" not in table.keys:

@@ -52,10 +52,13 @@ def ramp_set(
     return ramp_set_of(out, contents, name)
 
 
-def ramp_set_of(out: Path, contents: list[list[Members]], name: str = "demo") -> Path:
+def ramp_set_of(
+    out: Path, contents: list[list[Members]], name: str = "demo", config: ShardConfig = CONFIG
+) -> Path:
     """A set of these clips, with the list of members the pipeline notes."""
-    write_set(out, CONFIG, contents)
-    edit_json(out / "shardindex.json", members=list(CONFIG.members), name=f"{name}-glcm")
+    write_set(out, config, contents)
+    title = f"{name}-{config.profile}"
+    edit_json(out / "shardindex.json", members=list(config.members), name=title)
     return out
 
 

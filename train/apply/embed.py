@@ -402,7 +402,9 @@ def _plan(options: EmbedOptions, encoders: Encoders, shard_set: ShardSet) -> Pla
     stores_pictures = FRAMES in shard_set.members or not shard_set.members
     lacks = modality == "V+A" and not stores_pictures
     settings = options.settings("A" if lacks else modality)
-    require_members(shard_set, View(settings.pictures, settings.uses_sound), "embed")
+    require_members(
+        shard_set, View(settings.pictures, encoders.sound if settings.uses_sound else None), "embed"
+    )
     rate = method_named(encoders.method).fps
     if rate and rate != float(shard_set.fps):
         log.warning("%s has %g frames a second; the windows of %s are made for %g", shard_set.name,
@@ -426,13 +428,13 @@ def _features(
     device = next(encoders.module.parameters()).device
     batches = list(batched(looks, options.batch_size, equal=True))
     workers = default_workers(1) if options.workers is None else options.workers
-    view = View(plan.settings.pictures, plan.settings.uses_sound)
+    view = View(plan.settings.pictures, encoders.sound if plan.settings.uses_sound else None)
     for batch, raw in zip(
         batches, read_clips(plan.shard_set, examples, view, batches, workers), strict=True
     ):
         ready = raw.to(device).centred(encoders.crop)
         with _autocast(options, device):
-            found = encoders.features(ready.video, ready.mel)
+            found = encoders.features(ready.video, ready.sound)
             frames = batch[0].frames
             places = {name: over_frames(found, name, plan.settings) for name in plan.names}
             if options.per == "frame":

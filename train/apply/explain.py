@@ -192,10 +192,10 @@ def _maps(
 ) -> Iterator[Floats]:
     """(B, H, W) times uniform for each batch of windows."""
     device = next(encoders.module.parameters()).device
-    view = View("frames", sound=True)
+    view = View("frames", encoders.sound)
     for raw in read_clips(shard_set, [clip.example], view, batches, workers=0):
         ready = raw.to(device).centred(encoders.crop)
-        att = encoders.features(ready.video, ready.mel)["att"].float().cpu().numpy()
+        att = encoders.features(ready.video, ready.sound)["att"].float().cpu().numpy()
         if not np.isfinite(att).all():
             raise TrainError("the attention map is not finite; is the checkpoint of a run that "
                              "diverged? `python -m train report` shows")  # fmt: skip

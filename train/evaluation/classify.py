@@ -154,7 +154,7 @@ def classification_loss(job: Job, model: nn.Module) -> Callable[[ClipBatch, int]
 
     def loss(batch: ClipBatch, step: int) -> Tensor:
         ready = batch.augmented(job.augment, step)
-        logits = model(ready.video, ready.mel).float()
+        logits = model(ready.video, ready.sound).float()
         truth = labels[batch.examples].to(job.device)
         if all_count:
             return functional.cross_entropy(logits, truth)
@@ -187,7 +187,7 @@ def window_logits(
     for raw in job.read(examples, job.in_batches(looks)):
         batch = raw.centred(job.source.crop)
         with job.autocast():
-            logits.append(model(batch.video, batch.mel).float().cpu().numpy())
+            logits.append(model(batch.video, batch.sound).float().cpu().numpy())
         owner.append(batch.examples.numpy())
         faceless.append(batch.faceless.numpy())
     return np.concatenate(logits), np.concatenate(owner), np.concatenate(faceless)

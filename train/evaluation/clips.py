@@ -16,14 +16,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from pipeline.format import MEL_SLICES_PER_FRAME, FormatError, split_jpegs
-from train.augment import Augment, centre_pictures
+from pipeline.format import MEL_SLICES_PER_FRAME, FormatError, split_jpegs, waveform_samples
+from train.augment import PCM_16, Augment, centre_pictures
+from train.cuts import Sound, Stretch, Wave
 from train.errors import TrainError, UsageError
 from train.evaluation.labelled import Example
 from train.evaluation.task import Padding, Pictures
 from train.index import ShardSet
 from train.plan import seed_of, shuffled
-from train.read import DAMAGE, FRAMES, MEL, ShardReader, StoredClip
+from train.read import DAMAGE, FRAMES, MEL, WAVE, ShardReader, StoredClip
 from train.readers import items_of, start_reader
 
 SILENCE = float(np.log(1e-5))
@@ -49,7 +50,8 @@ class View:
     """What of a sample is read."""
 
     pictures: Pictures
-    sound: bool
+    sound: Sound | None = None
+    """None reads none."""
     padding: Padding = "repeat"
     """What comes after the end of an example."""
 
@@ -60,7 +62,8 @@ class View:
             wanted.append(FRAMES)  # of crops, too: what a clip without a face is seen by
         if self.pictures in ("lip", "face"):
             wanted.append(self.crop_member(track))
-        return (*wanted, *([MEL] if self.sound else []))
+        heard = {None: [], "mel": [MEL]}.get(self.sound, [WAVE])  # type: ignore[arg-type]
+        return (*wanted, *heard)
 
     def crop_member(self, track: int) -> str:
         """`lip.mjpeg`, `face2.mjpeg` and so on."""
@@ -79,6 +82,11 @@ def require_members(shard_set: ShardSet, view: View, task: str) -> None:
     """
     stored = set(shard_set.members)
     missing = sorted(set(view.members(0)) - stored)
+    config = shard_set.config
+    if isinstance(view.sound, Wave) and not missing:
+        found = (config.get("waveform_rate_hz"), config.get("waveform_channels"))
+        if stored and found != view.sound:
+            missing = [f"a waveform of {view.sound.rate_hz} Hz in {view.sound.channels} channel(s)"]
     if stored and missing:
         raise UsageError(
             f"task {task} reads {', '.join(missing)}, which {shard_set.name} does not store "
@@ -93,8 +101,9 @@ class ClipBatch:
 
     video: Tensor | None
     """uint8 (B, T, S, S, 3); float (B, 3, T, H, W) once prepared."""
-    mel: Tensor | None
-    """(B, 80, 3 T); float32 once prepared."""
+    sound: Tensor | None
+    """float16 (B, 80, 3 T) of mel, or int16 (B, channels, samples) of waveform; float32 once
+    prepared, waveforms in -1 .. 1."""
     lengths: Tensor
     """int64 (B,): frames of each window; shorter ones are repeated up to T."""
     examples: Tensor
@@ -109,18 +118,24 @@ class ClipBatch:
     def to(self, device: torch.device) -> "ClipBatch":
         """What the network sees, on its device."""
         video = None if self.video is None else self.video.to(device, non_blocking=True)
-        mel = None if self.mel is None else self.mel.to(device, non_blocking=True)
-        return replace(self, video=video, mel=mel)
+        sound = None if self.sound is None else self.sound.to(device, non_blocking=True)
+        return replace(self, video=video, sound=sound)
 
     def centred(self, crop: int) -> "ClipBatch":
         """Prepared for scoring: the middle of the square, nothing random."""
         video = None if self.video is None else centre_pictures(self.video, crop)
-        return replace(self, video=video, mel=None if self.mel is None else self.mel.float())
+        sound = None if self.sound is None else as_float(self.sound)
+        return replace(self, video=video, sound=sound)
 
     def augmented(self, augment: Augment, number: int) -> "ClipBatch":
         """Prepared for training."""
-        video, mel = augment.clips(self.video, self.mel, number)
-        return replace(self, video=video, mel=mel)
+        is_wave = self.sound is not None and self.sound.dtype == torch.int16
+        mel = None if is_wave else self.sound
+        video, sound = augment.clips(self.video, mel, number)
+        if is_wave:
+            assert self.sound is not None
+            sound = augment.waveforms(self.sound, number)
+        return replace(self, video=video, sound=sound)
 
 
 # --- which windows ------------------------------------------------------------------------------
@@ -234,10 +249,10 @@ class ClipReader(Dataset[ClipBatch | TrainError]):
             read = [self._read(self._reader, look, length) for look in looks]
         except TrainError as error:
             return error
-        videos, mels, faceless = zip(*read, strict=True)
+        videos, sounds, faceless = zip(*read, strict=True)
         return ClipBatch(
             video=None if videos[0] is None else torch.from_numpy(np.stack(videos)),
-            mel=None if mels[0] is None else torch.from_numpy(np.stack(mels)),
+            sound=None if sounds[0] is None else torch.from_numpy(np.stack(sounds)),
             lengths=torch.tensor([look.frames for look in looks]),
             examples=torch.tensor([look.example for look in looks]),
             faceless=torch.tensor(faceless),
@@ -252,10 +267,8 @@ class ClipReader(Dataset[ClipBatch | TrainError]):
         places = example.start + inside
         try:
             video, faceless = self._pictures(clip, places, look.shift, example.track)
-            mel = (
-                _mel(clip, places, asked != inside if held else None) if self._view.sound else None
-            )
-            return video, mel, faceless
+            silent = asked != inside if held else np.zeros(length, bool)
+            return video, _sound(clip, self._view.sound, places, silent), faceless
         except DAMAGE as error:
             raise reader.refusal(example.row, error) from error
 
@@ -316,16 +329,47 @@ def face_crops(
     return decoded[where]
 
 
+def _sound(
+    clip: StoredClip,
+    sound: Sound | None,
+    places: npt.NDArray[np.int64],
+    silent: npt.NDArray[np.bool_],
+) -> npt.NDArray[np.float16] | npt.NDArray[np.int16] | None:
+    """The sound of frames at some places, silence where it is asked for."""
+    if sound is None:
+        return None
+    return _mel(clip, places, silent) if sound == "mel" else _wave(clip, sound, places, silent)
+
+
 def _mel(
-    clip: StoredClip, places: npt.NDArray[np.int64], silent: npt.NDArray[np.bool_] | None
+    clip: StoredClip, places: npt.NDArray[np.int64], silent: npt.NDArray[np.bool_]
 ) -> npt.NDArray[np.float16]:
-    """(80, 3 T) of frames at some places, silence where it is asked for."""
+    """(80, 3 T)."""
     whole = clip.mel(0, clip.meta["frames"])
     slices = places[:, None] * MEL_SLICES_PER_FRAME + np.arange(MEL_SLICES_PER_FRAME)
     mel = whole[:, slices.ravel()]
-    if silent is not None:
-        mel[:, silent.repeat(MEL_SLICES_PER_FRAME)] = SILENCE
+    mel[:, silent.repeat(MEL_SLICES_PER_FRAME)] = SILENCE
     return mel
+
+
+def _wave(
+    clip: StoredClip, wave: Wave, places: npt.NDArray[np.int64], silent: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.int16]:
+    """(channels, samples)."""
+    samples = waveform_samples(clip.meta)
+    frames = clip.meta["frames"]
+    if samples % frames:
+        raise FormatError(f"{samples} samples of waveform do not divide into {frames} frames")
+    (whole,) = clip.waveform((Stretch(0, samples),), wave.channels)
+    each = whole.reshape(wave.channels, frames, samples // frames)[:, places]
+    each[:, silent] = 0
+    joined: npt.NDArray[np.int16] = each.reshape(wave.channels, -1)
+    return joined
+
+
+def as_float(sound: Tensor) -> Tensor:
+    """Mel as it is; waveforms from 16 bits to -1 .. 1."""
+    return sound.float() / PCM_16 if sound.dtype == torch.int16 else sound.float()
 
 
 def _as_is(batch: Any) -> Any:

@@ -12,6 +12,7 @@ from train.config import Precision
 from train.errors import UsageError
 from train.evaluation.task import (
     Average,
+    Cells,
     Features,
     Modality,
     Pictures,
@@ -82,6 +83,8 @@ class EvalConfig:
     """both, g or l."""
     pooling: Pooling | None = None
     """crop_avg, full_avg, full_attention."""
+    cells: Cells | None = None
+    """Parts of time, rows and columns in which features are averaged, side by side."""
     tracks: int | None = None
     """Faces scored, 1 or 2 (dfdc)."""
     boxes: Boxes | None = None

@@ -16,6 +16,7 @@ import torch
 
 from train.checkpoint import git_state, write_atomically
 from train.config import RUNS
+from train.cuts import reads_of
 from train.dist import choose_device
 from train.errors import IncompleteError, LockedError, UsageError
 from train.evaluation.caveats import caveats, silent, there
@@ -49,7 +50,9 @@ from train.tasks import task_named
 
 log = logging.getLogger(__name__)
 
-NAMING = ("protocol", "modality", "pictures", "features", "pooling", "boxes")
+USUAL_PROFILE = "glcm"
+"""The profile of tasks that need no crops, nor sound alone; methods may bring another one."""
+NAMING = ("protocol", "modality", "pictures", "features", "pooling", "cells", "boxes")
 """Settings that stand in the name of a result's folder where they are not the task's own."""
 CARRIED_OUT = ("checkpoint", "run", "name", "rounds", "allow_missing", "overwrite", "device",
                "threads", "workers", "data", "shards", "keep_model")  # fmt: skip
@@ -67,12 +70,14 @@ def evaluate(config: EvalConfig) -> dict[str, Any]:
         LockedError: another process writes the same result.
     """
     task = task_named(config.task).with_settings(**config.changes)
-    labelled = open_labelled(open_store(_shards(task, config)))
+    source = _encoders_or_why(config)
+    labelled = open_labelled(open_store(_shards(task, config, source)))
     task = task.for_set(labelled)
     task = task.on_split(config.split) if config.split else task
     if config.threads:
         torch.set_num_threads(config.threads)
-    source = _encoders(config)
+    if isinstance(source, UsageError):
+        raise source
     folder = _folder(config, task, source, labelled)
     rounds = task.rounds_named(config.rounds)
     expected = {one.name: require_whole(labelled, one.test, config.allow_missing) for one in rounds}
@@ -112,8 +117,8 @@ def told(result: dict[str, Any]) -> str:
 # --- where things are ---------------------------------------------------------------------------
 
 
-def _shards(task: Task, config: EvalConfig) -> str:
-    """The task's shard set.
+def _shards(task: Task, config: EvalConfig, source: Encoders | UsageError) -> str:
+    """The task's shard set, of the profile that the encoders' method wants.
 
     Raises:
         UsageError: it is not where it would be; says how to get it.
@@ -123,17 +128,29 @@ def _shards(task: Task, config: EvalConfig) -> str:
     if not task.dataset:
         raise UsageError(f"task {task.name} reads any labelled shard set; name it: SHARDS=path. "
                          f"{task.obtain}")  # fmt: skip
-    path = config.data / "shards" / f"{task.dataset}-{task.profile}"
+    profile = task.profile
+    if isinstance(source, Encoders) and profile == USUAL_PROFILE:
+        profile = reads_of(source.config).profile
+    wish = "" if profile == task.profile else f" PROFILE={profile}"
+    path = config.data / "shards" / f"{task.dataset}-{profile}"
     if path.is_dir():
         return str(path)
     raw = config.data / "raw" / task.dataset
     raise UsageError(
         f"task {task.name} reads {path}, which is not there.\n"
         f"  1. {task.obtain}; put it into {raw}\n"
-        f"  2. make shards DATASET={task.dataset} ROOT={raw}\n"
+        f"  2. make shards DATASET={task.dataset} ROOT={raw}{wish}\n"
         f"  3. make eval TASK={task.name}\n"
         "Shards that lie elsewhere: SHARDS=path"
     )
+
+
+def _encoders_or_why(config: EvalConfig) -> Encoders | UsageError:
+    """The encoders, or why there are none: who has no data either wants to hear of that first."""
+    try:
+        return _encoders(config)
+    except UsageError as error:
+        return error
 
 
 def _encoders(config: EvalConfig) -> Encoders:
@@ -188,8 +205,12 @@ def _run_folder(config: EvalConfig, source: Encoders) -> Path:
 def _folder(config: EvalConfig, task: Task, source: Encoders, labelled: LabelledSet) -> Path:
     """RUN/eval/NAME; a set of other data than the task's own stands in the name, too."""
     usual = task_named(task.name).settings
-    other = [str(getattr(task.settings, name)) for name in NAMING
-             if getattr(task.settings, name) != getattr(usual, name)]  # fmt: skip
+    pairs = [(getattr(task.settings, name), getattr(usual, name)) for name in NAMING]
+    other = [
+        "x".join(map(str, ours)) if isinstance(ours, tuple) else str(ours)
+        for ours, theirs in pairs
+        if ours != theirs
+    ]
     split = [config.split.replace(":", "-")] if config.split else []
     strange = config.shards and labelled.dataset and labelled.dataset != task.dataset
     data = [Path(config.shards).name] if strange else []
@@ -218,7 +239,7 @@ def _tell_replaced(
                  "checkpoint": (old["checkpoint"] or {}).get("sha256")}  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError):
         return
-    ours = {**config.as_dict(), **json.loads(json.dumps(asdict(task.settings), default=str))}
+    ours = {**config.as_dict(), **task.settings.as_dict()}
     for name in CARRIED_OUT:
         ours.pop(name, None)
     ours |= {"shards": labelled.index_sha256, "checkpoint": (source.origin or {}).get("sha256")}
@@ -333,7 +354,7 @@ def _key(job: Job) -> str:
     config = {k: v for k, v in job.config.as_dict().items() if k not in CARRIED_OUT}
     facts = {
         "config": config,
-        "settings": asdict(job.settings),
+        "settings": job.settings.as_dict(),
         "round": asdict(job.round),
         "classes": job.classes,
         "checkpoint": job.source.origin["sha256"] if job.source.origin else None,
@@ -387,7 +408,7 @@ def _result(
         "faceless": sum(sum(p.faceless) for p, _ in done),
         "silent": silent(task, labelled, rounds),
         "splits": [name for one in rounds for name in one.test],
-        "settings": asdict(task.settings),
+        "settings": task.settings.as_dict(),
         "config": config.as_dict(),
         "model": {"method": source.method, "preset": source.preset},
         "checkpoint": source.origin,

@@ -2,7 +2,7 @@
 
 from train import load_checkpoint
 encoders = load_checkpoint("runs/first")
-features = encoders.features(video, mel)     # fg, fl, fa, att of `Glcm.features`
+features = encoders.features(video, sound)   # fg, fl, fa, att of `Glcm.features`
 """
 
 import hashlib
@@ -15,15 +15,19 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from train import checkpoint, exported
 from train.config import from_dict
+from train.cuts import Sound, sound_of
 from train.errors import TrainError, UsageError
 from train.evaluation.task import Settings
 from train.methods import method_named, preset_named
 from train.models.attention import full_precision, pool_cells, resize_attention
 
 SOUND = "fa"
+PICTURES = "fv"
+"""Of methods with a single visual path, which stands for both of Glcm's."""
 BRANCHES = {"g": ("fg",), "l": ("fl",)}
 
 
@@ -44,10 +48,23 @@ class Encoders:
         """The window it was made for."""
         return int(self.config.frames)
 
+    def window(self, fps: float, with_pictures: bool) -> int:
+        """Frames of the window it was made for, by a clock of `fps`.
+
+        Without pictures it is the method's `sound_seconds`, if it says so.
+        """
+        seconds: float | None = getattr(self.config, "sound_seconds", None)
+        return self.frames if with_pictures or seconds is None else round(seconds * fps)
+
     @property
     def crop(self) -> int:
         """Side of the pictures it sees."""
         return int(self.config.crop)
+
+    @property
+    def sound(self) -> Sound:
+        """What its audio encoder hears."""
+        return sound_of(self.config)
 
     @property
     def channels(self) -> dict[str, int]:
@@ -55,13 +72,14 @@ class Encoders:
         return dict(self.module.feature_channels)  # type: ignore[arg-type]
 
     def features(
-        self, video: Tensor | None, mel: Tensor | None, wanted: Sequence[str] = ()
+        self, video: Tensor | None, sound: Tensor | None, wanted: Sequence[str] = ()
     ) -> dict[str, Tensor]:
         """Unpooled features before the projections (methods §1.9).
 
         Args:
             video: float (B, 3, T, H, W), normalised; None where only sound is used.
-            mel: float (B, 80, 3T); None where only pictures are used.
+            sound: float (B, 80, 3T) of mel, or for methods that hear waveforms (see `sound`)
+                (B, channels, samples); None where only pictures are used.
             wanted: what may be left out of the computation otherwise; all for an empty one.
 
         Returns:
@@ -69,7 +87,10 @@ class Encoders:
             attention map att (B, H, W); what needs a missing input is left out.
         """
         features: Any = self.module.features
-        clips = _Clips(video, mel)
+        if self.sound == "mel" or sound is None:
+            clips = _Clips(video, sound, None)
+        else:
+            clips = _Clips(video, None, sound.unsqueeze(1))
         found: dict[str, Tensor] = features(clips, wanted) if wanted else features(clips)
         return found
 
@@ -78,6 +99,7 @@ class Encoders:
 class _Clips:
     video: Tensor | None
     mel: Tensor | None
+    wave: Tensor | None
 
 
 def load_checkpoint(path: str | Path) -> Encoders:
@@ -156,13 +178,13 @@ def _require_features(module: nn.Module, method: str) -> None:
 
 
 def wanted_features(channels: dict[str, int], settings: Settings) -> dict[str, int]:
-    """The features that a task uses and their channels, in the order they are joined.
+    """The features that a task uses and the lengths of their vectors, as they are joined.
 
     Raises:
         UsageError: the encoders do not have them.
     """
     visual = [name for name in channels if name != SOUND]
-    if settings.features != "both":
+    if settings.features != "both" and visual != [PICTURES]:
         visual = list(BRANCHES[settings.features])
     names = visual if settings.uses_pictures else []
     names = [*names, *([SOUND] if "A" in settings.modality else [])]
@@ -172,12 +194,20 @@ def wanted_features(channels: dict[str, int], settings: Settings) -> dict[str, i
             f"the task uses the features {', '.join(names) or 'of pictures'}, these encoders have "
             f"{', '.join(channels)}; choose other --features or --modality, or another checkpoint"
         )
-    return {name: channels[name] for name in names}
+    times, rows, columns = settings.cells
+    cells = {name: times if name == SOUND else times * rows * columns for name in names}
+    return {name: cells[name] * channels[name] for name in names}
 
 
 def pooled(found: dict[str, Tensor], names: list[str], settings: Settings) -> dict[str, Tensor]:
-    """Features averaged over place and time: float32 (B, C) each."""
-    return {name: over_frames(found, name, settings).mean(dim=1) for name in names}
+    """Features averaged over place and time, or in `cells` of them: float32 (B, C x cells) each."""
+    return {name: over_time(over_frames(found, name, settings), settings) for name in names}
+
+
+def over_time(sequence: Tensor, settings: Settings) -> Tensor:
+    """(B, T, C) averaged in parts of time, side by side: (B, parts x C)."""
+    parts = settings.cells[0]
+    return functional.adaptive_avg_pool1d(sequence.transpose(1, 2), parts).flatten(1)
 
 
 def require_finite(features: dict[str, npt.NDArray[Any]]) -> None:
@@ -193,14 +223,21 @@ def require_finite(features: dict[str, npt.NDArray[Any]]) -> None:
 
 
 def over_frames(found: dict[str, Tensor], name: str, settings: Settings) -> Tensor:
-    """A feature averaged over the grid only: float32 (B, T', C), in its own time steps."""
+    """A feature averaged over the grid only, or in rows and columns of it, in its own time steps.
+
+    Returns:
+        float32 (B, T', C), or (B, T', C x rows x columns).
+    """
     feature = found[name]
     with full_precision(feature):
         if feature.ndim == 3:  # sound
             return feature.float().transpose(1, 2)
         if settings.pooling == "full_attention":
             return pool_cells(feature, map_on(found["att"], feature))
-        return feature.float().mean(dim=(3, 4)).transpose(1, 2)
+        frames = feature.float().transpose(1, 2)
+        return functional.adaptive_avg_pool2d(frames.flatten(0, 1), settings.cells[1:]).view(
+            *frames.shape[:2], -1
+        )
 
 
 def map_on(att: Tensor, feature: Tensor) -> Tensor:

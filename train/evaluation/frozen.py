@@ -155,6 +155,7 @@ def view_of(job: Job, examples: Sequence[Example], clips: int | None) -> dict[st
         "pictures": settings.pictures,
         "modality": settings.modality,
         "pooling": settings.pooling,
+        "cells": list(settings.cells),
         "window": job.window,
         "clips": settings.clips if clips is None else clips,
         "crops": settings.crops if clips is None else 1,
@@ -193,7 +194,7 @@ def features_of(
     for raw in job.read(examples, job.in_batches(looks)):
         batch = raw.centred(encoders.crop)
         with job.autocast():
-            vectors = pooled(encoders.features(batch.video, batch.mel), names, job.settings)
+            vectors = pooled(encoders.features(batch.video, batch.sound), names, job.settings)
         for name in names:
             rows[name].append(vectors[name].cpu().numpy())
         rows["owner"].append(batch.examples.numpy())

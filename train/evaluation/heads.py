@@ -5,7 +5,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from train.evaluation.encoders import Encoders, in_time, over_frames, wanted_features
+from train.errors import UsageError
+from train.evaluation.encoders import (
+    Encoders,
+    in_time,
+    over_frames,
+    over_time,
+    wanted_features,
+)
 from train.evaluation.task import Settings
 
 
@@ -75,6 +82,10 @@ class Classifier(nn.Module):
             per_frame: logits for every frame instead of for the window.
         """
         super().__init__()
+        if per_frame and settings.cells[0] != 1:
+            raise UsageError(
+                f"cells is {settings.cells}; expected one part of time, for each frame is read"
+            )
         self.module = encoders.module
         self._encoders = encoders
         self._settings = settings
@@ -91,28 +102,29 @@ class Classifier(nn.Module):
                 if part is not None:
                     part.requires_grad_(False)
 
-    def forward(self, video: Tensor | None, mel: Tensor | None) -> Tensor:
+    def forward(self, video: Tensor | None, sound: Tensor | None) -> Tensor:
         """Logits (B, classes), or (B, T, classes) with `per_frame`; arguments as `features`."""
-        logits: Tensor = self.head(self.features(video, mel))
+        logits: Tensor = self.head(self.features(video, sound))
         return logits
 
-    def features(self, video: Tensor | None, mel: Tensor | None) -> Tensor:
+    def features(self, video: Tensor | None, sound: Tensor | None) -> Tensor:
         """What the head sees.
 
         Args:
             video: float (B, 3, T, H, W), normalised; None for tasks of sound.
-            mel: float (B, 80, 3T); None for tasks without.
+            sound: float (B, 80, 3T) or (B, channels, samples), as the encoders hear it; None for
+                tasks without.
 
         Returns:
             float32 (B, channels), or (B, T, channels) with `per_frame`.
         """
-        found = self._encoders.features(video, mel)
+        found = self._encoders.features(video, sound)
         steps = {name: over_frames(found, name, self._settings) for name in self._names}
         if self.shape.per_frame:
             frames = video.shape[2] if video is not None else steps["fa"].shape[1] // 3
             joined = [in_time(sequence, frames) for sequence in steps.values()]
         else:
-            joined = [sequence.mean(dim=1) for sequence in steps.values()]
+            joined = [over_time(sequence, self._settings) for sequence in steps.values()]
         return torch.cat(joined, dim=-1)
 
     def groups(self, lr_head: float, lr_encoder: float) -> list[dict[str, object]]:

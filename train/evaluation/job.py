@@ -51,13 +51,16 @@ class Job:
     @property
     def window(self) -> int:
         """Frames of a window; 0 is an example's own length."""
-        return self.settings.window(self.labelled.fps, self.source.frames)
+        fps = self.labelled.fps
+        return self.settings.window(fps, self.source.window(fps, self.settings.uses_pictures))
 
     @property
     def view(self) -> View:
         """What is read."""
         pictures = self.settings.pictures if self.settings.uses_pictures else "none"
-        return View(pictures, self.settings.uses_sound, self.task.padding)
+        return View(
+            pictures, self.source.sound if self.settings.uses_sound else None, self.task.padding
+        )
 
     @property
     def augment(self) -> Augment:

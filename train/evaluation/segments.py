@@ -4,8 +4,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from train.evaluation.encoders import Encoders, wanted_features
+from train.errors import UsageError
+from train.evaluation.encoders import SOUND, Encoders, wanted_features
 from train.evaluation.heads import Head
 from train.evaluation.task import Settings
 from train.models.attention import full_precision
@@ -42,6 +44,10 @@ class SegmentClassifier(nn.Module):
             UsageError: the encoders have no local features or no sound.
         """
         super().__init__()
+        if settings.cells != (1, 1, 1):
+            raise UsageError(
+                f"cells is {settings.cells}; expected 1 1 1, for segments are averaged"
+            )
         self.module: Any = encoders.module
         self._encoders = encoders
         self._segments = segments
@@ -64,13 +70,15 @@ class SegmentClassifier(nn.Module):
         """
         wanted = self._computes if self.attends else ()
         found = self._encoders.features(video, mel, wanted)
-        parts = [self._seen(found) if name == "fl" else self._heard(found) for name in self._names]
+        parts = [
+            self._heard(found) if name == SOUND else self._seen(found, name) for name in self._names
+        ]
         logits: Tensor = self.head(torch.cat(parts, dim=-1))
         return logits
 
-    def _seen(self, found: dict[str, Tensor]) -> Tensor:
+    def _seen(self, found: dict[str, Tensor], name: str) -> Tensor:
         """(B, S, C_l): mean over a segment's frames of their cells, weighted by the sound."""
-        fl = found["fl"]
+        fl = found[name]
         with full_precision(fl):
             cells = fl.float().flatten(3)  # (B, C, T, P)
             if self.attends:  # the projections are float32, under bf16 autocast features are not
@@ -89,7 +97,8 @@ class SegmentClassifier(nn.Module):
 
     def _by_segment(self, steps: Tensor) -> Tensor:
         """(B, steps, C) -> (B, S, C), means."""
-        return steps.reshape(len(steps), self._segments, -1, steps.shape[2]).mean(dim=2)
+        parts = functional.adaptive_avg_pool1d(steps.transpose(1, 2), self._segments)
+        return parts.transpose(1, 2)
 
     def groups(self, lr_head: float, lr_encoder: float) -> list[dict[str, object]]:
         """Parameter groups of an optimiser: the head's and the encoders'."""

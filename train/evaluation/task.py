@@ -5,7 +5,7 @@ overridden on the command line, see `train.evaluation.config`.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from train.boxes import Boxes
@@ -38,6 +38,9 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 }
 
 
+Cells = tuple[int, int, int]
+
+
 @dataclass(frozen=True)
 class Settings:
     """How examples are looked at and learned from."""
@@ -65,6 +68,9 @@ class Settings:
     """Visual features: of both paths, the global (g) or the local one (l)."""
     pooling: Pooling = "full_avg"
     """Over the grid: mean (of crops or of whole frames), or by the attention map."""
+    cells: Cells = (1, 1, 1)
+    """Parts of time, rows and columns of the grid in which features are averaged, side by side; 1
+    1 1 averages all, more parts keep when and where."""
     tracks: int = 1
     """Faces of a clip that are scored, 1 or 2: the highest score of the positive class counts."""
     boxes: Boxes = "truth"
@@ -90,6 +96,16 @@ class Settings:
         for name, low in least.items():
             if getattr(self, name) < low:
                 raise UsageError(f"{name} is {getattr(self, name)}; expected {low} or more")
+        object.__setattr__(self, "cells", tuple(self.cells))
+        if min(self.cells) < 1:
+            raise UsageError(
+                f"cells is {self.cells}; expected parts of time, rows and columns, >= 1"
+            )
+        if self.pooling == "full_attention" and self.cells[1:] != (1, 1):
+            raise UsageError(
+                f"pooling full_attention takes one mean over the grid, and cells is {self.cells}; "
+                "give --cells 1 1 1"
+            )
         if self.crops not in (1, 3):
             raise UsageError(f"crops is {self.crops}; expected 1 or 3")
         if self.tracks not in (1, 2):
@@ -105,6 +121,10 @@ class Settings:
                 f"pooling full_attention looks for the source in whole frames, and pictures is "
                 f"{self.pictures!r}; give --pictures frames"
             )
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON types only."""
+        return {**asdict(self), "cells": list(self.cells)}
 
     def window(self, fps: float, usual: int) -> int:
         """Frames of a window; 0 is an example's own length.

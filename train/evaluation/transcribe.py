@@ -186,7 +186,7 @@ def finetuning_loss(job: Job, model: nn.Module) -> Callable[[ClipBatch, int], Te
     def loss(batch: ClipBatch, step: int) -> Tensor:
         ready = batch.augmented(job.augment, step)
         targets = [labels[number] for number in batch.examples.tolist()]
-        return ctc_loss(model(ready.video, ready.mel), batch.lengths, targets)
+        return ctc_loss(model(ready.video, ready.sound), batch.lengths, targets)
 
     return loss
 
@@ -250,7 +250,7 @@ def _log_p(job: Job, model: nn.Module, raw: ClipBatch) -> npt.NDArray[np.float32
     """Log-probabilities (B, T, ctc.CLASSES)."""
     batch = raw.centred(job.source.crop)
     with job.autocast():
-        logits = model(batch.video, batch.mel)
+        logits = model(batch.video, batch.sound)
     log_p: npt.NDArray[np.float32] = logits.float().log_softmax(-1).cpu().numpy()
     return log_p
 
@@ -321,7 +321,7 @@ def _extracted(job: Job, examples: list[Example]) -> tuple[list[Tensor], list[bo
     for raw in tqdm(job.read(examples, batches), desc="features", leave=False, disable=None):
         batch = raw.centred(job.source.crop)
         with job.autocast():
-            found = classifier.features(batch.video, batch.mel).float().cpu()
+            found = classifier.features(batch.video, batch.sound).float().cpu()
         for row, number in enumerate(raw.examples.tolist()):
             features[number] = found[row, : int(raw.lengths[row])]
             faceless[number] = bool(raw.faceless[row])

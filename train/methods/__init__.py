@@ -9,7 +9,7 @@ the module: video, mel, wave), and where one window with its mel is not what is 
 `train.cuts.Reads`, with `input_numbers` (widths of the numbers that its cuts carry). `sound` is
 "wave" where the audio encoder hears waveforms instead of mel.
 
-A module is built as ``module(config, gather)`` and called as ``module(batch)``, which returns a dict
+A module is built as ``module(config, gather)`` and called as ``module(batch)``: it returns a dict
 of scalars: `loss` first, then its terms and facts to log. ``module.features(clips)`` gives what
 downstream tasks use, by the names in ``module.feature_channels``: maps (B, C, T', H', W') of
 pictures, and `fa` (B, C, K) of sound; what it is not given is left out. The tasks ave, avsync and

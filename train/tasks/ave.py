@@ -121,7 +121,7 @@ def _predict(job: Job, loss_of: Callable[[Tensor, Tensor], Tensor]) -> Predictio
 
     def loss(batch: ClipBatch, step: int) -> Tensor:
         ready = batch.augmented(job.augment, step)
-        logits = model(ready.video, ready.mel).float()
+        logits = model(ready.video, ready.sound).float()
         return loss_of(logits, labels[batch.examples].to(job.device))
 
     def validate() -> float:
@@ -146,7 +146,7 @@ def scored(job: Job, model: nn.Module, clips: list[Example]) -> Floats:
     for raw in job.read(clips, job.in_batches(looks)):
         batch = raw.centred(job.source.crop)
         with job.autocast():
-            logits = model(batch.video, batch.mel)
+            logits = model(batch.video, batch.sound)
         rows.append(logits.float().softmax(dim=-1).cpu().numpy())
     joined: Floats = np.concatenate(rows)
     return joined

@@ -86,10 +86,10 @@ def predict(job: Job) -> Predictions:
     rows = []
     for example, own, other in tqdm(batches, total=len(whole), disable=None):
         look = (fps, window, job.settings.clips)
-        score = partial(timing.scores, own.video[0], own.mel[0])
+        score = partial(timing.scores, own.video[0], own.sound[0])
         row = measured(score, example.frames, *look)
         if other is not None:
-            score_strange = partial(timing.scores, other.video[0], own.mel[0])
+            score_strange = partial(timing.scores, other.video[0], own.sound[0])
             length = min(example.frames, len(other.video[0]))
             control = measured(score_strange, length, *look)
             row |= {name + FOREIGN: value for name, value in control.items()}

@@ -49,7 +49,7 @@ def predict(job: Job) -> Predictions:
         require_both(examples, part, fake, job)
     if job.settings.tracks == 1:
         return classify(job)
-    member = View("face", sound=False).crop_member(1)
+    member = View("face").crop_member(1)
     if member not in job.labelled.shard_set.members:
         raise UsageError(f"--tracks 2 reads {member}, which {job.labelled.shard_set.name} does not "
                          "store; make the shards with PROFILE=deepfake")  # fmt: skip

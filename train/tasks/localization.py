@@ -122,8 +122,8 @@ def seen(job: Job, others: list[int]) -> Iterator[Seen]:
     for looks, raw in zip(batches, reads, strict=True):
         batch = raw.centred(job.source.crop)
         assert batch.video is not None
-        assert batch.mel is not None
-        own, foreign = attention_maps(encoders, batch.video, batch.mel, next(strange, None))
+        assert batch.sound is not None
+        own, foreign = attention_maps(encoders, batch.video, batch.sound, next(strange, None))
         frames = batch.video[:, :, batch.video.shape[2] // 2].permute(0, 2, 3, 1)
         pictures = frames.double().cpu().numpy()
         for number, look in enumerate(looks):
@@ -138,11 +138,11 @@ def foreign_sounds(job: Job, batches: list[list[Look]], others: list[int]) -> It
     if not others:
         return
     looks = [[elsewhere(job, look, others[look.example]) for look in batch] for batch in batches]
-    view = View("none", sound=True)
+    view = View("none", job.source.sound)
     for raw in read_clips(job.labelled.shard_set, job.test, view, looks, job.workers):
-        mel = raw.to(job.device).centred(job.source.crop).mel
-        assert mel is not None
-        yield mel
+        sound = raw.to(job.device).centred(job.source.crop).sound
+        assert sound is not None
+        yield sound
 
 
 def elsewhere(job: Job, look: Look, other: int) -> Look:

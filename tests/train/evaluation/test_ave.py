@@ -225,16 +225,16 @@ def test_events_that_can_be_heard_are_learnt(events: Path, tmp_path: Path) -> No
 def test_what_is_missing_at_the_end_is_the_last_frame_and_silence(events: Path) -> None:
     labelled = open_labelled(open_store(str(events)))
     short = next(one for one in examples(labelled, ["ave:test"], SETTINGS) if one.frames == 95)
-    view = View("frames", sound=True, padding="silence")
+    view = View("frames", "mel", padding="silence")
     (batch,) = read_clips(labelled.shard_set, [short], view, [[Look(0, 0, 100, 0.5)]], 0)
     (whole,) = read_clips(labelled.shard_set, [short], view, [[Look(0, 0, 95, 0.5)]], 0)
-    assert batch.video is not None and batch.mel is not None
-    assert whole.video is not None and whole.mel is not None
+    assert batch.video is not None and batch.sound is not None
+    assert whole.video is not None and whole.sound is not None
     assert torch.equal(batch.video[0, :95], whole.video[0])
     assert all(torch.equal(frame, whole.video[0, 94]) for frame in batch.video[0, 95:])
-    assert torch.equal(batch.mel[0, :, :285], whole.mel[0])
+    assert torch.equal(batch.sound[0, :, :285], whole.sound[0])
     assert pytest.approx(math.log(FLOOR)) == SILENCE
-    assert torch.all(batch.mel[0, :, 285:] == torch.tensor(SILENCE, dtype=torch.float16))
+    assert torch.all(batch.sound[0, :, 285:] == torch.tensor(SILENCE, dtype=torch.float16))
 
 
 def test_shards_that_know_no_events_are_refused(tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def ramps(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def read(folder: Path, examples: list[Example], looks: list[Look], **view: Any) -> ClipBatch:
     labelled = open_labelled(LocalStore(folder))
-    chosen = View(**{"pictures": "frames", "sound": True, **view})
+    chosen = View(**{"pictures": "frames", "sound": "mel", **view})
     (batch,) = read_clips(labelled.shard_set, examples, chosen, [looks], workers=0)
     return batch
 
@@ -117,8 +117,8 @@ def grays(batch: ClipBatch) -> Any:
 
 
 def slices(batch: ClipBatch) -> Any:
-    assert batch.mel is not None
-    return batch.mel[:, 0].int().tolist()
+    assert batch.sound is not None
+    return batch.sound[:, 0].int().tolist()
 
 
 def test_pictures_and_sound_of_a_window(ramps: Path) -> None:
@@ -148,7 +148,7 @@ def test_windows_of_different_length_are_filled_up(ramps: Path) -> None:
 
 
 def test_what_is_not_looked_at_is_not_read(ramps: Path) -> None:
-    assert read(ramps, [example(0, 40)], [Look(0, 0, 4, 0.5)], sound=False).mel is None
+    assert read(ramps, [example(0, 40)], [Look(0, 0, 4, 0.5)], sound=None).sound is None
     silent = read(ramps, [example(0, 40)], [Look(0, 0, 4, 0.5)], pictures="none")
     assert silent.video is None
     assert slices(silent) == [list(range(12))]
@@ -159,8 +159,8 @@ def test_prepared_batches(ramps: Path) -> None:
     centred = batch.centred(16)
     assert centred.video is not None
     assert centred.video.shape == (2, 3, 4, 16, 16)
-    assert centred.mel is not None
-    assert centred.mel.dtype == torch.float32
+    assert centred.sound is not None
+    assert centred.sound.dtype == torch.float32
     augment = Augment(AugmentConfig(colour_jitter=0.5), 16, 0)
     one, again, other = (batch.augmented(augment, n) for n in (0, 0, 1))
     assert one.video is not None

@@ -44,7 +44,7 @@ def second_words(labelled: LabelledSet, jitter: int = 0, frames: int = 13) -> li
 
 def seen(labelled: LabelledSet, examples: list[Example], looks: Any, pictures: Any) -> Any:
     """Numbers of the frames in each window, by their gray levels."""
-    (batch,) = read_clips(labelled.shard_set, examples, View(pictures, False), [looks], 0)
+    (batch,) = read_clips(labelled.shard_set, examples, View(pictures), [looks], 0)
     assert batch.video is not None
     levels = batch.video.float().mean((2, 3, 4)).numpy()
     return np.rint(levels / STEP).astype(int), batch.faceless.tolist()
