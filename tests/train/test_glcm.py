@@ -264,7 +264,7 @@ def test_shifted_sound_is_the_same_sound_at_another_time():
     """Where each audio feature is one slice of mel alone, rolling one is rolling the other."""
     model, batch = Glcm(MINI).eval(), batch_for(MINI)
     weight = torch.randn(model.audio.out_channels, batch.mel.shape[1])
-    model.audio.forward = lambda mel: weight @ mel  # type: ignore[method-assign]
+    model.audio.forward = lambda mel, collect=None: weight @ mel  # type: ignore[method-assign]
     found = model.with_controls(batch)
     late = 3 * (MINI.frames // 4)
     mel = torch.cat([batch.mel[:, :, -late:], batch.mel[:, :, :-late]], dim=2)

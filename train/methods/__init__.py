@@ -36,6 +36,8 @@ from train.methods import (
     avid,
     avid_cma,
     avid_config,
+    avslowfast,
+    avts,
     coattention,
     coattention_config,
     cpc,
@@ -95,6 +97,11 @@ METHODS: dict[str, MethodEntry] = {
     "cpc": MethodEntry(cpc.CpcConfig, cpc.Cpc, cpc.PRESETS, table5.FPS, table5.RECIPE),
     "dpc": MethodEntry(dpc.DpcConfig, dpc.Dpc, dpc.PRESETS, table5.FPS, dpc.RECIPE),
     "vdim": MethodEntry(vdim.VdimConfig, vdim.Vdim, vdim.PRESETS, table5.FPS, table5.VIEWS_RECIPE),
+    "avts": MethodEntry(avts.AvtsConfig, avts.Avts, avts.PRESETS, table5.FPS, table5.RECIPE),
+    "avslowfast": MethodEntry(
+        avslowfast.AvSlowFastConfig, avslowfast.AvSlowFastMethod, avslowfast.PRESETS, table5.FPS,
+        table5.RECIPE,
+    ),
 }  # fmt: skip
 """Adding a method is one line here."""
 

@@ -13,6 +13,7 @@ from train.models.padding import TemporalPadding, repeat_ends
 N_MELS = 80
 AUDIO_STRIDES = (1, 4)
 NEGATIVE_SLOPE = 0.01
+STAGES = ("res2", "res3", "res4", "res5")
 
 
 class SameConv1d(nn.Conv1d):
@@ -104,10 +105,33 @@ class AudioResNet(nn.Module):
         self.out_channels = 8 * width
         self.apply(_initialise)
 
-    def forward(self, mel: Tensor) -> Tensor:
-        """(B, 80, K) -> (B, out_channels, K / audio_stride)."""
-        features: Tensor = self.res5(self.res4(self.res3(self.res2(self.stem(mel)))))
-        return features
+    @property
+    def stage_channels(self) -> dict[str, int]:
+        """C of each map of `stages`."""
+        return {name: self.out_channels >> (3 - index) for index, name in enumerate(STAGES)}
+
+    def forward(self, mel: Tensor, collect: dict[str, Tensor] | None = None) -> Tensor:
+        """The last stage's map.
+
+        Args:
+            mel: (B, 80, K).
+            collect: is filled with the map of every stage, by name.
+
+        Returns:
+            (B, out_channels, K / audio_stride).
+        """
+        x: Tensor = self.stem(mel)
+        for name in STAGES:
+            x = getattr(self, name)(x)
+            if collect is not None:
+                collect[name] = x
+        return x
+
+    def stages(self, mel: Tensor) -> dict[str, Tensor]:
+        """The maps after res2, res3, res4 and res5: (B, C, K / audio_stride), each with its C."""
+        maps: dict[str, Tensor] = {}
+        self(mel, maps)
+        return maps
 
 
 def _stage(c_in: int, c_out: int, padding: TemporalPadding, stride: int = 1) -> nn.Sequential:

@@ -151,6 +151,7 @@ class VideoResNet(nn.Module):
         block: Block = "hara",
         strides: Sequence[int] = (1, 2, 1, 1),
         temporal_padding: TemporalPadding = "zeros",
+        joins: Sequence[int] = (0, 0, 0, 0),
     ) -> None:
         """Build the network and initialise it (Kaiming normal, fan out).
 
@@ -161,6 +162,8 @@ class VideoResNet(nn.Module):
             block: which kind of residual block.
             strides: spatial strides of res2 to res5; stem and max-pool add 2 x 2.
             temporal_padding: what the convolutions find before the first and after the last frame.
+            joins: channels of another network that join the input of res2 to res5; whoever asks for
+                some runs the stages one by one.
         """
         super().__init__()
         kernel = (STEM_KERNEL_FRAMES[path], 7, 7)
@@ -169,10 +172,12 @@ class VideoResNet(nn.Module):
         self.pool = nn.MaxPool3d((1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1))
         c_in = width
         stages = []
-        for index, (count, stride) in enumerate(zip(STAGE_BLOCKS[depth], strides, strict=True)):
+        for index, (count, stride, more) in enumerate(
+            zip(STAGE_BLOCKS[depth], strides, joins, strict=True)
+        ):
             kernels = block_kernels(block, depth, STAGE_KERNEL_FRAMES[path][index])
             inner = width << index
-            stages.append(_stage(c_in, inner, kernels, count, stride, temporal_padding))
+            stages.append(_stage(c_in + more, inner, kernels, count, stride, temporal_padding))
             c_in = inner * (BOTTLENECK_EXPANSION if depth == 50 else 1)
         self.res2, self.res3, self.res4, self.res5 = stages
         self.out_channels = c_in
