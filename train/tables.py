@@ -253,6 +253,8 @@ def _otherwise(table: Table, wanted: Wanted, result: Result) -> list[str]:
         said.append("full frame")
     if _setting(result, "features") in ("g", "l"):
         said.append(f"features {_setting(result, 'features')}")
+    if layer := _setting(result, "layer"):
+        said.append(f"layer {layer}")
     if (cells := (result.get("settings") or {}).get("cells")) and tuple(cells) != (1, 1, 1):
         said.append(f"features in {'x'.join(map(str, cells))} cells")
     modality = _setting(result, "modality")

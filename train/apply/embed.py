@@ -53,7 +53,6 @@ from train.evaluation.encoders import (
     load_checkpoint,
     over_frames,
     require_finite,
-    wanted_features,
 )
 from train.evaluation.task import Features, Modality, Pictures, Pooling, Settings
 from train.index import INDEX_NAME, ShardSet, open_shards
@@ -398,7 +397,7 @@ def _plan(options: EmbedOptions, encoders: Encoders, shard_set: ShardSet) -> Pla
         UsageError: it does not store what is asked for.
     """
     modality: Modality = options.modality or "V+A"
-    layout = Layout(options.per, wanted_features(encoders.channels, options.settings(modality)))
+    layout = Layout(options.per, encoders.wanted(options.settings(modality)))
     stores_pictures = FRAMES in shard_set.members or not shard_set.members
     lacks = modality == "V+A" and not stores_pictures
     settings = options.settings("A" if lacks else modality)
@@ -409,7 +408,7 @@ def _plan(options: EmbedOptions, encoders: Encoders, shard_set: ShardSet) -> Pla
     if rate and rate != float(shard_set.fps):
         log.warning("%s has %g frames a second; the windows of %s are made for %g", shard_set.name,
                     shard_set.fps, encoders.preset, rate)  # fmt: skip
-    names = wanted_features(encoders.channels, settings)
+    names = encoders.wanted(settings)
     return Plan(options, encoders, shard_set, settings, names, layout, lacks)
 
 

@@ -12,6 +12,7 @@ from train.config import Precision
 from train.errors import UsageError
 from train.evaluation.task import (
     Average,
+    CellPool,
     Cells,
     Features,
     Modality,
@@ -83,6 +84,10 @@ class EvalConfig:
     """both, g or l."""
     pooling: Pooling | None = None
     """crop_avg, full_avg, full_attention."""
+    layer: str | None = None
+    """A stage of the visual network instead of its features: res2 ... res5, conv2x ... conv5x."""
+    cell_pool: CellPool | None = None
+    """avg or max: what a cell says."""
     cells: Cells | None = None
     """Parts of time, rows and columns in which features are averaged, side by side."""
     tracks: int | None = None

@@ -6,7 +6,7 @@ features = encoders.features(video, sound)   # fg, fl, fa, att of `Glcm.features
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,17 @@ from train import checkpoint, exported
 from train.config import from_dict
 from train.cuts import Sound, sound_of
 from train.errors import TrainError, UsageError
-from train.evaluation.task import Settings
+from train.evaluation.task import CellPool, Settings
 from train.methods import method_named, preset_named
 from train.models.attention import full_precision, pool_cells, resize_attention
 
 SOUND = "fa"
 PICTURES = "fv"
 """Of methods with a single visual path, which stands for both of Glcm's."""
+POOLS: dict[CellPool, Callable[[Tensor, tuple[int, int]], Tensor]] = {
+    "avg": functional.adaptive_avg_pool2d,
+    "max": functional.adaptive_max_pool2d,
+}
 BRANCHES = {"g": ("fg",), "l": ("fl",)}
 
 
@@ -70,6 +74,30 @@ class Encoders:
     def channels(self) -> dict[str, int]:
         """C of each feature."""
         return dict(self.module.feature_channels)  # type: ignore[arg-type]
+
+    def wanted(self, settings: Settings) -> dict[str, int]:
+        """The features that a task uses and the lengths of their vectors, as they are joined.
+
+        Raises:
+            UsageError: the encoders do not have them.
+        """
+        channels = self.channels
+        if not settings.layer:
+            return wanted_features(channels, settings)
+        further: dict[str, int] = getattr(self.module, "further_channels", {})
+        if settings.layer not in further:
+            raise UsageError(
+                f"layer is {settings.layer!r}; {self.method} has "
+                f"{', '.join(further) or 'none besides its features'}"
+            )
+        heard = {name: n for name, n in channels.items() if name == SOUND}
+        return wanted_features({settings.layer: further[settings.layer], **heard}, settings)
+
+    def looked_at(
+        self, video: Tensor | None, sound: Tensor | None, settings: Settings
+    ) -> dict[str, Tensor]:
+        """`features`, and the layer that the settings ask for."""
+        return self.features(video, sound, tuple(self.wanted(settings)) if settings.layer else ())
 
     def features(
         self, video: Tensor | None, sound: Tensor | None, wanted: Sequence[str] = ()
@@ -235,9 +263,8 @@ def over_frames(found: dict[str, Tensor], name: str, settings: Settings) -> Tens
         if settings.pooling == "full_attention":
             return pool_cells(feature, map_on(found["att"], feature))
         frames = feature.float().transpose(1, 2)
-        return functional.adaptive_avg_pool2d(frames.flatten(0, 1), settings.cells[1:]).view(
-            *frames.shape[:2], -1
-        )
+        pool = POOLS[settings.cell_pool]
+        return pool(frames.flatten(0, 1), settings.cells[1:]).view(*frames.shape[:2], -1)
 
 
 def map_on(att: Tensor, feature: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from train.checkpoint import write_atomically
 from train.config import uses_bf16
 from train.evaluation.clips import Look
-from train.evaluation.encoders import Encoders, pooled, require_finite, wanted_features
+from train.evaluation.encoders import Encoders, pooled, require_finite
 from train.evaluation.job import Job
 from train.evaluation.labelled import Example
 
@@ -105,8 +105,8 @@ def frozen_features(job: Job, examples: list[Example], clips: int | None = None)
     Raises:
         TrainError: a feature is not finite.
     """
-    names = list(wanted_features(job.source.channels, job.settings))
-    every = list(wanted_features(job.source.channels, replace(job.settings, features="both")))
+    names = list(job.source.wanted(job.settings))
+    every = list(job.source.wanted(replace(job.settings, features="both")))
     folder = job.frozen / hash_of(job, examples, clips)
     missing = [n for n in range(_parts(examples)) if not _holds(_part(folder, n), names)]
     if missing:  # of both paths, whichever is asked for: other --features need no second pass
@@ -155,7 +155,8 @@ def view_of(job: Job, examples: Sequence[Example], clips: int | None) -> dict[st
         "pictures": settings.pictures,
         "modality": settings.modality,
         "pooling": settings.pooling,
-        "cells": list(settings.cells),
+        "layer": settings.layer,
+        "cells": [*settings.cells, settings.cell_pool],
         "window": job.window,
         "clips": settings.clips if clips is None else clips,
         "crops": settings.crops if clips is None else 1,
@@ -194,7 +195,8 @@ def features_of(
     for raw in job.read(examples, job.in_batches(looks)):
         batch = raw.centred(encoders.crop)
         with job.autocast():
-            vectors = pooled(encoders.features(batch.video, batch.sound), names, job.settings)
+            maps = encoders.looked_at(batch.video, batch.sound, job.settings)
+            vectors = pooled(maps, names, job.settings)
         for name in names:
             rows[name].append(vectors[name].cpu().numpy())
         rows["owner"].append(batch.examples.numpy())

@@ -6,7 +6,7 @@ import numpy as np
 
 from train.evaluation import probes
 from train.evaluation.classify import accuracy, averaged, targets
-from train.evaluation.encoders import SOUND, wanted_features
+from train.evaluation.encoders import SOUND
 from train.evaluation.frozen import Frozen, test_features, train_features
 from train.evaluation.job import Job
 from train.evaluation.result import Predictions
@@ -39,7 +39,7 @@ def accuracy_of_parts(predictions: Predictions) -> list[Score]:
 
 def _columns(job: Job, features: Frozen, part: str) -> Frozen:
     """Only the channels of a modality."""
-    channels = wanted_features(job.source.channels, job.settings)
+    channels = job.source.wanted(job.settings)
     names = [name for name in channels if part == "V+A" or (name == SOUND) == (part == "A")]
     first, chosen = 0, []
     for name, count in channels.items():

@@ -11,7 +11,6 @@ from train.evaluation.encoders import (
     in_time,
     over_frames,
     over_time,
-    wanted_features,
 )
 from train.evaluation.task import Settings
 
@@ -89,7 +88,7 @@ class Classifier(nn.Module):
         self.module = encoders.module
         self._encoders = encoders
         self._settings = settings
-        self._names = wanted_features(encoders.channels, settings)
+        self._names = encoders.wanted(settings)
         self.shape = HeadShape(classes, hidden, dropout, per_frame)
         self.head = Head(sum(self._names.values()), hidden, classes, dropout)
         self._freeze_unused()
@@ -118,7 +117,7 @@ class Classifier(nn.Module):
         Returns:
             float32 (B, channels), or (B, T, channels) with `per_frame`.
         """
-        found = self._encoders.features(video, sound)
+        found = self._encoders.looked_at(video, sound, self._settings)
         steps = {name: over_frames(found, name, self._settings) for name in self._names}
         if self.shape.per_frame:
             frames = video.shape[2] if video is not None else steps["fa"].shape[1] // 3

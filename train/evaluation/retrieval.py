@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from train.evaluation.encoders import SOUND, wanted_features
+from train.evaluation.encoders import SOUND
 from train.evaluation.frozen import Floats, Frozen, Ints, test_features, train_features
 from train.evaluation.job import Job
 from train.evaluation.probes import standardised
@@ -56,7 +56,7 @@ def recall(predictions: Predictions) -> list[Score]:
 
 def nearest_of(job: Job, gallery: Frozen, queries: Frozen) -> Ints:
     """(queries, KEPT or fewer) positions in the gallery, nearest first."""
-    channels = wanted_features(job.source.channels, job.settings)
+    channels = job.source.wanted(job.settings)
     sound = channels.get(SOUND, 0)
     known, asked = standardised(gallery.mean(), queries.mean())
     known, asked = (_unit_parts(rows, rows.shape[1] - sound) for rows in (known, asked))

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from train.errors import UsageError
-from train.evaluation.encoders import SOUND, Encoders, wanted_features
+from train.evaluation.encoders import SOUND, Encoders
 from train.evaluation.heads import Head
 from train.evaluation.task import Settings
 from train.models.attention import full_precision
@@ -51,7 +51,7 @@ class SegmentClassifier(nn.Module):
         self.module: Any = encoders.module
         self._encoders = encoders
         self._segments = segments
-        self._names = wanted_features(encoders.channels, settings)
+        self._names = encoders.wanted(settings)
         self._computes = (*self._names, *(("fa",) if settings.uses_sound else ()))
         asked = settings.pooling == "full_attention" and settings.uses_pictures
         self.attends = asked and hasattr(self.module, "segment_attention")

@@ -39,6 +39,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 
 
 Cells = tuple[int, int, int]
+CellPool = Literal["avg", "max"]
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,14 @@ class Settings:
     """Visual features: of both paths, the global (g) or the local one (l)."""
     pooling: Pooling = "full_avg"
     """Over the grid: mean (of crops or of whole frames), or by the attention map."""
+    layer: str = ""
+    """Another map of the visual network instead of its features, such as a stage: res2 ... res5 of
+    E_v^l, conv2x ... conv5x of AVID."""
     cells: Cells = (1, 1, 1)
     """Parts of time, rows and columns of the grid in which features are averaged, side by side; 1
     1 1 averages all, more parts keep when and where."""
+    cell_pool: CellPool = "avg"
+    """Of rows and columns: the mean of a cell, or its maximum, as AVID's linear probes."""
     tracks: int = 1
     """Faces of a clip that are scored, 1 or 2: the highest score of the positive class counts."""
     boxes: Boxes = "truth"

@@ -126,6 +126,12 @@ class Avid(nn.Module):
         """C of each entry of `features` that is there without being asked for."""
         return {"fv": self.video.out_channels, "fa": self.audio.out_channels}
 
+    @property
+    def further_channels(self) -> dict[str, int]:
+        """C of the video network's stages, which `features` gives only by name."""
+        stages = ("conv2x", "conv3x", "conv4x", "conv5x")
+        return {name: self.video.out_channels >> (3 - i) for i, name in enumerate(stages)}
+
     # --- training ---------------------------------------------------------------------------------
 
     def forward(self, batch: Clips) -> dict[str, Tensor]:

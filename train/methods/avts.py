@@ -25,7 +25,7 @@ from train.methods.sync_pairs import (
     pair_facts,
     sound_pieces,
 )
-from train.methods.table5 import video_encoder
+from train.methods.table5 import seen, stage_channels, video_encoder
 from train.models.audio import AudioResNet
 
 EXACT = "donot_use_mm_for_euclid_dist"
@@ -105,6 +105,11 @@ class Avts(nn.Module):
         """C of each entry of `features`."""
         return {"fv": self.encoder.out_channels, "fa": self.audio.out_channels}
 
+    @property
+    def further_channels(self) -> dict[str, int]:
+        """C of the maps that `features` gives only by name: the visual encoder's stages."""
+        return stage_channels(self.encoder)
+
     def features(
         self, clips: PartialClips, wanted: Collection[str] = ("fv", "fa")
     ) -> dict[str, Tensor]:
@@ -113,10 +118,9 @@ class Avts(nn.Module):
         Returns:
             fv: (B, C, T, H', W'), and
             fa: (B, C, 3T); what was not given or is not wanted is left out.
+            res2 ... res5: the visual encoder's stages, if wanted.
         """
-        found = {}
-        if clips.video is not None and "fv" in wanted:
-            found["fv"] = self.encoder(clips.video)
+        found = seen(self.encoder, clips.video, wanted)
         if clips.mel is not None and "fa" in wanted:
             found["fa"] = self.audio(clips.mel)
         return found

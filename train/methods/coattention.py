@@ -96,6 +96,11 @@ class Coattention(nn.Module):
         """C of the features before fusion; those after it have as many."""
         return {"fv": self.visual.out_channels, "fa": self.audio.out_channels}
 
+    @property
+    def further_channels(self) -> dict[str, int]:
+        """C of what `features` gives only by name: the streams after fusion."""
+        return {"hv": self.visual.out_channels, "ha": self.visual.out_channels}
+
     def forward(self, batch: Clips) -> dict[str, Tensor]:
         """The loss of a batch.
 

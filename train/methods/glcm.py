@@ -139,6 +139,11 @@ class Glcm(nn.Module):
         encoders = {"fg": self.slow, "fl": self.fast, "fa": self.audio}
         return {name: net.out_channels for name, net in encoders.items() if net is not None}
 
+    @property
+    def further_channels(self) -> dict[str, int]:
+        """C of the maps that `features` gives only by name: the stages of E_v^l."""
+        return self.fast.stage_channels
+
     def forward(self, batch: Clips) -> dict[str, Tensor]:
         """The loss of a batch.
 
@@ -323,10 +328,13 @@ class Glcm(nn.Module):
             fl: (B, C_l, T, H, W).
             fa: (B, C_a, 3T).
             att: (B, H, W) attention map, on the grid of the losses.
+            res2 ... res5: stages of E_v^l, see `VideoResNet.stages`.
         """
         features = {}
         if batch.video is not None:
-            features["fl"] = self.fast(batch.video)
+            stages = self.fast.stages(batch.video)
+            features = {name: x for name, x in stages.items() if name in wanted}
+            features["fl"] = stages["res5"]
             if self.slow is not None and {"fg", "att"} & set(wanted):
                 features["fg"] = self.slow(self._slow_frames(batch.video))
         if batch.mel is not None:

@@ -21,7 +21,13 @@ from torch.utils.checkpoint import checkpoint
 from train.cuts import Clip, Cut, Reads
 from train.dist import own_rank
 from train.losses import Gather, keep_local
-from train.methods.table5 import EncoderConfig, Pictures, require_at_least
+from train.methods.table5 import (
+    EncoderConfig,
+    Pictures,
+    require_at_least,
+    seen,
+    stage_channels,
+)
 from train.models.attention import full_precision
 
 SCORES_AT_ONCE = 2**26
@@ -269,6 +275,11 @@ class PredictiveMethod(nn.Module, ABC):
         """C of `features`."""
         return {"fv": cast(int, self.encoder.out_channels)}
 
+    @property
+    def further_channels(self) -> dict[str, int]:
+        """C of the maps that `features` gives only by name: the encoder's stages."""
+        return stage_channels(self.encoder)
+
     def features(self, clips: Pictures, wanted: Collection[str] = ("fv",)) -> dict[str, Tensor]:
         """What downstream tasks use: the encoder's features before any head, unpooled.
 
@@ -280,10 +291,9 @@ class PredictiveMethod(nn.Module, ABC):
 
         Returns:
             fv: (B, C, T', H', W'); absent without pictures.
+            res2 ... res5: stages of the encoder, if it has any and they are wanted.
         """
-        if clips.video is None or "fv" not in wanted:
-            return {}
-        return {"fv": self.encoder(clips.video)}
+        return seen(self.encoder, clips.video, wanted)
 
 
 def _video(batch: Pictures) -> Tensor:

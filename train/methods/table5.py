@@ -135,6 +135,21 @@ class Pictures(Protocol):
         """Float (B, 3, T, H, W), normalised, of any length T; None where only sound is used."""
 
 
+def seen(encoder: nn.Module, video: Tensor | None, wanted: Collection[str]) -> dict[str, Tensor]:
+    """The wanted ones of `fv`, the encoder's map, and its stages, if it has any."""
+    if video is None:
+        return {}
+    if not isinstance(encoder, VideoResNet):
+        return {"fv": encoder(video)} if "fv" in wanted else {}
+    stages = encoder.stages(video)
+    return {name: x for name, x in {**stages, "fv": stages["res5"]}.items() if name in wanted}
+
+
+def stage_channels(encoder: nn.Module) -> dict[str, int]:
+    """C of the maps that `seen` gives besides `fv`."""
+    return encoder.stage_channels if isinstance(encoder, VideoResNet) else {}
+
+
 class VideoMethod(nn.Module):
     """A method whose features are those of one visual encoder.
 
@@ -152,12 +167,16 @@ class VideoMethod(nn.Module):
         """C of `features`."""
         return {"fv": self.encoder.out_channels}
 
+    @property
+    def further_channels(self) -> dict[str, int]:
+        """C of the maps that `features` gives only by name: the encoder's stages."""
+        return stage_channels(self.encoder)
+
     def features(self, clips: Pictures, wanted: Collection[str] = ("fv",)) -> dict[str, Tensor]:
         """What downstream tasks use: the encoder's features before any head, unpooled.
 
         Returns:
             fv: (B, C, T, H', W'); absent without pictures.
+            res2 ... res5: the encoder's stages, if wanted.
         """
-        if clips.video is None or "fv" not in wanted:
-            return {}
-        return {"fv": self.encoder(clips.video)}
+        return seen(self.encoder, clips.video, wanted)
