@@ -99,7 +99,7 @@ class CheckConfig(Generic[M]):
         return PretrainConfig(
             model=self.model, method=self.method, preset=self.preset, shards=shards,
             split=self.split, seed=self.seed, workers=0, device="cpu", precision="fp32",
-            checkpoint_every=1, page=False, **how,
+            checkpoint_every=1, page=False, val_every=0, **how,
         )  # fmt: skip
 
 

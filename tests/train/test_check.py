@@ -102,6 +102,16 @@ def test_shards_are_used_where_they_are_named(ten: Path, tmp_path: Path) -> None
     assert check.resume(prepared)[0]
 
 
+def test_held_out_clips_do_not_look_like_a_run_that_cannot_resume(
+    split: Path, tmp_path: Path
+) -> None:
+    """A run that is stopped measures them where it stops, an undisturbed one does not."""
+    config = replace(default_of("toy", None), shards=str(split))
+    prepared = check._prepare(config, tmp_path)
+    ok, said = check.resume(prepared)
+    assert ok, said
+
+
 def test_ranks_that_are_apart_by_design_are_not_compared(tmp_path: Path) -> None:
     ok, said = check.two_ranks(trial("apart", tmp_path))
     assert ok is None
