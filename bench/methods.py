@@ -1,16 +1,18 @@
 """The step of each method over its encoders alone: what losses, banks and heads cost beside them.
 
 Both are forward and backward on one batch of random numbers, of the preset `tiny` on a CPU and of
-the first preset on a GPU. Encoders alone are `module.features` of every view and every stretch of
-sound that the method looks at, each once.
+the first preset on a GPU. Encoders alone are the same calls of the same networks as in a step, with
+the same inputs, and the mean of what they give in the place of losses.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from bench.goals import Measured
 from bench.steps import seconds_a_step
@@ -18,7 +20,6 @@ from bench.stopwatch import Way, interleaved, ratio
 from train.batch import Batch
 from train.config import PretrainConfig
 from train.cuts import RunFacts, reads_of
-from train.evaluation.encoders import Clips
 from train.methods import METHODS
 from train.pretrain import build_model
 
@@ -53,9 +54,11 @@ def ways_of(method: str, preset: str, device: torch.device) -> dict[str, Way]:
         loss.backward()
         model.zero_grad(set_to_none=True)
 
+    calls = calls_of_encoders(model, lambda: model(batch))
+
     def encoders() -> None:
         with half:
-            maps = [x for clips in seen_by(batch) for x in model.features(clips).values()]
+            maps = [called(call) for call in calls]
             total = torch.stack([x.float().mean() for x in maps if x.requires_grad]).sum()
         total.backward()  # type: ignore[no-untyped-call]
         model.zero_grad(set_to_none=True)
@@ -81,13 +84,48 @@ def ready_batch(model: Any, clips: int) -> Batch:
     )
 
 
-def seen_by(batch: Batch) -> list[Clips]:
-    """Each view, with mel where there is some, and each stretch of waveform."""
-    views = batch.video.unbind(1) if batch.views > 1 else (batch.video,)
-    stretches: list[Tensor] = []
-    if batch.wave is not None:
-        stretches = [batch.wave[:, k : k + 1] for k in range(batch.wave.shape[1])]
-    return [
-        *(Clips(view, batch.mel, None) for view in views),
-        *(Clips(None, None, wave) for wave in stretches),
-    ]
+@dataclass(frozen=True)
+class Call:
+    """An encoder's turn in a step."""
+
+    encoder: nn.Module
+    inputs: tuple[Any, ...]
+    learns: bool
+    """Momentum encoders do not."""
+
+
+def calls_of_encoders(model: nn.Module, step: Callable[[], object]) -> list[Call]:
+    """Which encoders a step calls, and with what.
+
+    An encoder is a network of `train.models` that says how many channels it gives, and that is not
+    part of another one.
+    """
+    calls: list[Call] = []
+
+    def note(encoder: nn.Module, inputs: tuple[Any, ...]) -> None:
+        given = tuple(x.detach() if isinstance(x, Tensor) else x for x in inputs)
+        calls.append(Call(encoder, given, torch.is_grad_enabled()))
+
+    handles = [encoder.register_forward_pre_hook(note) for encoder in _encoders(model)]
+    step()
+    for handle in handles:
+        handle.remove()
+    return calls
+
+
+def _encoders(module: nn.Module) -> Iterator[nn.Module]:
+    for child in module.children():
+        is_ours = type(child).__module__.startswith("train.models.")
+        if is_ours and hasattr(child, "out_channels") and not isinstance(child, _ConvNd):
+            yield child
+        else:
+            yield from _encoders(child)
+
+
+def called(call: Call) -> Tensor:
+    """The last map of an encoder's turn."""
+    with torch.set_grad_enabled(call.learns):
+        output: Any = call.encoder(*call.inputs)
+    while not isinstance(output, Tensor):  # several paths give several maps
+        output = next(reversed(output.values())) if isinstance(output, dict) else output[-1]
+    return output
