@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from bench.steps import Step
 
 
-Part = Literal["all", "pipeline", "loader", "step"]
+Part = Literal["all", "pipeline", "loader", "step", "methods"]
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,11 @@ def _measured(options: Options) -> Iterator[Measured]:
     """All lines, in the order of the table."""
     from bench import media, stopwatch
 
-    if options.only == "step":
+    if options.only in ("all", "methods"):
+        from bench import methods
+
+        yield from methods.measure(options.rounds)
+    if options.only in ("step", "methods"):
         return
     folder = options.out.parent / f"media-{media.VERSION}"
     made = media.made_media(folder)

@@ -34,6 +34,7 @@ GOALS = {
     "loader": Goal("loader, clips a CPU second (naive: mp4s on the fly)", 250.0, "/s", ">="),
     "loader members": Goal("the same over one JPEG a tar member", 1.0, "x", ">="),
     "step": Goal("step of glcm_r18, bf16, batch 32 (naive: eager fp32)", 35.0, "ms"),
+    "method": Goal("step of a method over its encoders alone", 1.3, "x"),
     "planning": Goal("planning a manifest of 2 M rows, CPU", 60.0, "s"),
     "planning memory": Goal("its peak memory", 2048.0, "MiB"),
     "child memory": Goal("a worker child on 1080p input, peak memory", 600.0, "MiB"),

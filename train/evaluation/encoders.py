@@ -116,15 +116,17 @@ class Encoders:
         """
         features: Any = self.module.features
         if self.sound == "mel" or sound is None:
-            clips = _Clips(video, sound, None)
+            clips = Clips(video, sound, None)
         else:
-            clips = _Clips(video, None, sound.unsqueeze(1))
+            clips = Clips(video, None, sound.unsqueeze(1))
         found: dict[str, Tensor] = features(clips, wanted) if wanted else features(clips)
         return found
 
 
 @dataclass(frozen=True)
-class _Clips:
+class Clips:
+    """What a module's `features` is given; None is not there."""
+
     video: Tensor | None
     mel: Tensor | None
     wave: Tensor | None

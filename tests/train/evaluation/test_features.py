@@ -173,3 +173,54 @@ def test_settings_that_contradict_each_other() -> None:
         Settings(crops=2)
     with pytest.raises(UsageError, match=r"modality is 'VA'; expected one of V, A, V\+A"):
         Settings(modality="VA")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("pool", ["avg", "max"])
+def test_cells_keep_when_and_where(pool: str) -> None:
+    torch.manual_seed(0)
+    fl = torch.randn(2, 3, 8, 6, 4)
+    settings = Settings(cells=(4, 3, 2), cell_pool=pool)  # type: ignore[arg-type]
+    vector = pooled({"fl": fl}, ["fl"], settings)["fl"]
+    expected = []
+    for part in range(4):
+        for channel in range(3):
+            for row in range(3):
+                for column in range(2):
+                    cell = fl[1, channel, 2 * part : 2 * part + 2, 2 * row : 2 * row + 2]
+                    cell = cell[:, :, 2 * column : 2 * column + 2].flatten(1)
+                    each = cell.mean(1) if pool == "avg" else cell.amax(1)
+                    expected.append(float(each.mean()))
+    assert vector.shape == (2, 4 * 3 * 3 * 2)
+    assert sorted(vector[1].tolist()) == pytest.approx(sorted(expected), abs=1e-6)
+    assert wanted_features({"fl": 3}, settings) == {"fl": 72}
+
+
+def test_sound_has_cells_in_time_only(found: dict[str, torch.Tensor]) -> None:
+    settings = Settings(modality="A", pictures="none", cells=(4, 3, 3))
+    vector = pooled(found, ["fa"], settings)["fa"]
+    expected = found["fa"].view(2, 6, 4, 6).mean(3)
+    assert torch.allclose(vector.view(2, 6, 4), expected, atol=1e-6)
+    assert wanted_features({"fa": 6}, settings) == {"fa": 24}
+
+
+def test_cells_that_cannot_be() -> None:
+    with pytest.raises(UsageError, match="expected parts of time, rows and columns"):
+        Settings(cells=(0, 1, 1))
+    with pytest.raises(UsageError, match="one mean over the grid"):
+        Settings(cells=(1, 2, 2), pooling="full_attention")
+    with pytest.raises(UsageError, match="one part of time"):
+        Classifier(from_scratch("glcm", "nano", 0), Settings(cells=(2, 1, 1)), 3, per_frame=True)
+
+
+def test_a_layer_stands_for_the_features() -> None:
+    encoders = from_scratch("glcm", "nano", 0)
+    settings = Settings(layer="res3")
+    video = torch.randn(1, 3, encoders.frames, 32, 32)
+    found = encoders.looked_at(video, None, settings)
+    fast = encoders.module.fast
+    assert isinstance(fast, torch.nn.Module)
+    by_hand = fast.res3(fast.res2(fast.pool(fast.stem(video))))  # type: ignore[operator]
+    assert torch.equal(found["res3"], by_hand)
+    assert encoders.wanted(settings) == {"res3": by_hand.shape[1]}
+    with pytest.raises(UsageError, match=r"layer is 'res9'; glcm has res2, res3, res4, res5"):
+        encoders.wanted(Settings(layer="res9"))
