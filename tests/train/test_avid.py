@@ -259,6 +259,15 @@ def test_cma_warms_up_as_avid():
             assert torch.equal(facts["loss"], avid(batch)["loss"])
 
 
+def test_positives_are_looked_for_between_steps_not_within():
+    """Counted in batches, of which accumulation takes several a step."""
+    model = small_cma(warmup_epochs=1.5, refresh_epochs=2)
+    assert model.memory is not None
+    assert (model.memory.first, model.memory.every) == (3, 4)
+    model.prepare(RunFacts(INSTANCES, 100, 2, accumulation=3))
+    assert (model.memory.first, model.memory.every) == (9, 12)
+
+
 def test_banks_learn_after_the_scores_and_only_in_training():
     model = small()
     batch = batch_of(model.config)

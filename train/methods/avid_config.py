@@ -226,8 +226,16 @@ for every method."""
 
 RECIPES: dict[str, dict[str, Any]] = {
     "analysis": {"lr": 1e-4, "epochs": 400},
-    "tiny": {"lr": 1e-3, "batch_size": 4, "epochs": 100},
+    "tiny": {
+        "lr": 1e-3,
+        "batch_size": 4,
+        "epochs": 300,
+        "augment": AugmentConfig(crop_area=(0.5, 1.0), grayscale=0.0, volume=0.1),
+    },
 }
+"""`tiny` is for sets of a few dozen clips. There all memories of a modality are alike at first, and
+the loss stays where equal scores put it: on 27 demo clips, without augmentation, retrieval among
+memories was 0.06 in steps 1 to 160, and 0.15 in steps 641 to 800 (chance 0.037)."""
 CMA_RECIPE: dict[str, Any] = {**RECIPE, "epochs": 200}
 CMA_RECIPES: dict[str, dict[str, Any]] = {**RECIPES, "analysis": {"lr": 1e-4, "epochs": 200}}
 """After a run of AVID: 20 epochs of the released code, and the second 200 of the analysis."""
