@@ -6,13 +6,14 @@ the same inputs, and the mean of what they give in the place of losses.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
+from torch.utils._pytree import tree_map_only
 
 from bench.goals import Measured
 from bench.steps import seconds_a_step
@@ -103,7 +104,7 @@ def calls_of_encoders(model: nn.Module, step: Callable[[], object]) -> list[Call
     calls: list[Call] = []
 
     def note(encoder: nn.Module, inputs: tuple[Any, ...]) -> None:
-        given = tuple(x.detach() if isinstance(x, Tensor) else x for x in inputs)
+        given = tree_map_only(Tensor, Tensor.detach, inputs)
         calls.append(Call(encoder, given, torch.is_grad_enabled()))
 
     handles = [encoder.register_forward_pre_hook(note) for encoder in _encoders(model)]
@@ -127,5 +128,6 @@ def called(call: Call) -> Tensor:
     with torch.set_grad_enabled(call.learns):
         output: Any = call.encoder(*call.inputs)
     while not isinstance(output, Tensor):  # several paths give several maps
-        output = next(reversed(output.values())) if isinstance(output, dict) else output[-1]
+        maps = vars(output) if is_dataclass(output) else dict(enumerate(output))
+        output = list(maps.values())[-1]
     return output

@@ -298,12 +298,11 @@ def announce(
     if ranks.is_first and (warning := rate_warning(config, plan.mixture)):
         log.warning("%s", warning)
     total = plan.batch_size * ranks.world
-    compared, remembered = clips_compared(config, plan), getattr(config.model, "negatives", None)
+    usual = f"{clips_compared(config, plan) - 1} other clips are negatives of each clip"
     log.info(
-        "batch: %d clips a device x %d ranks x %d accumulated = %d a step; %s are negatives of "
-        "each clip",
+        "batch: %d clips a device x %d ranks x %d accumulated = %d a step; %s",
         plan.batch_size, ranks.world, config.accumulation, total * config.accumulation,
-        f"{remembered} memories" if remembered else f"{compared - 1} other clips",
+        getattr(config.model, "told_apart_from", usual),
     )  # fmt: skip
     left_out = plan.clips_per_epoch - plan.batches_per_epoch * total
     log.info(

@@ -7,8 +7,8 @@ GLAV_PLUGINS adds its own entry to the dict.
 A config has `frames` (pictures of a view), `crop` (pixels) and `input_shapes` (what one clip gives
 the module: video, mel, wave), and where one window with its mel is not what is wanted `reads`, a
 `train.cuts.Reads`, with `input_numbers` (widths of the numbers that its cuts carry). `sound` is
-"wave" where the audio encoder hears waveforms instead of mel; `negatives`, where there is one, is
-how many memories a clip is told apart from, instead of the other clips of its batch.
+"wave" where the audio encoder hears waveforms instead of mel; `told_apart_from`, where there is
+one, is a sentence for the log on a clip's negatives, if they are not the others of its batch.
 
 A module is built as ``module(config, gather)`` and called as ``module(batch)``: it returns a dict
 of scalars: `loss` first, then its terms and facts to log. ``module.features(clips)`` gives what

@@ -84,6 +84,11 @@ class AvidConfig:
     """What the audio network eats."""
 
     @property
+    def told_apart_from(self) -> str:
+        """What a clip is told apart from, for the log."""
+        return f"{self.negatives} memories of other clips are negatives of each clip"
+
+    @property
     def samples(self) -> int:
         """Of the sound."""
         return round(self.audio_seconds * self.wave_rate_hz)

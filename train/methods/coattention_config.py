@@ -119,6 +119,11 @@ class CoattentionConfig:
             )
 
     @property
+    def told_apart_from(self) -> str:
+        """What a clip is told apart from, for the log."""
+        return "each clip with its sound shifted is the negative of the same clip in sync"
+
+    @property
     def samples(self) -> int:
         """Of a sound."""
         return round(self.sound_seconds * RATE_HZ)

@@ -93,6 +93,11 @@ class MocoConfig(EncoderConfig):
         require_one_of("key_norm", self.key_norm, get_args(KeyNorm))
 
     @property
+    def told_apart_from(self) -> str:
+        """What a clip is told apart from, for the log."""
+        return f"{self.queue} queued keys are negatives of each clip, once the queue is full"
+
+    @property
     def input_shapes(self) -> dict[str, tuple[int, ...]]:
         """What one clip gives the module, without the batch dimension."""
         return self.views(2)

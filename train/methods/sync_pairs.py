@@ -125,7 +125,7 @@ class Curriculum(nn.Module):
 
     def prepare(self, facts: RunFacts) -> None:
         """Learn how long the schedule is."""
-        self.schedule_batches = max(facts.steps, 1)
+        self.schedule_batches = max(facts.steps * facts.accumulation, 1)
 
     def part(self) -> Tensor:
         """Part of the schedule that is over, 0 .. 1, a scalar on the device.

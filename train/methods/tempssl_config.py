@@ -185,6 +185,13 @@ class TempSslConfig:
             raise ValueError("shared_queue is one of pictures and sound; it needs modalities both")
 
     @property
+    def told_apart_from(self) -> str:
+        """What a clip is told apart from, for the log."""
+        return (
+            f"the other clips and {self.queue_negatives} of {self.queue} queued ones are negatives"
+        )
+
+    @property
     def letters(self) -> str:
         """The modalities: `v` of them, `a`, or both."""
         return LETTERS[self.modalities]

@@ -59,7 +59,8 @@ class AvSlowFast(nn.Module):
         slow, fast: the paths.
         lateral: from the fast path into res2 to res5 of the slow one.
         sound: entrances after res3, res4 and res5.
-        pooled_channels: C of `Seen.pooled`; the last one is that of `Seen.fused`, too.
+        pooled_channels: C of `Seen.pooled`.
+        out_channels: C of `Seen.fused`.
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class AvSlowFast(nn.Module):
         self.pooled_channels = (
             of_slow[1] + joins[2], of_slow[2] + joins[3], of_slow[3] + of_fast[4]
         )  # fmt: skip
+        self.out_channels = self.pooled_channels[-1]
         self.sound = nn.ModuleList(
             SoundEntrance(c_in, c_out)
             for c_in, c_out in zip(audio_channels, self.pooled_channels, strict=True)
