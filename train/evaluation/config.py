@@ -98,6 +98,8 @@ class EvalConfig:
     """Of fine-tuning."""
     batch_size: int | None = None
     """Clips a step of fine-tuning."""
+    context: int | None = None
+    """Of sentences, on frozen features: frames about each that the linear layer sees, odd."""
     beam: int | None = None
     """Of sentences: hypotheses that CTC decoding keeps, without a language model; 0 is greedy."""
 

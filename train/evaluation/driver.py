@@ -53,7 +53,7 @@ log = logging.getLogger(__name__)
 USUAL_PROFILE = "glcm"
 """The profile of tasks that need no crops, nor sound alone; methods may bring another one."""
 NAMING = ("protocol", "modality", "pictures", "features", "pooling", "layer", "cells",
-          "cell_pool", "boxes")  # fmt: skip
+          "cell_pool", "context", "boxes")  # fmt: skip
 """Settings that stand in the name of a result's folder where they are not the task's own."""
 CARRIED_OUT = ("checkpoint", "run", "name", "rounds", "allow_missing", "overwrite", "device",
                "threads", "workers", "data", "shards", "keep_model")  # fmt: skip

@@ -88,6 +88,8 @@ class Settings:
     validation: float = 0.1
     """Part of the training groups that choose the epoch where there is no validation split; 0
     trains on all and takes the last epoch."""
+    context: int = 1
+    """Of sentences, on frozen features: frames about each that the linear layer sees, odd."""
     beam: int = 0
     """Of sentences: hypotheses that CTC decoding keeps; 0 takes the likeliest path (greedy)."""
 
@@ -112,6 +114,8 @@ class Settings:
                 f"pooling full_attention takes one mean over the grid, and cells is {self.cells}; "
                 "give --cells 1 1 1"
             )
+        if self.context < 1 or self.context % 2 == 0:
+            raise UsageError(f"context is {self.context}; expected an odd number of frames")
         if self.crops not in (1, 3):
             raise UsageError(f"crops is {self.crops}; expected 1 or 3")
         if self.tracks not in (1, 2):

@@ -267,7 +267,7 @@ def linear(job: Job) -> tuple[list[str], list[bool], History]:
     mean, deviation = frames.mean(0), frames.std(0).clamp(min=1e-6)
     train, test = ([(one - mean) / deviation for one in part] for part in (train, test))
     labels = _labels(job)
-    model = _Linear(len(mean)).to(job.device)
+    model = _Linear(len(mean), job.settings.context).to(job.device)
 
     def loss(batch: list[Look], step: int) -> Tensor:
         rows = [look.example for look in batch]
@@ -278,17 +278,23 @@ def linear(job: Job) -> tuple[list[str], list[bool], History]:
     history = fit(model, job.config, job.settings.epochs, lambda epoch: _batches(job, epoch), loss,
                   None, job.folder, job.device)  # fmt: skip
     with torch.no_grad():
-        log_p = [model(one.to(job.device)).log_softmax(-1).cpu().numpy()[None] for one in test]
+        log_p = [model(one[None].to(job.device)).log_softmax(-1).cpu().numpy() for one in test]
     beam = job.settings.beam or None
     texts = [ctc.transcribe(one, [one.shape[1]], beam)[0] for one in log_p]
     return texts, faceless, history
 
 
-class _Linear(nn.Linear):
-    """Logits of a frame."""
+class _Linear(nn.Module):
+    """Logits of a frame, linear in its features and those of the frames about it."""
 
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels, ctc.CLASSES)
+    def __init__(self, channels: int, context: int) -> None:
+        super().__init__()
+        self.layer = nn.Conv1d(channels, ctc.CLASSES, context, padding=context // 2)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """(B, T, channels) -> (B, T, classes)."""
+        logits: Tensor = self.layer(frames.transpose(1, 2))
+        return logits.transpose(1, 2)
 
     def groups(self, lr_head: float, _lr_encoder: float) -> list[dict[str, object]]:
         """Of an optimiser."""
