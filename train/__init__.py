@@ -6,13 +6,15 @@ The files are the stations of the road, in this order:
     index       shardindex.json + samples.parquet -> ShardSet, or a sentence that says why not
     mixture     SHARDS=path@n=120000,path@w=0.5 -> one Mixture of clips with global instance ids
     plan        (seed, epoch) -> the order of all clips, in equal batches for every rank
-    read        one clip's window from its tar: JPEGs of the window, mel cut at the same time
+    cuts        what a method reads of a clip: views, stretches of sound, numbers
+    read        a part of a clip from its tar: some of its JPEGs, mel, waveform
     cores       how many reading processes there may be
     loader      plan + read in worker processes -> Batch after Batch, resumable at any batch;
                 guard: what happens when a clip cannot be read; readers: the processes
-    batch       the Batch: uint8 pictures, mel, instance ids, keys
+    batch       the Batch: uint8 pictures, mel, waveform, numbers, instance ids, keys
     augment     on the device: crop, flip, grayscale, normalisation, SpecAugment
-    methods     what is learned: a config and a module whose forward(batch) returns its losses
+    methods     what is learned: a config and a module whose forward(batch) returns its losses;
+                models: their networks; objectives: losses, memory banks, queues
     schedule    learning rate by step
     heldout     held-out clips every so many steps, with wrong sounds as control; overlap: are they
                 trained on, too; knn: neighbours; best: which signal chooses; facts: their names
@@ -31,6 +33,7 @@ What a checkpoint is worth, in this order:
     evaluation  what all tasks share: examples, features, probes, fine-tuning, result.json
     metrics     each with its interval; score: resampling; rankings: AUC and AP of many resamples;
                 arrays: what may be scored; ctc: characters, greedy and beam decoding
+    study       methods trained and evaluated alike, in one table
     overview    all results in one page; papers: their numbers; tables: ours beside them
 
 Beside the road: `describe` (sizes and cost), `check` with `generated`, `twins` and `checkpage` (is

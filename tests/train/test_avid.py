@@ -15,14 +15,14 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from train.cuts import Clip, RunFacts
-from train.losses import keep_local
-from train.memory_bank import draw_outside, draw_some, expected_normalisation, hashed
 from train.methods.avid import Avid, loss_of_equal_scores
 from train.methods.avid_cma import OWN_AMONG_NEGATIVES, SUBSET, AvidCma
 from train.methods.avid_config import CMA_PRESETS, PRESETS, AvidCmaConfig, AvidConfig
 from train.models.audio2d import Conv2D10
 from train.models.r2plus1d import R2Plus1D, R2Plus1DBlock, probed
 from train.models.standard import RunningStandard
+from train.objectives.global_local import keep_local
+from train.objectives.memory_bank import draw_outside, draw_some, expected_normalisation, hashed
 
 SMALL: dict[str, Any] = {
     "frames": 4, "crop": 32, "depth": 10, "width": 2, "hidden": 8, "embedding": 6, "negatives": 5,

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from train.contrast import NeighbourContrast
-from train.queues import Queue
+from train.objectives.contrast import NeighbourContrast
+from train.objectives.queues import Queue
 
 TAU = 0.2
 CLIPS, WIDTH = 4, 6

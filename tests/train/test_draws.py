@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from train.draws import uniform
+from train.objectives.draws import uniform
 
 MASK = 2**64 - 1
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from train.losses import GlobalLoss, LocalLoss
+from train.objectives.global_local import GlobalLoss, LocalLoss
 
 Array = npt.NDArray[np.float64]
 

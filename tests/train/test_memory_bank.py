@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from train import agreement as agreement_module
-from train.agreement import AgreementBanks, agreeing
 from train.checkpoint import copy_weights
-from train.memory_bank import (
+from train.objectives import agreement as agreement_module
+from train.objectives.agreement import AgreementBanks, agreeing
+from train.objectives.memory_bank import (
     MemoryBanks,
     draw_outside,
     draw_some,

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from train.queues import Queue
+from train.objectives.queues import Queue
 
 
 def unit(*shape: int, seed: int = 0) -> torch.Tensor:

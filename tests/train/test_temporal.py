@@ -9,7 +9,7 @@ import pytest
 
 from train.cuts import Clip, Cut, Stretch
 from train.errors import UsageError
-from train.temporal import ORDERED, OVERLAPPING, REVERSED, TwoTransforms, place
+from train.objectives.temporal import ORDERED, OVERLAPPING, REVERSED, TwoTransforms, place
 
 FRAMES, FPS, RATE_HZ = 16, 30.0, 24_000
 PER_FRAME = 800  # samples

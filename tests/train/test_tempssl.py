@@ -17,7 +17,7 @@ from tests.train.test_contrast import naive
 from train.methods import METHODS
 from train.methods.tempssl import PRESETS, TempSsl, TempSslConfig, resize
 from train.models.spectrogram import LogSpectrogram
-from train.queues import Queue
+from train.objectives.queues import Queue
 
 MINI = TempSslConfig(
     frames=4, crop=16, wave_rate_hz=2400, depth=10, width=4, audio_depth=10, audio_width=4,

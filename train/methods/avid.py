@@ -2,7 +2,7 @@
 
 Pictures and sound of a clip become one vector each, of length 1. Each is told apart, by NCE, from
 K other clips by what is remembered of them all: memory banks hold a slowly moving vector for every
-clip and modality (`train.memory_bank`). `cross` compares a clip's picture with remembered sounds
+clip and modality (`objectives.memory_bank`). `cross` compares a clip's picture with remembered sounds
 and its sound with remembered pictures, `self` stays within a modality, `joint` does both.
 
 Clips that are held out are in no bank. There each clip of the batch is told apart from the others
@@ -20,14 +20,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from train.cuts import RunFacts
-from train.losses import Gather, keep_local, own_first
-from train.memory_bank import MemoryBanks, expected_normalisation, hashed, nce
 from train.methods.avid_config import PRESETS, AvidConfig
 from train.models.attention import full_precision
 from train.models.audio2d import AUDIO_STAGES, Conv2D10
 from train.models.r2plus1d import STAGES, R2Plus1D
 from train.models.spectrogram import LogSpectrogram
 from train.models.standard import RunningStandard
+from train.objectives.global_local import Gather, keep_local, own_first
+from train.objectives.memory_bank import MemoryBanks, expected_normalisation, hashed, nce
 
 __all__ = ["PRESETS", "Avid", "AvidConfig"]
 

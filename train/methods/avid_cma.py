@@ -13,12 +13,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from train.agreement import AgreementBanks
 from train.cuts import RunFacts
-from train.losses import Gather, keep_local
-from train.memory_bank import draw_some, hashed
 from train.methods.avid import SELF, Avid, Term, chance_of_hits, trained_ids
 from train.methods.avid_config import CMA_PRESETS, CODE_NEGATIVES, AvidCmaConfig
+from train.objectives.agreement import AgreementBanks
+from train.objectives.global_local import Gather, keep_local
+from train.objectives.memory_bank import draw_some, hashed
 
 __all__ = ["CMA_PRESETS", "AvidCma", "AvidCmaConfig"]
 

@@ -8,10 +8,10 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from train.agreement import Agreement
 from train.augment import AugmentConfig
 from train.cuts import Clip, Cut, Reads, Stretch
 from train.models.r2plus1d import STAGE_BLOCKS
+from train.objectives.agreement import Agreement
 
 Objective = Literal["cross", "self", "joint"]
 Within = Literal["paper", "code"]

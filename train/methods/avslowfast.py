@@ -22,8 +22,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from train.cuts import RunFacts
-from train.draws import uniform
-from train.losses import Gather, keep_local
 from train.methods.avts import PartialClips, SyncClips
 from train.methods.sync_pairs import (
     HARD,
@@ -42,11 +40,13 @@ from train.methods.sync_pairs import (
 from train.methods.table5 import require_at_least
 from train.models.audio import AudioResNet
 from train.models.avslowfast import AvSlowFast
+from train.objectives.draws import uniform
+from train.objectives.global_local import Gather, keep_local
 
 STAGES = ("res3", "res4", "res5")
 TURNS = 4
 ROTATION, DROP = HARD + 1, HARD + 2
-"""What `train.draws.uniform` is asked for."""
+"""What `train.objectives.draws.uniform` is asked for."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from train.cuts import RunFacts
-from train.losses import Gather, keep_local, own_first
 from train.methods.sync_pairs import (
     Curriculum,
     Projection,
@@ -27,6 +26,7 @@ from train.methods.sync_pairs import (
 )
 from train.methods.table5 import seen, stage_channels, video_encoder
 from train.models.audio import AudioResNet
+from train.objectives.global_local import Gather, keep_local, own_first
 
 EXACT = "donot_use_mm_for_euclid_dist"
 """By matrix products, small distances would lose their digits."""

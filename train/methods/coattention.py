@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from train.losses import Gather, keep_local
 from train.methods.coattention_config import PRESETS, SOUNDS, CoattentionConfig
 from train.models.attention import full_precision
 from train.models.coattention import CoAttention
 from train.models.small3d import SmallVideoNet
 from train.models.waveform import WaveNet1d
+from train.objectives.global_local import Gather, keep_local
 
 __all__ = ["PRESETS", "Coattention", "CoattentionConfig"]
 

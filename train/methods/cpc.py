@@ -17,10 +17,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from train.losses import Gather, keep_local
 from train.methods.predictive import BlockConfig, Choice, PredictiveMethod, choose, in_blocks
 from train.methods.table5 import video_encoder
 from train.models.attention import full_precision
+from train.objectives.global_local import Gather, keep_local
 
 __all__ = ["PRESETS", "Cpc", "CpcConfig"]
 

@@ -24,7 +24,6 @@ from typing import Literal, cast, get_args
 import torch
 from torch import Tensor, nn
 
-from train.losses import Gather, keep_local
 from train.methods.predictive import BlockConfig, Choice, PredictiveMethod, choose, in_blocks
 from train.methods.table5 import (
     RECIPE as TABLE5_RECIPE,
@@ -37,6 +36,7 @@ from train.models.attention import resize_grid
 from train.models.recurrent import ConvGru, orthogonal
 from train.models.video import ResidualBlock, VideoResNet
 from train.models.video2d3d import ResNet2d3d
+from train.objectives.global_local import Gather, keep_local
 
 __all__ = ["PRESETS", "RECIPE", "Dpc", "DpcConfig"]
 

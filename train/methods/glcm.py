@@ -14,7 +14,6 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from train.losses import SLICES_PER_FRAME, Gather, GlobalLoss, LocalLoss, keep_local, own_first
 from train.methods.glcm_config import PRESETS, GlcmConfig
 from train.models.attention import (
     AttentionMap,
@@ -26,6 +25,14 @@ from train.models.attention import (
 )
 from train.models.audio import AudioResNet
 from train.models.video import PathName, VideoResNet
+from train.objectives.global_local import (
+    SLICES_PER_FRAME,
+    Gather,
+    GlobalLoss,
+    LocalLoss,
+    keep_local,
+    own_first,
+)
 
 __all__ = ["PRESETS", "Glcm", "GlcmConfig"]
 
@@ -150,7 +157,7 @@ class Glcm(nn.Module):
         Returns:
             loss: what to minimise; the only entry with a gradient.
             loss_g, loss_l: its terms (L_l is left out where it has no weight).
-            facts of `train.losses`, `att_entropy` (nats) and `att_entropy_share` (of a uniform
+            facts of `objectives.global_local`, `att_entropy` (nats) and `att_entropy_share` (of a uniform
             map's).
 
         Raises:

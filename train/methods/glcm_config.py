@@ -7,11 +7,11 @@ Defaults are the paper's method where paper or methods §1.1 say so; every switc
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
-from train.losses import SLICES_PER_FRAME, Directions, MultiPair
 from train.models.attention import Similarity
 from train.models.audio import AUDIO_STRIDES, N_MELS
 from train.models.padding import TemporalPadding
 from train.models.video import STAGE_BLOCKS, Block
+from train.objectives.global_local import SLICES_PER_FRAME, Directions, MultiPair
 
 Objective = Literal["both", "g", "l"]
 Encoders = Literal["both", "l_only"]

@@ -40,7 +40,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from train.cuts import Clip, Cut, Reads
-from train.losses import Gather, keep_local, own_first
 from train.methods.table5 import (
     EncoderConfig,
     VideoMethod,
@@ -49,7 +48,8 @@ from train.methods.table5 import (
     require_one_of,
 )
 from train.models.attention import full_precision
-from train.queues import Queue
+from train.objectives.global_local import Gather, keep_local, own_first
+from train.objectives.queues import Queue
 
 KeyNorm = Literal["running", "batch"]
 Head = Literal["linear", "mlp"]

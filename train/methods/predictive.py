@@ -20,7 +20,6 @@ from torch.utils.checkpoint import checkpoint
 
 from train.cuts import Clip, Cut, Reads
 from train.dist import own_rank
-from train.losses import Gather, keep_local
 from train.methods.table5 import (
     EncoderConfig,
     Pictures,
@@ -29,6 +28,7 @@ from train.methods.table5 import (
     stage_channels,
 )
 from train.models.attention import full_precision
+from train.objectives.global_local import Gather, keep_local
 
 SCORES_AT_ONCE = 2**26
 """Float32 scores, 256 MiB, that exist at a time: of more, rows are done in parts, and their scores

@@ -19,17 +19,17 @@ import torch
 from torch import Tensor, nn
 
 from train.cuts import Clip, Cut, Reads, RunFacts
-from train.draws import uniform
 from train.errors import UsageError
-from train.losses import SLICES_PER_FRAME, Gather
 from train.methods.table5 import EncoderConfig, require_above, require_at_least
 from train.models.attention import full_precision
 from train.models.audio import N_MELS
+from train.objectives.draws import uniform
+from train.objectives.global_local import SLICES_PER_FRAME, Gather
 
 APART_SECONDS = 0.5
 """Least silence between the right sound of a clip and its wrong one."""
 HARD = 0
-"""What `train.draws.uniform` is asked for here; the methods have numbers of their own above."""
+"""What `draws.uniform` is asked for here; the methods have numbers of their own above."""
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ def gathered_embeddings(pictures: Tensor, sounds: Tensor, gather: Gather) -> tup
     Args:
         pictures: float32 (B, D) of this rank.
         sounds: float32 (2B, D), right ones, then hard ones.
-        gather: differentiable, see `train.losses`.
+        gather: differentiable, see `train.objectives.global_local`.
 
     Returns:
         (N, D) each: pictures, right sounds, hard wrong sounds.

@@ -1,8 +1,8 @@
 """Audio-visual contrast with temporal self-supervision (Jenni et al., AAAI 2023; methods §4).
 
-The way of a clip: two views of it, of different time, speed and direction (`train.temporal`) ->
+The way of a clip: two views of it, of different time, speed and direction (`objectives.temporal`) ->
 3D ResNet of the pictures, 2D ResNet of the spectrograms, both averaged -> projections psi, whose
-neighbours in a queue are positives and negatives (`train.contrast`), and predictors phi; beside
+neighbours in a queue are positives and negatives (`objectives.contrast`), and predictors phi; beside
 them, heads that tell speed, direction and order of the views.
 
     L = mean over views (l_vv + l_va + l_av) + w_temp x (sum of the heads' cross-entropies)
@@ -15,16 +15,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from train.contrast import NeighbourContrast
 from train.dist import gathered
-from train.losses import Gather, keep_local, own_first
 from train.methods.tempssl_config import PRESETS, RECIPE, RECIPES, TempSslConfig
 from train.models.attention import full_precision
 from train.models.resnet2d import ResNet2d
 from train.models.resnet3d import ResNet3d
 from train.models.spectrogram import LogSpectrogram
-from train.queues import Queue
-from train.temporal import ORDER_CLASSES
+from train.objectives.contrast import NeighbourContrast
+from train.objectives.global_local import Gather, keep_local, own_first
+from train.objectives.queues import Queue
+from train.objectives.temporal import ORDER_CLASSES
 
 __all__ = ["PRESETS", "RECIPE", "RECIPES", "TempSsl", "TempSslConfig"]
 
@@ -46,7 +46,7 @@ class Clips(Protocol):
 
     @property
     def numbers(self) -> dict[str, Tensor]:
-        """int64 (B, N) each: those of `train.temporal.TwoTransforms`."""
+        """int64 (B, N) each: those of `train.objectives.temporal.TwoTransforms`."""
 
     @property
     def instance(self) -> Tensor:

@@ -19,7 +19,7 @@ from train.augment import AugmentConfig
 from train.cuts import Reads
 from train.models import resnet2d, resnet3d
 from train.models.resnet3d import Kind
-from train.temporal import TwoTransforms
+from train.objectives.temporal import TwoTransforms
 
 Term = Literal["vv", "va", "av", "aa"]
 Task = Literal["speed", "direction", "order"]

@@ -27,10 +27,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from train.cuts import Clip, Cut, Reads
-from train.losses import Gather, keep_local, own_first
 from train.methods.table5 import EncoderConfig, VideoMethod, require_above, require_at_least
 from train.models.attention import full_precision
 from train.models.video import STAGES
+from train.objectives.global_local import Gather, keep_local, own_first
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class Vdim(VideoMethod):
 
         Args:
             config: what to build.
-            gather: differentiable gathering over ranks, see `train.losses.GlobalLoss`.
+            gather: differentiable gathering over ranks, see `GlobalLoss`.
         """
         super().__init__(config)
         self.config = config

@@ -28,9 +28,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from train.losses import SLICES_PER_FRAME
 from train.models.padding import TemporalPadding
 from train.models.video import Block, VideoResNet
+from train.objectives.global_local import SLICES_PER_FRAME
 
 LATERAL_FRAMES = 5
 LATERAL_RATIO = 2

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from train.queues import Queue
+from train.objectives.queues import Queue
 
 NOTHING = -1e4
 """A logit of what is not there. Its exponential is 0 in float32, and unlike -inf it leaves a

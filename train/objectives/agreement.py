@@ -11,8 +11,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from train.memory_bank import MemoryBanks
 from train.models.attention import full_precision
+from train.objectives.memory_bank import MemoryBanks
 
 log = logging.getLogger(__name__)
 
