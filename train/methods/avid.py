@@ -2,8 +2,8 @@
 
 Pictures and sound of a clip become one vector each, of length 1. Each is told apart, by NCE, from
 K other clips by what is remembered of them all: memory banks hold a slowly moving vector for every
-clip and modality (`objectives.memory_bank`). `cross` compares a clip's picture with remembered sounds
-and its sound with remembered pictures, `self` stays within a modality, `joint` does both.
+clip and modality (`objectives.memory_bank`). `cross` compares a clip's picture with remembered
+sounds and its sound with remembered pictures, `self` stays within a modality, `joint` does both.
 
 Clips that are held out are in no bank. There each clip of the batch is told apart from the others
 of the batch, of all ranks, by their vectors of the moment, which stand for the K draws: the loss is

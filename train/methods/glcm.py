@@ -157,8 +157,8 @@ class Glcm(nn.Module):
         Returns:
             loss: what to minimise; the only entry with a gradient.
             loss_g, loss_l: its terms (L_l is left out where it has no weight).
-            facts of `objectives.global_local`, `att_entropy` (nats) and `att_entropy_share` (of a uniform
-            map's).
+            facts of `objectives.global_local`, `att_entropy` (nats) and `att_entropy_share` (of a
+                uniform map's).
 
         Raises:
             ValueError: pictures and mel do not belong together.

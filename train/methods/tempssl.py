@@ -1,9 +1,9 @@
 """Audio-visual contrast with temporal self-supervision (Jenni et al., AAAI 2023; methods §4).
 
-The way of a clip: two views of it, of different time, speed and direction (`objectives.temporal`) ->
-3D ResNet of the pictures, 2D ResNet of the spectrograms, both averaged -> projections psi, whose
-neighbours in a queue are positives and negatives (`objectives.contrast`), and predictors phi; beside
-them, heads that tell speed, direction and order of the views.
+The way of a clip: two views of it, of different time, speed and direction (`objectives.temporal`)
+-> 3D ResNet of the pictures, 2D ResNet of the spectrograms, both averaged -> projections psi, whose
+neighbours in a queue are positives and negatives (`objectives.contrast`), and predictors phi;
+beside them, heads that tell speed, direction and order of the views.
 
     L = mean over views (l_vv + l_va + l_av) + w_temp x (sum of the heads' cross-entropies)
 """
