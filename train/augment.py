@@ -236,16 +236,23 @@ def _recolour(video: Tensor, draws: Tensor, config: AugmentConfig) -> Tensor:
     return video
 
 
+@lru_cache
+def _yiq(device: torch.device) -> tuple[Tensor, Tensor]:
+    """To YIQ and back, sent to a device once."""
+    there = torch.tensor(YIQ)
+    return there.to(device), torch.linalg.inv(there).to(device)
+
+
 def _turned(video: Tensor, draws: Tensor, config: AugmentConfig) -> Tensor:
     """Hue, turned about the grey axis: chrominance rotates in YIQ, luminance stays."""
     if not config.hue:
         return video
     angle = 2 * math.pi * config.hue * (2 * draws - 1)
-    to_yiq = torch.tensor(YIQ, device=video.device)
+    to_yiq, from_yiq = _yiq(video.device)
     cosine, sine, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
     rows = (zero + 1, zero, zero, zero, cosine, -sine, zero, sine, cosine)
     turn = torch.stack(rows, 1).view(-1, 3, 3)
-    change = torch.linalg.inv(to_yiq) @ turn @ to_yiq
+    change = from_yiq @ turn @ to_yiq
     return torch.einsum("bij,bjthw->bithw", change, video).clamp(0, 255)
 
 

@@ -80,6 +80,12 @@ class HeldOut:
             UsageError: the split is asked for, by --val-every or --knn, and the shards lack it; or
                 clips of it are trained on.
         """
+        if config.knn and reads_of(config.model).cut is not None:
+            raise UsageError(
+                f"--knn compares whole windows, and {config.method} looks at clips in cuts of its "
+                "own; leave --knn out, and afterwards: make eval TASK=classify SHARDS=... "
+                'ARGS="--protocol knn"'
+            )
         held_out = _held_out_clips(config, sources)
         if held_out is None:
             return cls(None, 0, config.model.crop, ranks)

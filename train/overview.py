@@ -193,9 +193,15 @@ def _protocol(result: dict[str, Any]) -> str:
     if settings.get("pictures") in ("lip", "face"):
         words.append(f"{settings['pictures']} crops")
     if settings.get("pooling") == "full_attention":
-        words.append("attention pooling")
+        words.append("attention pooling by the sound")
     if settings.get("features") in ("g", "l"):
         words.append(f"features {settings['features']}")
+    if settings.get("layer"):
+        words.append(f"layer {settings['layer']}")
+    if tuple(settings.get("cells") or (1, 1, 1)) != (1, 1, 1):
+        words.append(f"{'x'.join(map(str, settings['cells']))} cells")
+    if settings.get("context", 1) != 1:
+        words.append(f"{settings['context']} frames of context")
     return ", ".join(word for word in words if word)
 
 

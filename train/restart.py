@@ -11,7 +11,7 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from train import checkpoint
 from train.best import Best
@@ -23,6 +23,8 @@ from train.plan import Plan, seed_of
 from train.session import Progress, Run
 
 log = logging.getLogger(__name__)
+MEMORY = "memory."
+"""What the names of a module's state begin with that only training needs."""
 
 
 def resume(
@@ -41,7 +43,7 @@ def resume(
     saved = checkpoint.newest(run.checkpoints)
     if saved is None:
         if config.init is not None:
-            start_from(config, model)
+            start_from(config, model, plan.mixture.first_instances())
         torch.manual_seed(seed_of(config.seed, "rank", ranks.rank) >> 1)
         return Progress()
     changed = differences(saved["config"], config)
@@ -50,7 +52,7 @@ def resume(
             f"{run.folder} is a run with other settings: {'; '.join(changed)}. Repeat them "
             f"(--config {run.folder}/config.json), or start another RUN with --init {run.folder}"
         )
-    model.load_state_dict(saved["model"])
+    _load(model, saved["model"], run)
     optimizer.load_state_dict(saved["optimizer"])
     _restore_random(config, saved, ranks)
     best = Best(**saved["best"]) if isinstance(saved["best"], dict) else None  # a float, once
@@ -91,7 +93,50 @@ def _restore_random(config: PretrainConfig[Any], saved: dict[str, Any], ranks: R
     )  # fmt: skip
 
 
-def start_from(config: PretrainConfig[Any], model: nn.Module) -> None:
+def _load(model: nn.Module, weights: dict[str, Tensor], run: Run) -> None:
+    """The weights of a run into its model.
+
+    Raises:
+        UsageError: they are of another size, as memories of a set that has grown.
+    """
+    own = model.state_dict()
+    for name, tensor in weights.items():
+        if name in own and own[name].shape != tensor.shape:
+            raise UsageError(
+                f"{name} of {run.folder} is {tuple(tensor.shape)}, and would be "
+                f"{tuple(own[name].shape)} now: its sets have another number of clips. Start "
+                f"another RUN with --init {run.folder}"
+            )
+    model.load_state_dict(weights)
+
+
+def weights_to_start_from(
+    saved: dict[str, Any], model: nn.Module, first_instances: dict[str, int]
+) -> dict[str, Tensor]:
+    """Of memories only those that `memory.carried_over` names, and only where clips are the same.
+
+    Counters and schedules begin anew.
+    """
+    same = saved["first_instances"] == first_instances
+    names: Any = getattr(getattr(model, "memory", None), "carried_over", ())
+    carried = {MEMORY + name for name in names}
+    left_out = [name for name in saved["model"] if name in carried] if not same else []
+    kept = {
+        name: tensor
+        for name, tensor in saved["model"].items()
+        if not name.startswith(MEMORY) or (same and name in carried)
+    }
+    if left_out:
+        log.warning(
+            "--init: nothing of %s is taken: its sets were %s (name: first instance id), now they "
+            "are %s", ", ".join(left_out), saved["first_instances"], first_instances,
+        )  # fmt: skip
+    return kept
+
+
+def start_from(
+    config: PretrainConfig[Any], model: nn.Module, first_instances: dict[str, int]
+) -> None:
     """`--init`: weights by name and shape; what does not match is listed.
 
     Raises:
@@ -99,9 +144,10 @@ def start_from(config: PretrainConfig[Any], model: nn.Module) -> None:
     """
     assert config.init is not None
     saved = checkpoint.load(config.init)
-    unmatched = checkpoint.copy_weights(model, saved["model"])
+    unmatched = checkpoint.copy_weights(model, weights_to_start_from(saved, model, first_instances))
     named = {line.split(": ")[0] for line in unmatched}
-    if named >= set(model.state_dict()):
+    unmatched = [line for line in unmatched if not line.startswith(MEMORY)]
+    if named >= {name for name in model.state_dict() if not name.startswith(MEMORY)}:
         raise UsageError(
             f"--init {config.init}: none of its weights fits; it is of the method "
             f"{saved['config']['method']!r}, preset {saved['config']['preset']!r}, this run of "

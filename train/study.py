@@ -3,10 +3,10 @@
     python -m train study table5 --shards data/shards/grid-glcm --task-shards data/shards/grid-lips
     python -m train study table5 --steps 2000 --seeds 3     # longer, with intervals over seeds
 
-Each row of the paper's table is a run of its own in runs/NAME/ROW-SEED, with the same clips, the
-same number of clips seen and the same evaluation; the table is runs/NAME/study.md, and a section of
-`make report`. The same command goes on where it was interrupted, and does again nothing that is
-done.
+Each row of the paper's table is a run of its own in runs/NAME/ROW-SEED, with the same clips (where
+all are long enough for all rows), the same number of clips seen and the same evaluation; the table
+is runs/NAME/study.md, and a section of `make report`. The same command goes on where it was
+interrupted, and does nothing again that is done.
 """
 
 import json
@@ -27,11 +27,12 @@ from train.evaluation.driver import evaluate
 from train.evaluation.task import Pictures, Protocol
 from train.methods import method_named, preset_named
 from train.pretrain import COMPLETE, pretrain
+from train.session import CONFIG
 
 log = logging.getLogger(__name__)
 
 STUDY, MARKDOWN = "study.json", "study.md"
-SCRATCH = "random weights"
+SCRATCH = "random weights (glcm)"
 """The row without pretraining: what the labels alone teach a probe."""
 LEVEL = 0.95
 
@@ -88,7 +89,7 @@ class StudyConfig:
     methods: str = ""
     """Only these methods, with commas between; the table says so."""
     preset: str = "tiny_grid"
-    """Of every method."""
+    """Of every method: tiny_grid, tiny, or `grid` and `full` for the paper's sizes."""
     steps: int = 300
     """Of each run."""
     batch_size: int = 8
@@ -166,9 +167,14 @@ def study(config: StudyConfig) -> int:
         SCRATCH,
     )  # fmt: skip
     started = time.monotonic()
-    results = [_result(SCRATCH, 0, _evaluated(config, None, 0))]
+    runs = {(row, seed): run_of(config, row, seed) for row, seed in todo}
+    for run in runs.values():
+        _refuse_another_study(run)
+    results = [
+        _result(SCRATCH, seed, _evaluated(config, None, seed)) for seed in range(config.seeds)
+    ]
     for number, (row, seed) in enumerate(todo, 1):
-        run = run_of(config, row, seed)
+        run = runs[row, seed]
         code = pretrain(run)
         if code != COMPLETE:
             return code
@@ -180,11 +186,38 @@ def study(config: StudyConfig) -> int:
     return COMPLETE
 
 
+SAME = ("model", "preset", "shards", "split", "batch_size", "schedule_steps", "seed")
+"""What rows must have in common with what the table says of them."""
+
+
+def _refuse_another_study(run: PretrainConfig[Any]) -> None:
+    """A run that stands there already must be the one that would be made.
+
+    Raises:
+        UsageError: it was made with other settings; says which.
+    """
+    path = run.folder / CONFIG
+    if not path.is_file():
+        return
+    stored, ours = json.loads(path.read_bytes()), run.as_dict()
+    other = [
+        f"{name} was {stored.get(name)!r}, is {ours[name]!r}"
+        for name in SAME
+        if stored.get(name) != ours[name]
+    ]
+    if other:
+        raise UsageError(
+            f"{run.folder} belongs to another study: {'; '.join(other)}. Repeat its settings, or "
+            "name another folder with --run"
+        )
+
+
 def run_of(config: StudyConfig, row: Row, seed: int) -> PretrainConfig[Any]:
     """The run of a row: the method's own recipe, but the study's clips, batch and length."""
-    recipe = method_named(row.method).recipe_of(config.preset) | {"batch_size": config.batch_size}
+    preset = preset_of(config.preset, row.method)
+    recipe = method_named(row.method).recipe_of(preset) | {"batch_size": config.batch_size}
     return PretrainConfig(
-        model=preset_named(row.method, config.preset), method=row.method, preset=config.preset,
+        model=preset_named(row.method, preset), method=row.method, preset=preset,
         shards=config.shards, split=config.split, seed=seed, schedule_steps=config.steps,
         run=str(config.folder / f"{row.method}-{seed}"), device=config.device,
         threads=config.threads, workers=config.workers,
@@ -193,12 +226,22 @@ def run_of(config: StudyConfig, row: Row, seed: int) -> PretrainConfig[Any]:
     )  # fmt: skip
 
 
+def preset_of(wish: str, method: str) -> str:
+    """A method's preset: its first one for `full`, the large one for GRID for `grid`."""
+    entry = method_named(method)
+    large = [name for name in entry.presets if not name.startswith("tiny")]
+    if wish == "full":
+        return entry.default_preset
+    return next((n for n in large if n.endswith("_grid")), wish) if wish == "grid" else wish
+
+
 def _evaluated(config: StudyConfig, run: Path | None, seed: int) -> list[dict[str, Any]]:
     """The result of each task, with the run's weights or without any."""
     common = EvalConfig(
         task="", shards=config.task_shards, protocol=config.protocol, pictures=config.pictures,
         cells=config.cells, rounds=config.rounds, seed=seed, device=config.device,
-        threads=config.threads, workers=config.workers, preset="" if run else config.preset,
+        threads=config.threads, workers=config.workers,
+        preset="" if run else preset_of(config.preset, "glcm"),
         checkpoint=run, scratch=run is None, run=str(run or config.folder / "scratch"),
     )  # fmt: skip
     return [evaluate(replace(common, task=task)) for task in config.columns]
@@ -241,7 +284,8 @@ def _said(config: StudyConfig) -> str:
         "" if config.cells is None else f", features in {'x'.join(map(str, config.cells))} cells"
     )
     return (
-        f"Preset {config.preset} of each method, {config.steps} steps of {config.batch_size} clips "
+        f"Preset {config.preset} of each method, which sees as many pictures of a clip as its "
+        f"config says; {config.steps} steps of {config.batch_size} clips "
         f"({seen:,} clips seen) from {Path(config.shards).name}; evaluation {config.protocol}"
         f"{cells} on {Path(config.task_shards).name}. Brackets: {LEVEL:.0%} intervals over "
         f"{over}.{rows}"

@@ -23,6 +23,7 @@ from train.models.r2plus1d import R2Plus1D, R2Plus1DBlock, probed
 from train.models.standard import RunningStandard
 from train.objectives.global_local import keep_local
 from train.objectives.memory_bank import draw_outside, draw_some, expected_normalisation, hashed
+from train.restart import weights_to_start_from
 
 SMALL: dict[str, Any] = {
     "frames": 4, "crop": 32, "depth": 10, "width": 2, "hidden": 8, "embedding": 6, "negatives": 5,
@@ -467,3 +468,20 @@ def test_configs_that_cannot_be_trained_are_refused(options: dict[str, Any], sai
 def test_cma_configs_that_cannot_be_trained_are_refused(options: dict[str, Any], said: str):
     with pytest.raises(ValueError, match=said):
         replace(AvidCmaConfig(), **options)
+
+
+def test_memories_are_carried_over_to_the_same_clips_only():
+    """--init: banks and Z, not the schedule; and nothing of clips that have other numbers."""
+    old, new = small_cma(warmup_epochs=0), small_cma(warmup_epochs=0)
+    assert old.memory is not None
+    old.memory.z.fill_(2.0)
+    old.memory.scheduled.fill_(37)
+    saved = {"model": old.state_dict(), "first_instances": {"demo": 0}}
+    same = weights_to_start_from(saved, new, {"demo": 0})
+    carried = {name for name in same if name.startswith("memory.")}
+    assert carried == {"memory.video", "memory.audio", "memory.z", "memory.seen"}
+    other = weights_to_start_from(saved, new, {"demo": 6})
+    assert not any(name.startswith("memory.") for name in other)
+    assert same.keys() - carried == other.keys() == {
+        name for name in old.state_dict() if not name.startswith("memory.")
+    }  # fmt: skip

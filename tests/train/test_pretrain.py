@@ -325,7 +325,7 @@ def test_a_new_run_starts_from_old_weights_and_lists_what_does_not_fit(
     config = toy(ten, tmp_path / "new", init=undisturbed)
     model = build_model(config, torch.device("cpu"))
     with caplog.at_level(logging.INFO):
-        start_from(config, model)
+        start_from(config, model, {})
     expected = weights(undisturbed)
     assert all(torch.equal(tensor, expected[name]) for name, tensor in model.state_dict().items())
     assert "step 15, fresh optimiser" in caplog.text

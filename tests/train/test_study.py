@@ -53,7 +53,7 @@ def test_all_rows_are_trained_alike(calls: list[Any], tmp_path: Path) -> None:
 def test_the_table_has_means_and_intervals_over_seeds(calls: list[Any], tmp_path: Path) -> None:
     study.study(config(tmp_path, seeds=3))
     facts = json.loads((tmp_path / "runs/table5/study.json").read_text())
-    assert [row["row"] for row in facts["rows"]] == ["random weights", "MoCo", "Ours"]
+    assert [row["row"] for row in facts["rows"]] == ["random weights (glcm)", "MoCo", "Ours"]
     ours = facts["rows"][2]["grid_digits"]
     # 0.70, 0.72, 0.74: mean 0.72, deviation 0.02; t of 2 degrees of freedom is 4.3027
     half = 4.302653 * 0.02 / math.sqrt(3)

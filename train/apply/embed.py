@@ -26,7 +26,7 @@ import logging
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -96,8 +96,9 @@ class EmbedOptions:
     for frames."""
     crops: int = 1
     """1: the centre; 3: along the long side, averaged."""
-    profile: str = DEFAULT_PROFILE
-    """Of videos: what the pipeline stores; lips or deepfake for crops of faces, at their rates."""
+    profile: str = ""
+    """Of videos: what the pipeline stores; lips or deepfake for crops of faces, at their rates.
+    Empty is the one that the checkpoint's method reads."""
     cut_seconds: float | None = None
     """Of videos: cut each into pieces of so many seconds, a row each; the rest is left out."""
     split: str = ""
@@ -166,6 +167,7 @@ def embed(options: EmbedOptions) -> Outcome:
     if options.threads:
         torch.set_num_threads(options.threads)
     encoders = load_checkpoint(options.checkpoint)
+    options = _with_defaults(options, encoders)
     with joined(options.device) as ranks:
         encoders.module.to(ranks.device)
         if is_set(options.inputs):
@@ -227,6 +229,13 @@ def _as_given(parts: Sequence[Path], video_of: dict[str, Video], paths: Sequence
     times = table[when].to_pylist()
     order = sorted(range(len(table)), key=lambda row: (paths.index(videos[row]), times[row]))
     return table.take(order)
+
+
+def _with_defaults(options: EmbedOptions, encoders: Encoders) -> EmbedOptions:
+    """What a checkpoint can give, where nothing else is asked for."""
+    has_sound = SOUND in encoders.channels
+    modality = options.modality or (None if has_sound else "V")
+    return replace(options, modality=modality, profile=options.profile or encoders.profile)
 
 
 def _recipe(options: EmbedOptions) -> Recipe:

@@ -25,7 +25,7 @@ import tyro
 from train.apply import encoding
 from train.apply.clips import Clip, Sums, clips_of, covering, places_of
 from train.apply.overlay import Canvas, pictures, top_of
-from train.apply.videos import DEFAULT_PROFILE, Recipe, Video, existing, shards_of
+from train.apply.videos import Recipe, Video, existing, shards_of
 from train.dist import choose_device
 from train.errors import TrainError, UsageError
 from train.evaluation.clips import View, batched, read_clips
@@ -60,8 +60,9 @@ class ExplainOptions:
     """Share of a window that the next one sees again, 0 or more, below 1."""
     short_side: int = 360
     """Pixels of the shorter side of the result."""
-    profile: str = DEFAULT_PROFILE
-    """What the pipeline makes of the video before the network sees it."""
+    profile: str = ""
+    """What the pipeline makes of the video before the network sees it; empty is the one that the
+    checkpoint's method reads."""
     batch_size: int = 8
     """Windows at once."""
     device: str = "auto"
@@ -100,7 +101,9 @@ def explain(options: ExplainOptions) -> list[str]:
     require_attention(encoders)
     encoders.module.to(choose_device(options.device, 0))
     video = part_of(path, options)
-    with shards_of([video], Recipe(options.profile, faces="off", sound_alone=False)) as made:
+    with shards_of(
+        [video], Recipe(options.profile or encoders.profile, faces="off", sound_alone=False)
+    ) as made:
         if not made.sets:
             raise TrainError(f"{path} cannot be shown: {made.failed[0][1]}")
         shard_set = made.sets[0].shard_set

@@ -23,7 +23,7 @@ from train import exported
 from train.augment import IMAGENET_MEAN, IMAGENET_STD, PLAIN_SIDE
 from train.checkpoint import load
 from train.errors import UsageError
-from train.evaluation.encoders import Encoders, load_checkpoint
+from train.evaluation.encoders import SOUND, Encoders, load_checkpoint
 from train.facts import HELD_OUT
 from train.methods import method_named
 from train.session import METRICS, ORIGIN
@@ -110,9 +110,23 @@ def _input_of(encoders: Encoders) -> dict[str, Any]:
         "centre_crop_share": PLAIN_SIDE,
         "mean": IMAGENET_MEAN,
         "std": IMAGENET_STD,
+        "sound": _heard(encoders),
         "mel_bands": N_MELS,
         "mel_slices_per_frame": MEL_SLICES_PER_FRAME,
     }
+
+
+def _heard(encoders: Encoders) -> str:
+    """What `features` takes as sound, in words; empty for encoders of pictures alone."""
+    if SOUND not in encoders.channels:
+        return ""
+    if encoders.sound == "mel":
+        return (
+            "`sound` is the natural logarithm of mel power, "
+            f"(B, {N_MELS}, {MEL_SLICES_PER_FRAME} T), as GLAV's shards hold it"
+        )
+    rate_hz, channels = encoders.sound
+    return f"`sound` is a waveform in -1 .. 1, (B, {channels}, samples) at {rate_hz} Hz"
 
 
 def _set_names(shards: str) -> list[str]:
@@ -174,13 +188,14 @@ def card(facts: dict[str, Any]) -> str:
     lines = [
         f"# {facts['method']} {facts['preset']}, step {facts['step']:,}",
         "",
-        f"Audio-visual encoders, {facts['parameters']:,} parameters, trained with GLAV by the "
+        f"{'Audio-visual' if facts['input']['sound'] else 'Visual'} encoders, "
+        f"{facts['parameters']:,} parameters, trained with GLAV by the "
         f"method `{facts['method']}`.",
         "",
         "```python",
         "from train import load_checkpoint",
         'encoders = load_checkpoint("this/folder")',
-        "features = encoders.features(video, mel)",
+        f"features = encoders.features(video, {'sound' if facts['input']['sound'] else 'None'})",
         "```",
         "",
         *_input_lines(facts),
@@ -206,12 +221,12 @@ def _input_lines(facts: dict[str, Any]) -> list[str]:
     given = facts["input"]
     rate = f" at {given['fps']:g} frames a second" if given["fps"] else ""
     features = ", ".join(f"`{name}` {c}" for name, c in facts["features"].items())
+    sound = f"; {given['sound']}. Either may be None" if given["sound"] else ""
     return [
         f"`video` is float (B, 3, T, {given['crop']}, {given['crop']}){rate}, the middle "
         f"{given['centre_crop_share']:.1%} of the short side, RGB normalised by mean "
-        f"{list(given['mean'])} and deviation {list(given['std'])}; `mel` is the natural logarithm "
-        f"of mel power, (B, {given['mel_bands']}, {given['mel_slices_per_frame']} T), as GLAV's "
-        f"shards hold it. It was trained with T = {given['frames']}. Either may be None.",
+        f"{list(given['mean'])} and deviation {list(given['std'])}{sound}. It was trained with T = "
+        f"{given['frames']}.",
         "",
         f"Features and their channels: {features}. `python -m train embed` makes them of videos "
         "and of shards.",

@@ -40,6 +40,7 @@ from train.evaluation.config import EvalConfig
 from train.evaluation.job import Job
 from train.evaluation.kept import MODEL, Kept, load
 from train.evaluation.labelled import LabelledSet
+from train.evaluation.result import RESULT
 from train.evaluation.task import Round
 from train.evaluation.transcribe import read
 from train.loader import default_workers
@@ -157,12 +158,20 @@ def model_of(path: Path, wanted: str) -> Path:
         return path if path.is_file() else path / MODEL
     if wanted:
         return path / wanted / MODEL
-    found = sorted(path.glob(f"*/{MODEL}"))
+    found = [one for one in sorted(path.glob(f"*/{MODEL}")) if one.parent.name in _rounds(path)]
     if len(found) > 1:
         names = ", ".join(one.parent.name for one in found)
         log.info("%s keeps models of %s; taking %s (another: --round)", path, names,
                  found[0].parent.name)  # fmt: skip
     return found[0] if found else path / MODEL
+
+
+def _rounds(path: Path) -> set[str]:
+    """Rounds of the result that stands there; folders of an earlier one may lie beside them."""
+    try:
+        return {one["name"] for one in json.loads((path / RESULT).read_bytes())["rounds"]}
+    except (OSError, ValueError, KeyError):
+        return {one.parent.name for one in path.glob(f"*/{MODEL}")}
 
 
 # --- scoring ------------------------------------------------------------------------------------

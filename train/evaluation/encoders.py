@@ -17,9 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pipeline.format import MEL_SLICES_PER_FRAME, N_MELS
 from train import checkpoint, exported
 from train.config import from_dict
-from train.cuts import Sound, sound_of
+from train.cuts import Sound, reads_of, sound_of
 from train.errors import TrainError, UsageError
 from train.evaluation.task import CellPool, Settings
 from train.methods import method_named, preset_named
@@ -31,6 +32,10 @@ PICTURES = "fv"
 POOLS: dict[CellPool, Callable[[Tensor, tuple[int, int]], Tensor]] = {
     "avg": functional.adaptive_avg_pool2d,
     "max": functional.adaptive_max_pool2d,
+}
+POOLS_IN_TIME: dict[CellPool, Callable[[Tensor, int], Tensor]] = {
+    "avg": functional.adaptive_avg_pool1d,
+    "max": functional.adaptive_max_pool1d,
 }
 BRANCHES = {"g": ("fg",), "l": ("fl",)}
 
@@ -70,6 +75,19 @@ class Encoders:
         """What its audio encoder hears."""
         return sound_of(self.config)
 
+    def _check(self, sound: Tensor | None) -> None:
+        """Refuse mel where a waveform is heard, and the other way round."""
+        channels = N_MELS if self.sound == "mel" else self.sound.channels
+        if sound is not None and (sound.ndim != 3 or sound.shape[1] != channels):
+            raise ValueError(
+                f"sound is {tuple(sound.shape)}; {self.method} hears {_sound_shape(self.sound)}"
+            )
+
+    @property
+    def profile(self) -> str:
+        """The pipeline's profile that its method reads."""
+        return reads_of(self.config).profile
+
     @property
     def channels(self) -> dict[str, int]:
         """C of each feature."""
@@ -90,8 +108,7 @@ class Encoders:
                 f"layer is {settings.layer!r}; {self.method} has "
                 f"{', '.join(further) or 'none besides its features'}"
             )
-        heard = {name: n for name, n in channels.items() if name == SOUND}
-        return wanted_features({settings.layer: further[settings.layer], **heard}, settings)
+        return wanted_features({settings.layer: further[settings.layer]}, settings)
 
     def looked_at(
         self, video: Tensor | None, sound: Tensor | None, settings: Settings
@@ -115,12 +132,20 @@ class Encoders:
             attention map att (B, H, W); what needs a missing input is left out.
         """
         features: Any = self.module.features
+        self._check(sound)
         if self.sound == "mel" or sound is None:
             clips = _Clips(video, sound, None)
         else:
             clips = _Clips(video, None, sound.unsqueeze(1))
         found: dict[str, Tensor] = features(clips, wanted) if wanted else features(clips)
         return found
+
+
+def _sound_shape(sound: Sound) -> str:
+    """In words."""
+    if sound == "mel":
+        return f"mel (B, {N_MELS}, {MEL_SLICES_PER_FRAME} T)"
+    return f"a waveform (B, {sound.channels}, samples) at {sound.rate_hz} Hz"
 
 
 @dataclass(frozen=True)
@@ -215,7 +240,7 @@ def wanted_features(channels: dict[str, int], settings: Settings) -> dict[str, i
     if settings.features != "both" and visual != [PICTURES]:
         visual = list(BRANCHES[settings.features])
     names = visual if settings.uses_pictures else []
-    names = [*names, *([SOUND] if "A" in settings.modality else [])]
+    names = [*names, *([SOUND] if "A" in settings.modality and not settings.layer else [])]
     missing = [name for name in names if name not in channels]
     if missing or not names:
         raise UsageError(
@@ -233,9 +258,9 @@ def pooled(found: dict[str, Tensor], names: list[str], settings: Settings) -> di
 
 
 def over_time(sequence: Tensor, settings: Settings) -> Tensor:
-    """(B, T, C) averaged in parts of time, side by side: (B, parts x C)."""
-    parts = settings.cells[0]
-    return functional.adaptive_avg_pool1d(sequence.transpose(1, 2), parts).flatten(1)
+    """(B, T, C) pooled in parts of time, side by side: (B, parts x C)."""
+    pool = POOLS_IN_TIME[settings.cell_pool]
+    return pool(sequence.transpose(1, 2), settings.cells[0]).flatten(1)
 
 
 def require_finite(features: dict[str, npt.NDArray[Any]]) -> None:
@@ -263,8 +288,23 @@ def over_frames(found: dict[str, Tensor], name: str, settings: Settings) -> Tens
         if settings.pooling == "full_attention":
             return pool_cells(feature, map_on(found["att"], feature))
         frames = feature.float().transpose(1, 2)
+        _require_cells(name, tuple(frames.shape[-2:]), settings)
         pool = POOLS[settings.cell_pool]
         return pool(frames.flatten(0, 1), settings.cells[1:]).view(*frames.shape[:2], -1)
+
+
+def _require_cells(name: str, grid: tuple[int, ...], settings: Settings) -> None:
+    """Refuse more parts than a map has cells: copies would only cost.
+
+    Raises:
+        UsageError: says both.
+    """
+    rows, columns = settings.cells[1:]
+    if rows > grid[0] or columns > grid[1]:
+        raise UsageError(
+            f"cells asks for {rows} x {columns} parts of {name}, which has {grid[0]} x {grid[1]} "
+            "places; give fewer --cells, or an earlier --layer"
+        )
 
 
 def map_on(att: Tensor, feature: Tensor) -> Tensor:

@@ -71,12 +71,12 @@ class Settings:
     """Over the grid: mean (of crops or of whole frames), or by the attention map."""
     layer: str = ""
     """Another map of the visual network instead of its features, such as a stage: res2 ... res5 of
-    E_v^l, conv2x ... conv5x of AVID."""
+    E_v^l, conv2x ... conv5x of AVID, `fused` of co-attention (with sound: modality V+A)."""
     cells: Cells = (1, 1, 1)
     """Parts of time, rows and columns of the grid in which features are averaged, side by side; 1
     1 1 averages all, more parts keep when and where."""
     cell_pool: CellPool = "avg"
-    """Of rows and columns: the mean of a cell, or its maximum, as AVID's linear probes."""
+    """The mean of a cell, or its maximum, as AVID's linear probes."""
     tracks: int = 1
     """Faces of a clip that are scored, 1 or 2: the highest score of the positive class counts."""
     boxes: Boxes = "truth"
@@ -113,6 +113,11 @@ class Settings:
             raise UsageError(
                 f"pooling full_attention takes one mean over the grid, and cells is {self.cells}; "
                 "give --cells 1 1 1"
+            )
+        if not self.uses_pictures and (self.layer or self.cells[1:] != (1, 1)):
+            raise UsageError(
+                f"layer is {self.layer!r} and cells {self.cells}; a task of sound alone has no "
+                "pictures: leave --layer out and give --cells PARTS 1 1"
             )
         if self.context < 1 or self.context % 2 == 0:
             raise UsageError(f"context is {self.context}; expected an odd number of frames")

@@ -18,7 +18,8 @@ name, such as the stages of a network, are in ``module.further_channels``. The t
 localization ask for `segment_attention`, `in_time` and `attention` as Glcm has them.
 ``module.prepare(facts)``, where there is one, is called before training with `train.cuts.RunFacts`.
 What only training needs, such as banks, queues and momentum encoders, lies below the submodule
-`memory`: checkpoints hold it, evaluation leaves it out.
+`memory`: checkpoints hold it, evaluation leaves it out, and a run that starts from another one
+(--init) takes of it what ``memory.carried_over`` names, if the clips are the same.
 ``module.with_controls(batch)``, where there is one, gives what held-out evaluation records instead
 of ``module(batch)``: the same, and for a fact NAME its controls NAME_swapped (each clip with
 another clip's sound), NAME_gap (swapped less right), NAME_shifted (its own sound out of time) and

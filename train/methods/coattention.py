@@ -99,7 +99,8 @@ class Coattention(nn.Module):
     @property
     def further_channels(self) -> dict[str, int]:
         """C of what `features` gives only by name: the streams after fusion."""
-        return {"hv": self.visual.out_channels, "ha": self.visual.out_channels}
+        width = self.visual.out_channels
+        return {"hv": width, "ha": width, "fused": 2 * width}
 
     def forward(self, batch: Clips) -> dict[str, Tensor]:
         """The loss of a batch.
@@ -213,6 +214,7 @@ class Coattention(nn.Module):
             hv: (B, d, N) H_v; of pictures alone, with Q_v := F_v, where there is no sound (paper
                 §5.2, vision only).
             ha: (B, d, N) H_a.
+            fused: (B, 2 d, 1), the means of H_a and H_v side by side; not without sound.
             att: (B, H', W') see `attention`.
             att_heads: (B, heads, H', W') where each head of the first audio-guided block looks,
                 mean over the sound's moments, each map sums to 1; not with guidance "vga".
@@ -237,9 +239,10 @@ class Coattention(nn.Module):
                 fused["hv"] = as_vectors(self.coattention.pictures_alone(cells))
             return fused
         moments = as_vectors(found["fa"])
-        if {"hv", "ha"} & set(wanted):
+        if {"hv", "ha", "fused"} & set(wanted):
             streams = self.coattention(moments, cells)
             fused["ha"], fused["hv"] = (as_vectors(stream) for stream in streams)
+            fused["fused"] = torch.cat([fused["ha"].mean(2), fused["hv"].mean(2)], 1).unsqueeze(2)
         if "att_heads" in wanted and self.coattention.sound_guides:
             heads = self.coattention.head_maps(moments, cells).mean(dim=2)
             fused["att_heads"] = heads.view(*heads.shape[:2], *found["fv"].shape[-2:])

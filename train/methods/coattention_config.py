@@ -9,6 +9,7 @@ import numpy as np
 
 from train.augment import AugmentConfig
 from train.cuts import Clip, Cut, Reads, Stretch
+from train.errors import UsageError
 from train.models.coattention import Guidance
 from train.models.small3d import Strides, grid_side
 from train.models.waveform import LEAST_SAMPLES, steps
@@ -180,36 +181,32 @@ class CoattentionConfig:
         shifted: how a clip begins or ends does not tell which of them is heard.
 
         Raises:
-            ValueError: the clip is too short, or has another frame rate.
+            UsageError: the clip has another frame rate.
+            ValueError: it is too short.
         """
         if not math.isclose(clip.fps, self.fps, rel_tol=1e-3):
-            raise ValueError(
+            raise UsageError(
                 f"a clip of {clip.fps:g} fps, and the config is for {self.fps:g}; use shards of "
                 "PROFILE=coattention, or set fps, frames and frame_step"
             )
-        per_frame = RATE_HZ / clip.fps
         last = self._last_start(clip)
-        room = math.floor(last * per_frame)
-        least, most = (
-            round(seconds * RATE_HZ)
-            for seconds in (self.least_shift_seconds, self.most_shift_seconds)
-        )
-        if room < least:
+        least = _ceil(self.least_shift_seconds * clip.fps)
+        most = math.floor(round(self.most_shift_seconds * clip.fps, 6))
+        if last < least:
             raise ValueError(
                 f"a clip of {clip.frames / clip.fps:.2f} s has no room for {self.sound_seconds:g} "
                 f"s of sound and the same shifted by {self.least_shift_seconds:g} s"
             )
-        shift = int(rng.integers(least, min(most, room), endpoint=True))
-        if rng.random() < 0.5:
-            start = int(rng.integers(0, math.floor((room - shift) / per_frame), endpoint=True))
-        else:
-            start = int(rng.integers(math.ceil(shift / per_frame), last, endpoint=True))
-            shift = -shift
-        first = round(start * per_frame)
+        # In whole frames: else only sounds in sync would ever begin with the clip's very first
+        # sample, or in step with its pictures.
+        shift = int(rng.integers(least, max(min(most, last), least), endpoint=True))
+        start = int(rng.integers(0, last - shift, endpoint=True))
+        own, other = (start, start + shift) if rng.random() < 0.5 else (start + shift, start)
+        first, shifted = (round(frame * RATE_HZ / clip.fps) for frame in (own, other))
         return Cut(
-            pictures=range(start, start + self.frames * self.frame_step, self.frame_step),
-            stretches=(Stretch(first, self.samples), Stretch(first + shift, self.samples)),
-            numbers={"shift": [shift]},
+            pictures=range(own, own + self.frames * self.frame_step, self.frame_step),
+            stretches=(Stretch(first, self.samples), Stretch(shifted, self.samples)),
+            numbers={"shift": [shifted - first]},
         )
 
     def _last_start(self, clip: Clip) -> int:

@@ -28,6 +28,8 @@ from train.objectives.global_local import SLICES_PER_FRAME, Gather
 
 APART_SECONDS = 0.5
 """Least silence between the right sound of a clip and its wrong one."""
+ROUNDING = 1e-6
+"""Of parts of the schedule that have been added up."""
 HARD = 0
 """What `draws.uniform` is asked for here; the methods have numbers of their own above."""
 
@@ -62,21 +64,21 @@ class SyncConfig(EncoderConfig):
                 raise ValueError(f"{name} is {getattr(self, name)}; expected 0 .. 1")
 
     @property
-    def window_frames(self) -> int:
+    def pictures_read(self) -> int:
         """Frames of a clip that both sounds and the gap between them take."""
         return 2 * self.frames + self.gap_frames
 
     @property
     def reads(self) -> Reads:
         """Mel of the whole window, pictures of its first or of its last `frames` frames."""
-        return Reads(self.window_frames, self.window_frames, cut=self.cut)
+        return Reads(self.pictures_read, self.pictures_read, cut=self.cut)
 
     @property
     def input_shapes(self) -> dict[str, tuple[int, ...]]:
         """What one clip gives the module, without the batch dimension."""
         return {
-            "video": (3, self.window_frames, self.crop, self.crop),
-            "mel": (N_MELS, SLICES_PER_FRAME * self.window_frames),
+            "video": (3, self.pictures_read, self.crop, self.crop),
+            "mel": (N_MELS, SLICES_PER_FRAME * self.pictures_read),
         }
 
     @property
@@ -99,7 +101,7 @@ class SyncConfig(EncoderConfig):
                 f"{clip.fps:g} frames a second; right and wrong sound of a clip must be "
                 f"{APART_SECONDS} s apart: --model.gap-frames {math.ceil(APART_SECONDS * clip.fps)}"
             )
-        start = int(generator.integers(clip.frames - self.window_frames + 1))
+        start = int(generator.integers(clip.frames - self.pictures_read + 1))
         ends = (0, self.frames + self.gap_frames)
         right, hard = ends if generator.integers(2) else ends[::-1]
         last = start + right + self.frames - 1
@@ -112,15 +114,19 @@ class Curriculum(nn.Module):
 
     Attributes:
         batches: int64 scalar, training batches seen.
+        over: float64 scalar, the part of the schedule that is over. Not `batches` over those of the
+            schedule, of which there are others where a run goes on with another batch size.
         schedule_batches: of the whole schedule; None before `prepare`.
     """
 
     batches: Tensor
+    over: Tensor
 
     def __init__(self) -> None:
         """At the beginning."""
         super().__init__()
         self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("over", torch.zeros((), dtype=torch.float64))
         self.schedule_batches: int | None = None
 
     def prepare(self, facts: RunFacts) -> None:
@@ -138,11 +144,13 @@ class Curriculum(nn.Module):
                 "the curriculum does not know how long the schedule is; call "
                 "module.prepare(RunFacts(...)) before training"
             )
-        return (self.batches / self.schedule_batches).clamp(max=1)
+        return self.over.clamp(max=1).float()
 
     def count(self) -> None:
         """One more batch was learnt from."""
         self.batches += 1
+        if self.schedule_batches is not None:
+            self.over += 1 / self.schedule_batches
 
 
 def hard_pairs(
@@ -155,7 +163,8 @@ def hard_pairs(
     """
     if not training:
         return uniform(instance, torch.zeros_like(curriculum.batches), HARD) < config.hard_share
-    share = torch.where(curriculum.part() < config.easy_part, 0.0, config.hard_share)
+    easy = curriculum.part() + ROUNDING < config.easy_part
+    share = torch.where(easy, 0.0, config.hard_share)
     return uniform(instance, curriculum.batches, HARD) < share
 
 

@@ -41,6 +41,9 @@ class MemoryBanks(nn.Module):
     seen: Tensor
     trained: Tensor
 
+    carried_over = ("video", "audio", "z", "seen")
+    """What a run that starts from another one's weights (--init) takes of its memories."""
+
     def __init__(
         self, instances: int, width: int, momentum: float = 0.5, trained: Tensor | None = None
     ) -> None:
