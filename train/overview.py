@@ -7,6 +7,7 @@ training curve, confusions, examples and pictures, and each run's losses and att
 page is one file that opens offline; the Markdown holds the tables.
 """
 
+import glob
 import json
 import time
 from collections.abc import Sequence
@@ -120,11 +121,11 @@ def write(folder: Path = RUNS) -> tuple[Path, Path]:
             f"there is no folder {folder}, so there is nothing to report; train a run (`make "
             "pretrain`) or evaluate one (`make eval TASK=...`)"
         )
-    paths = sorted(folder.glob(f"**/eval/**/{RESULT}"))
+    paths = _below(folder, f"**/eval/**/{RESULT}")
     results = [tables.read_result(path) for path in paths]
     filled, rest = tables.filled(results), tables.others(results)
     page, text = folder / REPORT, folder / MARKDOWN
-    studies = [_study(path) for path in sorted(folder.glob(f"**/{STUDY}"))]
+    studies = [_study(path) for path in _below(folder, f"**/{STUDY}")]
     write_atomically(text, "# Results\n\n" + _overview_text(results)
                      + "".join(map(_study_text, studies))
                      + tables.markdown(filled, rest))  # fmt: skip
@@ -141,6 +142,12 @@ def write(folder: Path = RUNS) -> tuple[Path, Path]:
     )
     write_atomically(page, html)
     return page, text
+
+
+def _below(folder: Path, pattern: str) -> list[Path]:
+    """Files, also in runs that are links to other places."""
+    found = glob.glob(str(folder / pattern), recursive=True)  # Path.glob follows no links
+    return sorted(map(Path, found))
 
 
 # --- all results --------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from train.cuts import Clip
+from train.errors import UsageError
 from train.evaluation.encoders import Encoders
 from train.evaluation.maps import attention_maps, require_attention
 from train.methods.coattention import PRESETS, Coattention, CoattentionConfig, class_activation
@@ -111,7 +112,7 @@ def test_what_cannot_be_cut_is_refused():
     rng = np.random.default_rng(0)
     with pytest.raises(ValueError, match=r"6\.17 s has no room"):
         WINDOW.cut(Clip(185, 30.0, RATE_HZ), rng)
-    with pytest.raises(ValueError, match="10 fps, and the config is for 30"):
+    with pytest.raises(UsageError, match="10 fps, and the config is for 30"):
         WINDOW.cut(Clip(300, 10.0, RATE_HZ), rng)
 
 

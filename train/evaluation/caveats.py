@@ -51,6 +51,9 @@ def caveats(
     if mute := silent(task, labelled, rounds):
         notes.append(f"{mute} test clips have no sound, or nothing to hear in it; they are "
                      "scored with that silence")  # fmt: skip
+    if task.settings.pooling == "full_attention" and "A" not in task.settings.modality:
+        notes.append("the sound of each clip chose where in the picture to look, and is not a "
+                     "feature itself")  # fmt: skip
     notes += _leaks(labelled, rounds) + _known_before(labelled, rounds, source)
     return notes
 

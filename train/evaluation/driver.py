@@ -84,10 +84,9 @@ def evaluate(config: EvalConfig) -> dict[str, Any]:
     expected = {one.name: require_whole(labelled, one.test, config.allow_missing) for one in rounds}
     with _locked(folder):
         _tell_replaced(folder, config, task, labelled, source)
-        started = time.monotonic()
         done = [_round(config, task, labelled, source, folder, one) for one in rounds]
         result = _result(config, task, labelled, source, rounds, done, expected)
-        result["seconds"] = round(time.monotonic() - started, 1)
+        result["seconds"] = round(sum(_seconds_of(folder / one.name) for one in rounds), 1)
         result["confusion"] = draw_confusion(folder / "confusion.png", [p for p, _ in done])
         write_atomically(folder / RESULT, json.dumps(result, indent=1) + "\n")
     page = LivePage(folder.parent.parent)
@@ -259,11 +258,12 @@ def _round(
 ) -> tuple[Predictions, list[Score]]:  # fmt: skip
     """Train and score, or read what was scored before with the same inputs."""
     job = _job(config, task, labelled, source, folder, one)
-    key = _key(job)
+    key, started = _key(job), time.monotonic()
     stored = job.folder / ROUND
     if not config.overwrite and _stored_key(stored) == key:
         log.info("%s: done before (again: --overwrite)", one.name)
         predictions = Predictions.read(job.folder / PREDICTIONS)
+        seconds = _seconds_of(job.folder)
     else:
         if _stored_key(job.folder / "key.json") != key or config.overwrite:
             (job.folder / STATE).unlink(missing_ok=True)  # of another training
@@ -273,11 +273,22 @@ def _round(
         predictions = task.predict(job)
         predictions.write(job.folder / PREDICTIONS)
         (job.folder / STATE).unlink(missing_ok=True)
+        seconds = time.monotonic() - started
     scores = task.measure(predictions)
-    facts = {"key": key, "round": asdict(one), "metrics": [score.as_json() for score in scores]}
+    facts = {
+        "key": key,
+        "round": asdict(one),
+        "metrics": [score.as_json() for score in scores],
+        "seconds": seconds,
+    }
     write_atomically(stored, json.dumps(facts, indent=1) + "\n")
     log.info("%s: %s %.4f", one.name, scores[0].name, scores[0].value)
     return predictions, scores
+
+
+def _seconds_of(folder: Path) -> float:
+    """How long a round that is done took; 0 where an earlier version did not say."""
+    return float(json.loads((folder / ROUND).read_bytes()).get("seconds", 0))
 
 
 def _job(

@@ -196,7 +196,7 @@ def test_cells_keep_when_and_where(pool: str) -> None:
 
 
 def test_sound_has_cells_in_time_only(found: dict[str, torch.Tensor]) -> None:
-    settings = Settings(modality="A", pictures="none", cells=(4, 3, 3))
+    settings = Settings(modality="A", pictures="none", cells=(4, 1, 1))
     vector = pooled(found, ["fa"], settings)["fa"]
     expected = found["fa"].view(2, 6, 4, 6).mean(3)
     assert torch.allclose(vector.view(2, 6, 4), expected, atol=1e-6)
@@ -208,6 +208,10 @@ def test_cells_that_cannot_be() -> None:
         Settings(cells=(0, 1, 1))
     with pytest.raises(UsageError, match="one mean over the grid"):
         Settings(cells=(1, 2, 2), pooling="full_attention")
+    with pytest.raises(UsageError, match="a task of sound alone has no pictures"):
+        Settings(modality="A", pictures="none", cells=(4, 3, 3))
+    with pytest.raises(UsageError, match="9 x 9 parts of fl, which has 6 x 4 places"):
+        pooled({"fl": torch.randn(2, 3, 8, 6, 4)}, ["fl"], Settings(cells=(1, 9, 9)))
     with pytest.raises(UsageError, match="one part of time"):
         Classifier(from_scratch("glcm", "nano", 0), Settings(cells=(2, 1, 1)), 3, per_frame=True)
 
