@@ -287,8 +287,9 @@ def _round(
 
 
 def _seconds_of(folder: Path) -> float:
-    """How long a round that is done took; 0 where an earlier version did not say."""
-    return float(json.loads((folder / ROUND).read_bytes()).get("seconds", 0))
+    """How long a round that is done took; 0 where nothing says so."""
+    path = folder / ROUND
+    return float(json.loads(path.read_bytes()).get("seconds", 0)) if path.is_file() else 0.0
 
 
 def _job(
