@@ -27,8 +27,8 @@ PAGE = HTML.from_string("""<!doctype html>
 <img src="data:image/png;base64,{{ loss }}">{% endif %}
 <h2>The batch as the model sees it</h2>
 <p>After augmentation: crop, flip and colour are drawn once a view. Above pictures in the order
-shown, a row a view; below the mel of the same time, where what is heard must stand below what makes it, or
-the stretches of waveform that the method cuts.</p>
+shown, a row a view; below the mel of the same time, where what is heard must stand below what makes
+it, or the stretches of waveform that the method cuts.</p>
 {% for key, picture in clips %}
 <h3>{{ key }}</h3><img src="data:image/png;base64,{{ picture }}">{% endfor %}
 """)
