@@ -7,10 +7,11 @@ of their own choice; their config has a property `reads` that gives a `Reads` wi
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
 
 class Wave(NamedTuple):
@@ -102,6 +103,30 @@ class Reads:
             *(["mel.npy"] if self.mel else []),
             *(["audio.flac"] if self.wave_rate_hz else []),
         )
+
+
+class PartialMelClips(Protocol):
+    """What a method that hears mel is given downstream; one of the two may be missing."""
+
+    @property
+    def video(self) -> Tensor | None:
+        """Float (B, 3, T, H, W), normalised, of any length T."""
+
+    @property
+    def mel(self) -> Tensor | None:
+        """Float (B, 80, 3T)."""
+
+
+class PartialWaveClips(Protocol):
+    """What a method that hears waveforms is given downstream; one of the two may be missing."""
+
+    @property
+    def video(self) -> Tensor | None:
+        """Float (B, 3, T, H, W), normalised, of any length T."""
+
+    @property
+    def wave(self) -> Tensor | None:
+        """Float (B, 1, channels, samples), in -1 .. 1."""
 
 
 @dataclass(frozen=True)

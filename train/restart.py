@@ -18,13 +18,12 @@ from train.best import Best
 from train.config import PretrainConfig, differences
 from train.dist import Ranks
 from train.errors import UsageError
+from train.methods import MEMORY
 from train.mixture import Part
 from train.plan import Plan, seed_of
 from train.session import Progress, Run
 
 log = logging.getLogger(__name__)
-MEMORY = "memory."
-"""What the names of a module's state begin with that only training needs."""
 
 
 def resume(
@@ -52,7 +51,7 @@ def resume(
             f"{run.folder} is a run with other settings: {'; '.join(changed)}. Repeat them "
             f"(--config {run.folder}/config.json), or start another RUN with --init {run.folder}"
         )
-    _load(model, saved["model"], run)
+    load_weights(model, saved["model"], run)
     optimizer.load_state_dict(saved["optimizer"])
     _restore_random(config, saved, ranks)
     best = Best(**saved["best"]) if isinstance(saved["best"], dict) else None  # a float, once
@@ -93,7 +92,7 @@ def _restore_random(config: PretrainConfig[Any], saved: dict[str, Any], ranks: R
     )  # fmt: skip
 
 
-def _load(model: nn.Module, weights: dict[str, Tensor], run: Run) -> None:
+def load_weights(model: nn.Module, weights: dict[str, Tensor], run: Run) -> None:
     """The weights of a run into its model.
 
     Raises:

@@ -35,6 +35,8 @@ STUDY, MARKDOWN = "study.json", "study.md"
 SCRATCH = "random weights (glcm)"
 """The row without pretraining: what the labels alone teach a probe."""
 LEVEL = 0.95
+SAME = ("model", "preset", "shards", "split", "batch_size", "schedule_steps", "seed")
+"""What rows must have in common with what the table says of them."""
 
 
 @dataclass(frozen=True)
@@ -184,10 +186,6 @@ def study(config: StudyConfig) -> int:
         log.info("%d of %d runs done, about %.0f min left", number, len(todo), left / 60)
     log.info("%s", config.folder / MARKDOWN)
     return COMPLETE
-
-
-SAME = ("model", "preset", "shards", "split", "batch_size", "schedule_steps", "seed")
-"""What rows must have in common with what the table says of them."""
 
 
 def _refuse_another_study(run: PretrainConfig[Any]) -> None:

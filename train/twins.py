@@ -21,7 +21,7 @@ from train.batch import Batch
 from train.config import PretrainConfig
 from train.cuts import RunFacts
 from train.dist import Ranks, joined
-from train.methods import METHODS, MethodEntry, method_named
+from train.methods import MEMORY, METHODS, MethodEntry, method_named
 from train.pretrain import build_model, forward_backward, parallel_model
 
 WORLD = 2
@@ -117,12 +117,10 @@ def _judge(alone: Twin, pair: Twin, start: dict[str, Tensor]) -> tuple[bool, str
             )
     names = [name for name, tensor in start.items() if tensor.is_floating_point()]
     apart = {n: (alone["weights"][n] - pair["weights"][n]).abs().max().item() for n in names}
-    share = {
-        n: apart[n] / (MEMORY_TOLERANCE if n.startswith("memory.") else TOLERANCE) for n in names
-    }
+    share = {n: apart[n] / (MEMORY_TOLERANCE if n.startswith(MEMORY) else TOLERANCE) for n in names}
     worst = max(apart, key=lambda name: share[name])
     # Banks and queues go a thousand times further than weights; a wrong gradient would drown in it.
-    learnt = [name for name in names if not name.startswith("memory.")]
+    learnt = [name for name in names if not name.startswith(MEMORY)]
     way = _norm({n: alone["weights"][n] - start[n] for n in learnt})
     off = _norm({n: alone["weights"][n] - pair["weights"][n] for n in learnt}) / max(way, 1e-12)
     said = f"after {STEPS} steps weights differ by {apart[worst]:.1e} at most ({worst})"

@@ -4,6 +4,7 @@ import math
 import pickle
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,15 +16,19 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from train.cuts import Clip, RunFacts
+from train.errors import UsageError
+from train.evaluation.encoders import pooled
+from train.evaluation.task import Settings
 from train.methods.avid import Avid, loss_of_equal_scores
 from train.methods.avid_cma import OWN_AMONG_NEGATIVES, SUBSET, AvidCma
 from train.methods.avid_config import CMA_PRESETS, PRESETS, AvidCmaConfig, AvidConfig
 from train.models.audio2d import Conv2D10
-from train.models.r2plus1d import R2Plus1D, R2Plus1DBlock, probed
+from train.models.r2plus1d import R2Plus1D, R2Plus1DBlock
 from train.models.standard import RunningStandard
 from train.objectives.global_local import keep_local
 from train.objectives.memory_bank import draw_outside, draw_some, expected_normalisation, hashed
-from train.restart import weights_to_start_from
+from train.restart import load_weights, weights_to_start_from
+from train.session import Run
 
 SMALL: dict[str, Any] = {
     "frames": 4, "crop": 32, "depth": 10, "width": 2, "hidden": 8, "embedding": 6, "negatives": 5,
@@ -79,6 +84,12 @@ def test_networks_have_the_size_of_the_released_code(
     assert round(counter.get_total_flops() / 1e9, 1) == gflop
 
 
+def probed(maps: dict[str, Tensor], name: str, side: int) -> Tensor:
+    """As `train eval --layer NAME --cells 1 SIDE SIDE --cell-pool max` looks at a stage."""
+    settings = Settings(layer=name, cells=(1, side, side), cell_pool="max")
+    return pooled(maps, [name], settings)[name]
+
+
 def test_stages_have_the_shapes_of_methods_3():
     with torch.device("meta"):
         video = R2Plus1D().stages(torch.empty(2, 3, 8, 224, 224))
@@ -89,7 +100,8 @@ def test_stages_have_the_shapes_of_methods_3():
     assert [tuple(x.shape[1:]) for x in audio.values()] == [
         (64, 50, 65), (128, 25, 33), (256, 13, 17), (512, 13, 17)
     ]  # fmt: skip
-    widths = {name: x.shape[1] for name, x in probed(video).items()}
+    sides = {"conv2x": 12, "conv3x": 8, "conv4x": 6, "conv5x": 4}
+    widths = {name: probed(video, name, side).shape[1] for name, side in sides.items()}
     assert widths == {"conv2x": 9216, "conv3x": 8192, "conv4x": 9216, "conv5x": 8192}
 
 
@@ -97,7 +109,7 @@ def test_probes_see_the_largest_of_each_part():
     """32 x 32 places to 4 x 4: each number is the largest of 8 x 8 and all frames."""
     x = torch.randn(2, 3, 2, 32, 32)
     expected = x.view(2, 3, 2, 4, 8, 4, 8).amax(dim=(2, 4, 6)).flatten(1)
-    assert torch.equal(probed({"conv5x": x})["conv5x"], expected)
+    assert torch.equal(probed({"conv5x": x}, "conv5x", 4), expected)
 
 
 def test_block_normalises_behind_the_sum():
@@ -485,3 +497,10 @@ def test_memories_are_carried_over_to_the_same_clips_only():
     assert same.keys() - carried == other.keys() == {
         name for name in old.state_dict() if not name.startswith("memory.")
     }  # fmt: skip
+
+
+def test_a_set_that_has_grown_is_told_in_a_sentence(tmp_path: Path):
+    old, new = small_cma(), small_cma()
+    new.prepare(RunFacts(INSTANCES + 2, 100, 2))
+    with pytest.raises(UsageError, match=r"memory\.video .*another number of clips.*--init"):
+        load_weights(new, old.state_dict(), Run(tmp_path))

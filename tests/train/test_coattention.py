@@ -315,6 +315,24 @@ def test_features():
     assert set(model.features(clips)) == {"fv", "fa"}
 
 
+def test_what_both_streams_say_side_by_side():
+    model = Coattention(MINI).eval()
+    found = model.features(downstream(MINI), ("ha", "hv", "fused"))
+    expected = torch.cat([found["ha"].mean(2), found["hv"].mean(2)], 1)
+    torch.testing.assert_close(found["fused"].squeeze(2), expected)
+    assert found["fused"].shape[1] == model.further_channels["fused"]
+    assert "fused" not in model.features(downstream(MINI, wave=False), ("hv", "fused"))
+
+
+def test_every_sound_begins_in_step_with_the_pictures():
+    """Else only those in sync would, and a network could tell them by that."""
+    rng = np.random.default_rng(2)
+    for frames in (186, 200, 300):
+        for _ in range(200):
+            cut = WINDOW.cut(Clip(frames, 30.0, RATE_HZ), rng)
+            assert all(sound.first % (RATE_HZ // 30) == 0 for sound in cut.stretches)
+
+
 def test_features_see_every_so_many_pictures():
     """Those that a cut of the same window has."""
     model = Coattention(MINI).eval()

@@ -221,3 +221,10 @@ def test_knn_where_the_shards_have_no_held_out_split_is_a_sentence(
 ) -> None:
     with pytest.raises(UsageError, match="has no clip in split"):
         pretrain(toy(ten, tmp_path / "run", knn=2))
+
+
+def test_knn_of_a_method_with_cuts_of_its_own_is_a_sentence(ten: Path, tmp_path: Path) -> None:
+    moco = METHODS["moco"].presets["tiny"]
+    config = replace(toy(ten, tmp_path / "run"), method="moco", model=moco, knn=1)
+    with pytest.raises(UsageError, match=r"--knn compares whole windows, and moco .*classify"):
+        pretrain(config)

@@ -12,7 +12,7 @@ from train import study
 from train.errors import UsageError
 from train.methods import METHODS
 from train.overview import write
-from train.study import STUDIES, Row, StudyConfig, run_of, summary
+from train.study import STUDIES, Row, StudyConfig, preset_of, run_of, summary
 
 
 def fake_result(config: Any) -> dict[str, Any]:
@@ -83,11 +83,27 @@ def test_a_stopped_run_stops_the_study(
     assert study.study(config(tmp_path)) == 85
 
 
+def test_a_run_of_another_size_is_no_row_of_this_table(calls: list[Any], tmp_path: Path) -> None:
+    run = run_of(config(tmp_path), Row("MoCo", "moco"), 0)
+    run.folder.mkdir(parents=True)
+    (run.folder / "config.json").write_text(json.dumps(run.as_dict()))
+    assert study.study(config(tmp_path)) == 0
+    longer = replace(config(tmp_path), steps=20)
+    with pytest.raises(UsageError, match=r"schedule_steps was 10, is 20.*another folder"):
+        study.study(longer)
+
+
 def test_names_that_are_not_known(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="unknown study 'table50'; known: table5"):
         StudyConfig(name="table50")
     with pytest.raises(UsageError, match="--methods byol; the study table5 has moco"):
         config(tmp_path, methods="byol")
+
+
+@pytest.mark.parametrize("size", ["tiny", "tiny_grid", "grid", "full"])
+def test_every_method_has_a_preset_of_every_size(size: str) -> None:
+    for row in STUDIES["table5"].rows:
+        assert preset_of(size, row.method) in METHODS[row.method].presets
 
 
 @pytest.mark.parametrize("row", STUDIES["table5"].rows, ids=lambda row: row.method)

@@ -183,6 +183,22 @@ def test_curriculum_is_easy_first_then_a_quarter_is_hard():
     assert int(curriculum.batches) == 200
 
 
+def test_the_curriculum_goes_on_where_it_was_with_other_batches():
+    """12 of 24 batches, then the half that is left in 6 larger ones."""
+    curriculum = Curriculum()
+    curriculum.prepare(RunFacts(1000, 24, 12))
+    for _ in range(12):
+        curriculum.count()
+    later = Curriculum()
+    later.prepare(RunFacts(1000, 12, 6))
+    later.load_state_dict(curriculum.state_dict())
+    parts = [float(later.part())]
+    for _ in range(6):
+        later.count()
+        parts.append(float(later.part()))
+    assert parts == pytest.approx([0.5 + k / 12 for k in range(7)])
+
+
 def test_held_out_pairs_do_not_depend_on_the_time():
     curriculum = Curriculum()
     early = hard_pairs(MINI, curriculum, torch.arange(4000), False)

@@ -44,6 +44,7 @@ from train.evaluation.result import RESULT
 from train.evaluation.task import Round
 from train.evaluation.transcribe import read
 from train.loader import default_workers
+from train.tables import read_result
 from train.tasks import task_named
 
 log = logging.getLogger(__name__)
@@ -158,7 +159,7 @@ def model_of(path: Path, wanted: str) -> Path:
         return path if path.is_file() else path / MODEL
     if wanted:
         return path / wanted / MODEL
-    found = [one for one in sorted(path.glob(f"*/{MODEL}")) if one.parent.name in _rounds(path)]
+    found = _kept_models(path)
     if len(found) > 1:
         names = ", ".join(one.parent.name for one in found)
         log.info("%s keeps models of %s; taking %s (another: --round)", path, names,
@@ -166,12 +167,13 @@ def model_of(path: Path, wanted: str) -> Path:
     return found[0] if found else path / MODEL
 
 
-def _rounds(path: Path) -> set[str]:
-    """Rounds of the result that stands there; folders of an earlier one may lie beside them."""
-    try:
-        return {one["name"] for one in json.loads((path / RESULT).read_bytes())["rounds"]}
-    except (OSError, ValueError, KeyError):
-        return {one.parent.name for one in path.glob(f"*/{MODEL}")}
+def _kept_models(path: Path) -> list[Path]:
+    """Of the result that stands there; folders of an earlier one may lie beside its rounds."""
+    models = sorted(path.glob(f"*/{MODEL}"))
+    if not (path / RESULT).is_file():  # not all rounds are done yet
+        return models
+    rounds = {one["name"] for one in read_result(path / RESULT)["rounds"]}
+    return [one for one in models if one.parent.name in rounds]
 
 
 # --- scoring ------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from train.config import from_dict
 from train.cuts import Sound, reads_of, sound_of
 from train.errors import TrainError, UsageError
 from train.evaluation.task import CellPool, Settings
-from train.methods import method_named, preset_named
+from train.methods import MEMORY, method_named, preset_named
 from train.models.attention import full_precision, pool_cells, resize_attention
 
 SOUND = "fa"
@@ -186,7 +186,7 @@ def load_checkpoint(path: str | Path) -> Encoders:
 
 def without_memory(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """Weights without what only training needs: banks, queues, momentum encoders."""
-    return {name: tensor for name, tensor in weights.items() if not name.startswith("memory.")}
+    return {name: tensor for name, tensor in weights.items() if not name.startswith(MEMORY)}
 
 
 def _load_weights(module: nn.Module, weights: dict[str, Tensor], file: Path) -> None:

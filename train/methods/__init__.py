@@ -51,6 +51,9 @@ from train.methods import (
     vdim,
 )
 
+MEMORY = "memory."
+"""What the names of a module's state begin with that only training needs."""
+
 
 @dataclass(frozen=True)
 class MethodEntry:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from train.cuts import RunFacts
+from train.cuts import PartialWaveClips, RunFacts
 from train.methods.avid_config import PRESETS, AvidConfig
 from train.models.attention import full_precision
 from train.models.audio2d import AUDIO_STAGES, Conv2D10
@@ -53,18 +53,6 @@ class Clips(Protocol):
     @property
     def instance(self) -> Tensor:
         """int64 (B,): the clip's place in the banks."""
-
-
-class PartialClips(Protocol):
-    """Clips of which one modality may be missing."""
-
-    @property
-    def video(self) -> Tensor | None:
-        """As in `Clips`."""
-
-    @property
-    def wave(self) -> Tensor | None:
-        """As in `Clips`."""
 
 
 class Term(NamedTuple):
@@ -129,8 +117,7 @@ class Avid(nn.Module):
     @property
     def further_channels(self) -> dict[str, int]:
         """C of the video network's stages, which `features` gives only by name."""
-        stages = ("conv2x", "conv3x", "conv4x", "conv5x")
-        return {name: self.video.out_channels >> (3 - i) for i, name in enumerate(stages)}
+        return {name: self.video.out_channels >> (3 - i) for i, name in enumerate(STAGES)}
 
     # --- training ---------------------------------------------------------------------------------
 
@@ -290,7 +277,7 @@ class Avid(nn.Module):
     # --- downstream -------------------------------------------------------------------------------
 
     def features(
-        self, batch: PartialClips, wanted: Collection[str] = ("fv", "fa")
+        self, batch: PartialWaveClips, wanted: Collection[str] = ("fv", "fa")
     ) -> dict[str, Tensor]:
         """Features before the heads, unpooled; of clips of any length and size.
 

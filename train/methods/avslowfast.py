@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from train.cuts import RunFacts
-from train.methods.avts import PartialClips, SyncClips
+from train.cuts import PartialMelClips, RunFacts
+from train.methods.avts import SyncClips
 from train.methods.sync_pairs import (
     HARD,
     Curriculum,
@@ -145,7 +145,7 @@ class AvSlowFastMethod(nn.Module):
         return {"fg": slow, "fl": fast, "fa": self.audio.out_channels}
 
     def features(
-        self, clips: PartialClips, wanted: Collection[str] = ("fg", "fl", "fa")
+        self, clips: PartialMelClips, wanted: Collection[str] = ("fg", "fl", "fa")
     ) -> dict[str, Tensor]:
         """What downstream tasks use: features before the heads, unpooled.
 

@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from train.cuts import RunFacts
+from train.cuts import PartialMelClips, RunFacts
 from train.methods.sync_pairs import (
     Curriculum,
     Projection,
@@ -57,18 +57,6 @@ class SyncClips(Protocol):
         """sounds: int64 (B, 2), see `SyncConfig.input_numbers`."""
 
 
-class PartialClips(Protocol):
-    """Clips of which pictures or sound may be missing: what downstream tasks have."""
-
-    @property
-    def video(self) -> Tensor | None:
-        """Float (B, 3, T, H, W), normalised, of any length T; None where only sound is used."""
-
-    @property
-    def mel(self) -> Tensor | None:
-        """Float (B, 80, 3T); None where only pictures are used."""
-
-
 class Avts(nn.Module):
     """Encoders, heads and the contrastive loss.
 
@@ -111,7 +99,7 @@ class Avts(nn.Module):
         return stage_channels(self.encoder)
 
     def features(
-        self, clips: PartialClips, wanted: Collection[str] = ("fv", "fa")
+        self, clips: PartialMelClips, wanted: Collection[str] = ("fv", "fa")
     ) -> dict[str, Tensor]:
         """What downstream tasks use: features before the heads, unpooled.
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from train.cuts import PartialWaveClips
 from train.methods.coattention_config import PRESETS, SOUNDS, CoattentionConfig
 from train.models.attention import full_precision
 from train.models.coattention import CoAttention
@@ -38,18 +39,6 @@ class Clips(Protocol):
     @property
     def wave(self) -> Tensor:
         """Float (B, 2, channels, samples): the sound in sync, and the shifted one."""
-
-
-class PartialClips(Protocol):
-    """Clips of which pictures or sound may be missing: what downstream tasks have."""
-
-    @property
-    def video(self) -> Tensor | None:
-        """Float (B, 3, T, H, W), normalised; None where only sound is used."""
-
-    @property
-    def wave(self) -> Tensor | None:
-        """Float (B, 1, channels, samples); None where only pictures are used."""
 
 
 class Coattention(nn.Module):
@@ -200,7 +189,7 @@ class Coattention(nn.Module):
         return as_vectors(fv.mean(dim=2).flatten(2))
 
     def features(
-        self, clips: PartialClips, wanted: Collection[str] = ("fv", "fa")
+        self, clips: PartialWaveClips, wanted: Collection[str] = ("fv", "fa")
     ) -> dict[str, Tensor]:
         """What downstream tasks use: features before and after fusion, unpooled.
 

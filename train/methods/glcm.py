@@ -14,6 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from train.cuts import PartialMelClips
 from train.methods.glcm_config import PRESETS, GlcmConfig
 from train.models.attention import (
     AttentionMap,
@@ -53,18 +54,6 @@ class Clips(Protocol):
     @property
     def mel(self) -> Tensor:
         """Float (B, 80, 3T)."""
-
-
-class PartialClips(Protocol):
-    """Clips of which pictures or sound may be missing: what downstream tasks have."""
-
-    @property
-    def video(self) -> Tensor | None:
-        """Float (B, 3, T, H, W), normalised, of any length T; None where only sound is used."""
-
-    @property
-    def mel(self) -> Tensor | None:
-        """Float (B, 80, 3T); None where only pictures are used."""
 
 
 class Glcm(nn.Module):
@@ -323,7 +312,7 @@ class Glcm(nn.Module):
         return att.view(clips, frames, -1)
 
     def features(
-        self, batch: PartialClips, wanted: Collection[str] = ("fg", "fl", "fa", "att")
+        self, batch: PartialMelClips, wanted: Collection[str] = ("fg", "fl", "fa", "att")
     ) -> dict[str, Tensor]:
         """What downstream tasks use: features before the projections (methods §1.9), unpooled.
 

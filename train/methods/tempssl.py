@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from train.cuts import PartialWaveClips
 from train.dist import gathered
 from train.methods.tempssl_config import PRESETS, RECIPE, RECIPES, TempSslConfig
 from train.models.attention import full_precision
@@ -51,18 +52,6 @@ class Clips(Protocol):
     @property
     def instance(self) -> Tensor:
         """int64 (B,): which clip it is."""
-
-
-class PartialClips(Protocol):
-    """Clips of which pictures or sound may be missing: what downstream tasks have."""
-
-    @property
-    def video(self) -> Tensor | None:
-        """Float (B, 3, T, H, W), normalised, of any length T; None where only sound is used."""
-
-    @property
-    def wave(self) -> Tensor | None:
-        """Float (B, 1, channels, samples); None where only pictures are used."""
 
 
 class TempSsl(nn.Module):
@@ -234,7 +223,7 @@ class TempSsl(nn.Module):
         return resize(scaled, steps, (self.config.spectrogram_side, columns))
 
     def features(
-        self, clips: PartialClips, wanted: Collection[str] = ("fv", "fa")
+        self, clips: PartialWaveClips, wanted: Collection[str] = ("fv", "fa")
     ) -> dict[str, Tensor]:
         """What downstream tasks use: features before the heads, of clips as recorded.
 

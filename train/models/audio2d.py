@@ -8,6 +8,8 @@ from collections.abc import Collection
 
 from torch import Tensor, nn
 
+from train.models.stages import run_stages
+
 AUDIO_STAGES = ("conv2x", "conv3x", "conv4x", "conv5x")
 
 
@@ -49,15 +51,7 @@ class Conv2D10(nn.Module):
             conv2x: (B, width, steps/4, bins/4); conv3x and conv4x halve both and double the
                 channels, conv5x doubles the channels only. Sizes are rounded up.
         """
-        x = self.stem(spectrogram)
-        maps: dict[str, Tensor] = {}
-        for name in AUDIO_STAGES:
-            if maps.keys() >= set(wanted):
-                break
-            x = getattr(self, name)(x)
-            if name in wanted:
-                maps[name] = x
-        return maps
+        return run_stages(self, self.stem(spectrogram), AUDIO_STAGES, wanted)
 
 
 def _block(c_in: int, c_out: int, stride: int) -> nn.Sequential:

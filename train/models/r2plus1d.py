@@ -10,18 +10,12 @@ from collections.abc import Collection
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+
+from train.models.stages import run_stages
 
 STAGE_BLOCKS = {10: 1, 18: 2}
 """Blocks in each of the four stages, by depth; 10 is the "9 layers" of AVID's analysis."""
 STAGES = ("conv2x", "conv3x", "conv4x", "conv5x")
-PROBE_GRIDS: dict[str, tuple[int, int, int]] = {
-    "conv2x": (1, 12, 12),
-    "conv3x": (1, 8, 8),
-    "conv4x": (1, 6, 6),
-    "conv5x": (1, 4, 4),
-}
-"""Time, height, width to which AVID's linear probes max-pool each stage: 8,192 to 9,216 numbers."""
 
 
 class R2Plus1DBlock(nn.Module):
@@ -97,30 +91,7 @@ class R2Plus1D(nn.Module):
             conv2x: (B, width, T, H/4, W/4); from there on every stage has twice the channels and
                 half the frames, rows and columns, rounded up.
         """
-        x = self.stem(video)
-        maps: dict[str, Tensor] = {}
-        for name in STAGES:
-            if maps.keys() >= set(wanted):
-                break
-            x = getattr(self, name)(x)
-            if name in wanted:
-                maps[name] = x
-        return maps
-
-
-def probed(maps: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Inputs of AVID's linear probes: each stage max-pooled to its grid, and flattened.
-
-    Args:
-        maps: as `R2Plus1D.stages` gives them.
-
-    Returns:
-        (B, channels x cells of `PROBE_GRIDS`) each.
-    """
-    return {
-        name: functional.adaptive_max_pool3d(x, PROBE_GRIDS[name]).flatten(1)
-        for name, x in maps.items()
-    }
+        return run_stages(self, self.stem(video), STAGES, wanted)
 
 
 def _over_space(c_in: int, c_out: int, stride: int) -> nn.Conv3d:

@@ -144,6 +144,18 @@ def test_a_kept_model_is_found_read_and_refused(result: Path, tmp_path: Path) ->
         options(result, tmp_path, out=tmp_path / "x.txt")
 
 
+def test_models_of_an_earlier_result_are_not_taken(tmp_path: Path) -> None:
+    """Folds that lie beside those of result.json are of another checkpoint."""
+    for fold in ("fold1", "fold2"):
+        (tmp_path / fold).mkdir()
+        (tmp_path / fold / MODEL).write_bytes(b"")
+    assert model_of(tmp_path, "") == tmp_path / "fold1" / MODEL
+    names = ("task", "dataset", "protocol", "n_scored", "n_expected", "coverage", "checkpoint")
+    facts = {**dict.fromkeys(names), "metrics": [], "rounds": [{"name": "fold2"}]}
+    (tmp_path / "result.json").write_text(json.dumps(facts))
+    assert model_of(tmp_path, "") == tmp_path / "fold2" / MODEL
+
+
 @pytest.mark.slow
 def test_nobody_has_to_keep_a_model(evaluated: Path) -> None:
     config = EvalConfig(

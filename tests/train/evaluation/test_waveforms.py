@@ -20,6 +20,7 @@ from train.cuts import Wave
 from train.errors import UsageError
 from train.evaluation.clips import ClipBatch, Look, View, read_clips
 from train.evaluation.driver import evaluate
+from train.evaluation.encoders import from_scratch
 from train.evaluation.labelled import open_labelled
 from train.methods.avid_config import PRESETS
 from train.stores.local import LocalStore
@@ -100,3 +101,13 @@ def test_another_waveform_is_refused(nano: None, tmp_path: Path, monkeypatch: An
     shards = labelled_set(tmp_path / "demo-sound", clips(), stereo)
     with pytest.raises(UsageError, match=r"a waveform of 24000 Hz in 1 channel\(s\)"):
         evaluate(config(shards, tmp_path / "run", method="avid"))
+
+
+def test_mel_is_not_taken_for_a_waveform_nor_stereo_for_mono(nano: None) -> None:
+    avid = from_scratch("avid", "nano", 0)
+    assert avid.features(None, torch.zeros(1, 1, 48_000))["fa"].ndim == 3
+    for sound in (torch.zeros(1, 80, 24), torch.zeros(1, 2, 48_000), torch.zeros(1, 48_000)):
+        with pytest.raises(ValueError, match=r"hears a waveform \(B, 1, samples\) at 24000"):
+            avid.features(None, sound)
+    with pytest.raises(ValueError, match=r"glcm hears mel \(B, 80, 3 T\)"):
+        from_scratch("glcm", "tiny", 0).features(None, torch.zeros(1, 1, 48_000))
