@@ -8,9 +8,11 @@ import contextlib
 import logging
 import os
 import shutil
+import signal
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -18,7 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from manifests.errors import UsageError
-from pipeline.errors import ShardError
+from pipeline.errors import ShardError, plain_text
 from pipeline.progress import ProgressFile
 from pipeline.sandbox import Sandbox, Stopped
 from pipeline.shard import ShardTask, write_shard
@@ -28,6 +30,7 @@ RAY_MAX_CALLS = 100
 """Shards after which Ray replaces a worker, which bounds leaks."""
 POLL_SECONDS = 0.5
 CONNECT_SECONDS = 10.0
+REMOVE_SECONDS = 5.0
 RAY_FOLDER = "glav-ray-"
 OBJECT_STORE_BYTES = 100 << 20
 """Samples never pass through Ray's object store; this is its least comfortable size."""
@@ -140,18 +143,43 @@ class RayExecutor:
 
         self._ray = ray
         self._folder: str | None = None
-        if address:
-            _check_reachable(address)
-            ray.init(
-                address=address, runtime_env={"py_modules": _own_packages()}, log_to_driver=True
-            )
-        else:
-            self._start_embedded(workers)
+        self._running: dict[Any, str] = {}
+        try:
+            self._start(workers, address)
+        except BaseException:
+            self.stop()
+            raise
         cpus = int(ray.cluster_resources().get("CPU", workers))  # type: ignore[no-untyped-call]
         self.capacity = 2 * max(1, cpus)
         remote = ray.remote(num_cpus=1, max_retries=RAY_MAX_RETRIES, max_calls=RAY_MAX_CALLS)
         self._task = remote(_make_in_ray_worker)
-        self._running: dict[Any, str] = {}
+
+    def _start(self, workers: int, address: str | None) -> None:
+        """Join the named cluster, or start a Ray of our own.
+
+        Raises:
+            UsageError: nobody answers at the address.
+            ShardError: Ray does not start; what it raises then is of any kind.
+        """
+        try:
+            with _own_sigterm():
+                if address:
+                    self._join(address)
+                else:
+                    self._start_embedded(workers)
+        except UsageError:
+            raise
+        except Exception as error:
+            raise ShardError(
+                f"Ray does not start ({plain_text(str(error))}). Run the same command again, or do "
+                "without Ray: --executor local"
+            ) from error
+
+    def _join(self, address: str) -> None:
+        """Use a cluster that somebody else started; our code goes there with the tasks."""
+        _check_reachable(address)
+        code = {"py_modules": _own_packages()}
+        self._ray.init(address=address, runtime_env=code, log_to_driver=True)
 
     def _start_embedded(self, workers: int) -> None:
         """A private Ray in a folder of its own: no other job's cluster is joined."""
@@ -186,7 +214,9 @@ class RayExecutor:
                 return Finished(name, cause)
             raise
         except self._ray.exceptions.RayError as error:
-            return Finished(name, ShardError(f"shard {name}: {type(error).__name__}: {error}"))
+            said = f"{type(error).__name__}: {plain_text(str(error))}"
+            advice = "Committed shards are kept: run the same command again"
+            return Finished(name, ShardError(f"shard {name}: {said} {advice}"))
         return Finished(name)
 
     def stop(self) -> None:
@@ -196,7 +226,38 @@ class RayExecutor:
                 self._ray.cancel(reference, force=True)
         self._ray.shutdown()
         if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            _remove(Path(self._folder))
+            _remove_abandoned()  # those of jobs killed a moment ago were still written to before
+
+
+@contextlib.contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep this process's way of ending: `ray.init` puts handlers of its own in its place.
+
+    Theirs end it by SIGABRT, or with code 15, with Ray's folder left and no word on how to go on.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python allows handlers to be set in the main thread only
+        return
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    except SystemExit as stop:
+        if stop.code == signal.SIGTERM:
+            raise KeyboardInterrupt(int(signal.SIGTERM)) from stop
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+
+
+def _remove(folder: Path) -> None:
+    """Remove Ray's folder; its processes may write there for a moment after they were ended."""
+    deadline = time.monotonic() + REMOVE_SECONDS
+    while folder.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        if time.monotonic() > deadline:
+            return
+        time.sleep(0.05)
 
 
 def _remove_abandoned() -> None:
