@@ -228,7 +228,7 @@ def _check_reachable(address: str) -> None:
 def _own_packages() -> list[str]:
     """The code that a cluster's workers need."""
     here = Path(__file__).resolve().parent
-    return [str(here), str(here.parent / "manifests")]
+    return [str(here), str(here.parent / "manifests"), str(here.parent / "stores")]
 
 
 @contextlib.contextmanager

@@ -10,9 +10,9 @@ class ShardsOptions:
     dataset: str
     """Data set name; `python -m manifests datasets` lists them."""
     root: str | None = None
-    """Folder with the raw files; default DATA/raw/NAME."""
+    """Folder with the raw files, or s3://bucket/raw, gs://...; default DATA/raw/NAME."""
     out: str | None = None
-    """Output folder; default DATA/shards/NAME-PROFILE."""
+    """Output folder, or s3://bucket/set, gs://...; default DATA/shards/NAME-PROFILE."""
     data: str = "data"
     """Folder that holds raw, manifests and shards by default."""
     manifest: str | None = None
@@ -60,5 +60,8 @@ class ShardsOptions:
     """Wall-clock seconds a file may take to open, and the least it gets in all; default 30."""
     max_clip_seconds: float | None = None
     """Longest clip; default 600. Cut longer recordings with --window."""
+    scratch: str | None = None
+    """Folder of this machine, on a local disk, for copies of what lies on s3:// or gs://; default
+    GLAV_SCRATCH, else one below TMPDIR."""
     overwrite: bool = False
     """Throw away what is in the output folder and start anew."""

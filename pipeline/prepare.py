@@ -26,8 +26,9 @@ import pyarrow.parquet as pq
 
 from manifests.errors import UsageError
 from manifests.schema import SCHEMA
-from pipeline import mend
+from pipeline import mend, remote
 from pipeline.config import FORMAT_VERSION, Limits, ShardConfig, canonical_hash
+from pipeline.mirror import address_of
 from pipeline.outputs import Outputs
 from pipeline.plan import PLAN_COLUMNS, Plan, PlannedShard, plan_rows, with_fingerprints_of
 from pipeline.rows import PlannedRows
@@ -56,7 +57,7 @@ class Prepared:
         """The rows of OUT/manifest.parquet, read as they are needed."""
         return PlannedRows(Outputs(self.out).manifest_path)
 
-    def task(self, shard: PlannedShard, limits: Limits) -> ShardTask:
+    def task(self, shard: PlannedShard, limits: Limits, scratch: str = "") -> ShardTask:
         """What a worker needs to make one shard."""
         return ShardTask(
             name=shard.name,
@@ -68,6 +69,8 @@ class Prepared:
             fingerprint=shard.fingerprint,
             limits=limits,
             versions=versions(),
+            store=address_of(self.out),
+            scratch=scratch,
         )
 
     def keys_without_shard(self) -> Iterator[dict[str, Any]]:
@@ -104,6 +107,7 @@ def prepare(out: Path, wish: Wish) -> Prepared:
     """
     stored = {**stored_config(wish.config), "limits": asdict(wish.limits)}
     if wish.overwrite:
+        remote.clear(out)
         _clear(out)
     (out / "shards").mkdir(parents=True, exist_ok=True)
     if (out / "plan.json").exists():
