@@ -2,7 +2,7 @@
 
 The files are the stations of the road, in this order:
 
-    stores      where a set lies: a folder, s3, gs, http; and the cache on a local disk
+    cache       shards of stores (s3, gs, http), kept on a local disk
     index       shardindex.json + samples.parquet -> ShardSet, or a sentence that says why not
     mixture     SHARDS=path@n=120000,path@w=0.5 -> one Mixture of clips with global instance ids
     plan        (seed, epoch) -> the order of all clips, in equal batches for every rank
