@@ -1,7 +1,7 @@
 """`pipeline shards` from end to end: manifest, plan, job, index, summary.
 
-The other commands that write into an output folder (`plan`, `finalize`, `retry`) are here too; what
-only looks at one is in verify, status, peek, report.
+`finalize` is here too; `retry` and `drop` are files of their own, what only looks at a folder is in
+verify, status, peek, report.
 """
 
 import contextlib
@@ -15,15 +15,14 @@ from manifests.errors import UsageError
 from pipeline import remote
 from pipeline.errors import ShardError, disk_sentence
 from pipeline.index import Ledger, finalize
-from pipeline.job import JobOptions, Result, clean, run
+from pipeline.job import Result, clean, run
 from pipeline.lock import LOCK_NAME, lock
 from pipeline.options import ShardsOptions
-from pipeline.outputs import Outputs
 from pipeline.prepare import Prepared, load, prepare
 from pipeline.settings import job_options, output_folder, shard_config, wish
-from pipeline.summary import is_complete, known_reason, ledger_lines, plan_line, summary
+from pipeline.summary import is_complete, ledger_lines, plan_line, summary
 
-COMPLETE, INCOMPLETE = 0, 3
+COMPLETE, INCOMPLETE, CORRUPT = 0, 3, 5
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ def make_shards(options: ShardsOptions, say: Any) -> Outcome:
     out = output_folder(options)
     job = job_options(options)
     _check_writable(out)
-    with _locked(out, shared=job.task is not None):
+    with locked(out, shared=job.task is not None):
         with remote.alone(out), _no_litter(out):
             remote.pull(out)
             prepared = prepare(out, wish(options, out, say))
@@ -55,7 +54,7 @@ def make_shards(options: ShardsOptions, say: Any) -> Outcome:
         if job.task is not None:
             return _task_outcome(prepared, result)
         with remote.alone(out):
-            ledger = _finalize(prepared, result)
+            ledger = write_tables(prepared, result)
             if not result.stopped:
                 clean(out)
             lines = summary(prepared, result, ledger)
@@ -66,13 +65,13 @@ def make_shards(options: ShardsOptions, say: Any) -> Outcome:
 
 
 @contextlib.contextmanager
-def _locked(out: Path, *, shared: bool) -> Iterator[None]:
-    """One job on one output: on this machine, and where the output is on a store everywhere."""
+def locked(out: Path, *, shared: bool) -> Iterator[None]:
+    """One job on one output: on this machine, and everywhere where the output is on a store."""
     with lock(out, shared=shared), remote.lease(out, shared=shared):
         yield
 
 
-def _finalize(prepared: Prepared, result: Result) -> Ledger:
+def write_tables(prepared: Prepared, result: Result) -> Ledger:
     """The tables and the index; a disk too full for them was mostly too full for a shard before.
 
     Raises:
@@ -96,7 +95,7 @@ def _task_outcome(prepared: Prepared, result: Result) -> Outcome:
 def finalize_folder(out: Path, *, partial: bool) -> Outcome:
     """Write index, tables and report of a folder that a job array has filled."""
     prepared = load(out)
-    with _locked(out, shared=partial), remote.alone(out):
+    with locked(out, shared=partial), remote.alone(out):
         ledger = finalize(prepared, partial=partial)
         if ledger.shards == len(prepared.plan.shards) and not partial:
             clean(out)
@@ -158,27 +157,3 @@ def write_page(out: Path) -> Path:
     from pipeline.report import write_report
 
     return write_report(out, sound_of=source_sound_of(out))
-
-
-def retry(out: Path, reason: str, options: JobOptions, say: Any) -> Outcome:
-    """Make the shards again that have rows with this error, then index anew.
-
-    A shard is made again as a whole, so that it stays a function of its rows; its other samples
-    come out with the same bytes.
-    """
-    known_reason(reason)
-    prepared = load(out)
-    with _locked(out, shared=False):
-        failed = Outputs(out).errors(reason)
-        named = sorted({name for name in failed["shard"].to_pylist() if name})
-        if not named:
-            return Outcome([f"no committed shard has rows that ended as {reason}"], COMPLETE)
-        say(f"{len(named)} shards have rows that ended as {reason}; they are made again")
-        result = run(prepared, options, frozenset(named))
-        with remote.alone(out):
-            ledger = finalize(prepared, partial=False)
-            lines = summary(prepared, result, ledger)
-            if is_complete(result, ledger):
-                lines.append(f"Report: {write_page(out)}")
-            remote.push(out)
-    return Outcome(lines, COMPLETE if is_complete(result, ledger) else INCOMPLETE)

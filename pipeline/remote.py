@@ -131,14 +131,19 @@ def forget(out: Path, name: str) -> None:
 
 
 def clear(out: Path) -> None:
-    """Delete a set: index and plan first, then the sidecars, then the tars."""
+    """Delete what the mirror has lost: index and plan first, then the sidecars, then the tars."""
     if (store := store_of(out)) is None:
         return
+    copies = Copies(store, out)
     with _refusals():
-        names = [entry.name for entry in store.list() if entry.name != LOCK_NAME]
-        known = [*reversed(LAST), *reversed(FIRST)]
-        for name in sorted(names, key=lambda name: (_place(name, known), name.endswith(".tar"))):
-            store.delete(name)
+        gone = [
+            entry.name
+            for entry in store.list()
+            if entry.name != LOCK_NAME and not (out / entry.name).exists()
+        ]
+        first = [*reversed(LAST), "plan.json"]
+        for name in sorted(gone, key=lambda name: (_place(name, first), name.endswith(".tar"))):
+            copies.forget(name)
 
 
 def take(out: Path, shard: str) -> None:

@@ -33,7 +33,7 @@ What a checkpoint is worth, in this order:
     evaluation  what all tasks share: examples, features, probes, fine-tuning, result.json
     metrics     each with its interval; score: resampling; rankings: AUC and AP of many resamples;
                 arrays: what may be scored; ctc: characters, greedy and beam decoding
-    study       methods trained and evaluated alike, in one table
+    study       settings trained and evaluated alike; studies: the tables of the paper; studytable
     overview    all results in one page; papers: their numbers; tables: ours beside them
 
 Beside the road: `describe` (sizes and cost), `check` with `generated`, `twins` and `checkpage` (is
