@@ -84,7 +84,10 @@ def open_objects(address: str, *, what: str) -> "ObjectStore":
 
 
 def _refuse_secrets(scheme: str, rest: str) -> None:
-    if "@" in rest.partition("/")[0] or "?" in rest or "#" in rest:
+    first = rest.partition("/")[0]
+    # A secret key may hold a slash, so that its @ comes later; no bucket has a colon.
+    in_front = "@" in first or (scheme in ("s3", "gs") and ":" in first)
+    if in_front or "?" in rest or "#" in rest:
         host = re.split(r"[/?#]", rest.rpartition("@")[2])[0]
         raise AddressError(
             f"the address {scheme}://{host}/... holds a password, a signature or a query, which "
