@@ -18,10 +18,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.format import SCHEMA_VERSION
+from stores.base import Store
+from train.cache import CachedStore
 from train.cuts import Reads
 from train.errors import IncompleteError, ShardError, UsageError
-from train.stores.base import Store
-from train.stores.cache import CachedStore
 
 INDEX_NAME = "shardindex.json"
 CLIP_COLUMNS = ("key", "base", "shard", "offset", "size", "instance", "frames", "labels", "splits")

@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from stores.base import Store
 from train.errors import ShardError, UsageError
 from train.index import INDEX_NAME, ShardSet, open_shards
 from train.plan import seed_of, shuffled
-from train.stores.base import Store
 
 MANIFEST, ERRORS, SAMPLES = "manifest.parquet", "errors.parquet", "samples.parquet"
 COLUMNS = ("key", "group_id", "splits", "labels", "label_names", "segments", "transcript", "words",
