@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from bench import planning
 from bench.goals import Measured
+from manifests import schema
 from pipeline import PROFILES
 from pipeline.plan import PlannedShard
 from pipeline.prepare import Prepared, Wish, load, prepare
@@ -28,7 +29,8 @@ ROWS = 2_000_000
 ROWS_A_SHARD = 100
 MEAN_SECONDS = 6.5
 """Of the clips that `planning.generated` makes."""
-APPENDED_ROWS = 1_000
+LATER_ROWS = 1_000
+GROWN = "grown.parquet"
 FAILED_EVERY = 50
 SAMPLE_BYTES = 1_024
 """Of each sample in its tar; its place is listed, its bytes are zeros."""
@@ -53,7 +55,14 @@ def make(out: Path, rows: int) -> dict[str, int]:
     prepared = prepare(out, _wish(planning.generated(rows)))
     for shard in prepared.plan.shards:
         _commit(prepared, shard)
+    write_grown(out, rows)
     return {"shards": len(prepared.plan.shards)}
+
+
+def write_grown(out: Path, rows: int) -> None:
+    """The manifest of later: the same rows, and some that came since."""
+    grown = pa.concat_tables([planning.generated(rows), planning.generated(LATER_ROWS, "late_")])
+    schema.write(grown, out / GROWN, labels=None, root=Path("/data"), fingerprint="", report={})
 
 
 def _wish(rows: pa.Table) -> Wish:
@@ -171,8 +180,8 @@ def retry(out: Path) -> object:
 
 def open_index(out: Path) -> object:
     """What a trainer does before the first batch."""
+    from stores.local import LocalStore
     from train.index import open_shards
-    from train.stores.local import LocalStore
 
     return open_shards(LocalStore(out))
 
@@ -180,10 +189,9 @@ def open_index(out: Path) -> object:
 def append(out: Path) -> object:
     """Plan rows that came later; no shard is touched."""
     before = load(out).plan
-    rows = [planning.generated(before.planned_rows), planning.generated(APPENDED_ROWS, "late_")]
-    grown = prepare(out, _wish(pa.concat_tables(rows))).plan
+    grown = prepare(out, _wish(schema.read(out / GROWN))).plan
     assert grown.parts[: len(before.parts)] == before.parts
-    assert grown.planned_rows == before.planned_rows + APPENDED_ROWS
+    assert grown.planned_rows == before.planned_rows + LATER_ROWS
     return grown
 
 

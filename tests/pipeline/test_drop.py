@@ -23,6 +23,7 @@ from pipeline.prepare import load, prepare
 from pipeline.retry import retry
 from pipeline.status import status, status_lines
 from pipeline.verify import ExitCode, verify
+from stores.local import LocalStore
 from tests.pipeline.factory import (
     CLIP_SECONDS,
     JOB,
@@ -37,7 +38,6 @@ from tests.pipeline.factory import (
     table,
 )
 from train.index import open_shards
-from train.stores.local import LocalStore
 
 __all__ = ["factory"]
 

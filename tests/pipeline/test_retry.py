@@ -15,6 +15,7 @@ from pipeline.prepare import prepare
 from pipeline.retry import retry
 from pipeline.status import status
 from pipeline.verify import ExitCode, verify
+from stores.local import LocalStore
 from tests.pipeline.factory import (
     JOB,
     Factory,
@@ -28,7 +29,6 @@ from tests.pipeline.factory import (
     table,
 )
 from train.index import open_shards
-from train.stores.local import LocalStore
 
 __all__ = ["factory"]
 
