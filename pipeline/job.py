@@ -17,7 +17,6 @@ from pipeline.executors import Executor, executor
 from pipeline.plan import PlannedShard
 from pipeline.prepare import Prepared
 from pipeline.progress import Display, Tally, read_progress
-from pipeline.shard import is_committed
 
 ERROR_RATE_AFTER_ROWS = 200
 STALE_TEMPORARY_SECONDS = 3600.0
@@ -56,15 +55,15 @@ class Result:
     wall_seconds: float = 0.0
 
 
-def run(prepared: Prepared, options: JobOptions, again: frozenset[str] = frozenset()) -> Result:
-    """Make the missing shards of a planned folder, and those named in `again`.
+def run(prepared: Prepared, options: JobOptions) -> Result:
+    """Make the missing shards of a planned folder.
 
     What is made again stays as it was until its new version is committed; the index, which knows
     the old one, is removed first.
     """
     started = time.monotonic()
     _remove_stale(prepared.out / "shards")
-    missing = list(_missing(prepared, options.task, again))
+    missing = list(_missing(prepared, options.task))
     if any((prepared.out / "shards" / f"{shard.name}.tar").exists() for shard in missing):
         (prepared.out / "shardindex.json").unlink(missing_ok=True)
     result = Result(kept=len(_slice(prepared, options.task)) - len(missing))
@@ -82,15 +81,10 @@ def _slice(prepared: Prepared, task: tuple[int, int] | None) -> list[PlannedShar
     return shards if task is None else shards[task[0] :: task[1]]
 
 
-def _missing(
-    prepared: Prepared, task: tuple[int, int] | None, again: frozenset[str]
-) -> Iterator[PlannedShard]:
+def _missing(prepared: Prepared, task: tuple[int, int] | None) -> Iterator[PlannedShard]:
     """Shards to make, the longest first so that none is left running alone at the end."""
     shards = sorted(_slice(prepared, task), key=lambda shard: (-shard.seconds, shard.name))
-    for shard in shards:
-        sidecar = prepared.out / "shards" / f"{shard.name}.json"
-        if shard.name in again or not is_committed(sidecar, shard.fingerprint):
-            yield shard
+    return (shard for shard in shards if not prepared.is_made(shard))
 
 
 class _Run:
