@@ -216,9 +216,8 @@ class RayExecutor:
                 logging_level=logging.ERROR,
             )
         except (OSError, RuntimeError, ValueError, self._ray.exceptions.RayError) as error:
-            raise UsageError(
-                f"the Ray cluster at {address} cannot be joined: {plain_text(str(error))}"
-            ) from error
+            said = plain_text((str(error).strip().splitlines() or [type(error).__name__])[-1])
+            raise UsageError(f"the Ray cluster at {address} cannot be joined: {said}") from error
         url = getattr(context, "dashboard_url", "")
         without = "no dashboard (its head needs `ray[default]`)"
         self._dashboard = f"dashboard at http://{url}" if url else without

@@ -29,7 +29,7 @@ from pipeline.outputs import NotFinishedError, Outputs, reading_table
 from pipeline.plan import Plan, PlannedShard
 from pipeline.progress import LINE_EVERY_SECONDS
 from pipeline.rebuilt import table_findings
-from pipeline.status import bytes_text, time_text
+from pipeline.units import bytes_text, time_text
 
 MAX_FINDINGS = 1000
 """Sentences kept; further ones are counted."""
