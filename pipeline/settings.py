@@ -192,6 +192,9 @@ def _manifest(options: ShardsOptions, out: Path, say: Any) -> tuple[Path, Path]:
         label_set=options.label_set,
         reference=options.reference,
         recipe_seed=options.recipe_seed,
+        planted_clips=options.planted_clips,
+        planted_seconds=options.planted_seconds,
+        planted_seed=options.planted_seed,
     )
     built = manifests.build.ensure(options.dataset, root_wanted, path, scan)
     if built.rebuilt:
