@@ -2,8 +2,8 @@
 
 Each clip shows one of ten performers that says words with its mouth: scene, body and timbre go
 together and make its class; which words it says, and when, has nothing to do with the class. What
-is true of a clip is in its row: class in `labels`, words in `words` and `transcript`, bouts of
-activity in `segments`, the box of the performer, its mouth and the onsets in `extra`.
+is true of a clip is in its row: class in `labels`, words in `words` and `transcript`, the seconds
+that bouts of words fill in `segments`, the performer's box and mouth, bouts and onsets in `extra`.
 
 Splits share no performer (colours, voice, tempo: `group_id`), background or sequence of words.
 
@@ -75,12 +75,29 @@ def _row(clip: Clip, about: dict[str, Any]) -> Row:
         "labels": [clip.label],
         "label_names": [clip.label_name],
         "segments": [{"start_s": start, "end_s": end, "label": clip.label}
-                     for start, end in about["bouts"]],
+                     for start, end in busy_seconds(about["bouts"], clip.seconds)],
         "transcript": " ".join(word["w"] for word in words),
         "words": words,
-        "extra": extra(truth=about["truth"]),
+        "extra": extra(truth={**about["truth"], "bouts": about["bouts"]}),
         "bytes": about["bytes"],
     }  # fmt: skip
+
+
+def busy_seconds(bouts: Sequence[Sequence[float]], seconds: float) -> list[tuple[float, float]]:
+    """Runs of whole seconds of which bouts fill at least a half, as AVE labels its clips.
+
+    Args:
+        bouts: start and end of each, in seconds; they do not overlap.
+        seconds: length of the clip; a last second that is not whole has no label.
+    """
+    runs: list[tuple[float, float]] = []
+    for second in range(int(seconds)):
+        inside = [max(0.0, min(end, second + 1) - max(start, second)) for start, end in bouts]
+        if sum(inside) < 0.5:
+            continue
+        first = runs.pop()[0] if runs and runs[-1][1] == second else float(second)
+        runs.append((first, second + 1.0))
+    return runs
 
 
 PLANTED = Dataset(
