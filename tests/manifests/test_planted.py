@@ -112,14 +112,21 @@ def read(path: Path) -> tuple[list[float], list[NDArray[np.uint8]], NDArray[np.f
     with av.open(str(path)) as file:
         blocks = list(file.decode(audio=0))
     rate = blocks[0].sample_rate
-    begins = [round(float(block.pts * block.time_base) * rate) for block in blocks]
-    zero = min(float(frames[0].pts * frames[0].time_base), begins[0] / rate)
+    begins = [round(seconds_of(block) * rate) for block in blocks]
+    zero = min(seconds_of(frames[0]), begins[0] / rate)
     wave = np.zeros((2, begins[-1] + blocks[-1].samples - round(zero * rate)))
     for begin, block in zip(begins, blocks, strict=True):
         place = begin - round(zero * rate)
         wave[:, place : place + block.samples] = block.to_ndarray()
-    times = [float(frame.pts * frame.time_base) - zero for frame in frames]
-    return times, [frame.to_ndarray(format="rgb24") for frame in frames], wave, rate
+    times = [seconds_of(frame) - zero for frame in frames]
+    pictures = [np.asarray(frame.to_ndarray(format="rgb24"), np.uint8) for frame in frames]
+    return times, pictures, wave, rate
+
+
+def seconds_of(decoded: av.VideoFrame | av.AudioFrame) -> float:
+    """Of the container's clock."""
+    assert decoded.pts is not None and decoded.time_base is not None
+    return float(decoded.pts * decoded.time_base)
 
 
 def test_sound_begins_where_the_truth_says(corpus: tuple[Path, list[dict[str, Any]]]) -> None:

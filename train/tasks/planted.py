@@ -96,11 +96,11 @@ MISMATCH = Task(
     profile="glcm",
     obtain=OBTAIN,
     rounds=ROUNDS,
-    settings=Settings(modality="V+A", features="l", pooling="full_attention", clips=3, epochs=20),
+    settings=Settings(modality="V+A", features="l", pooling="full_attention", clips=3, epochs=40),
     predict=told_apart,
     measure=measure_mismatch,
     examples=pairs,
-    protocols=("finetune",),
+    protocols=("linear", "finetune"),
     classes=("in time", "shifted"),
     quality=auc_or_loss,
 )
