@@ -41,6 +41,12 @@ class ShardsOptions:
     """AugVGG: the data set whose clips are manipulated."""
     recipe_seed: int = 0
     """AugVGG: another number draws other recipes."""
+    planted_clips: int = 600
+    """Planted corpus: how many clips are rendered."""
+    planted_seconds: float = 7.0
+    """Planted corpus: how long each is."""
+    planted_seed: int = 0
+    """Planted corpus: another number draws another corpus."""
     seconds_per_shard: float | None = None
     """Seconds of media in a shard, fixed by the first run; default by the size of the set, 20 to
     1000."""

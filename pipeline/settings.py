@@ -215,6 +215,9 @@ def _manifest(options: ShardsOptions, out: Path, say: Any) -> tuple[Path, str]:
         reference=options.reference,
         recipe_seed=options.recipe_seed,
         listing=listing,
+        planted_clips=options.planted_clips,
+        planted_seconds=options.planted_seconds,
+        planted_seed=options.planted_seed,
     )
     built = manifests.build.ensure(options.dataset, root_wanted, path, scan)
     if built.rebuilt:
