@@ -9,17 +9,22 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from pipeline import remote
 from pipeline.config import Limits
-from pipeline.errors import FAULTS, ShardError
+from pipeline.errors import FAULTS, LostError, ShardError
 from pipeline.executors import Executor, executor
+from pipeline.mirror import tar_bytes
 from pipeline.plan import PlannedShard
 from pipeline.prepare import Prepared
-from pipeline.progress import Display, Tally, read_progress
-from pipeline.shard import is_committed
+from pipeline.progress import LINE_EVERY_SECONDS, Display, Pace, Tally, read_progress
+from pipeline.watch import Moment, Watch, WatchOptions, remove_task_metrics
 
 ERROR_RATE_AFTER_ROWS = 200
 STALE_TEMPORARY_SECONDS = 3600.0
+MOST_LOST_SHARDS = 3
+"""A few shards may have lost their workers by bad luck; more mean that something is wrong."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,11 @@ class JobOptions:
     ray_address: str | None = None
     max_error_rate: float = 0.05
     limits: Limits = field(default_factory=Limits)
+    scratch: str = ""
+    """Folder of workers for what lies on stores; empty: see `stores.scratch`."""
+    watch: WatchOptions = field(default_factory=WatchOptions)
+    log_seconds: float = LINE_EVERY_SECONDS
+    """Between two lines about the progress, where there is no terminal."""
     task: tuple[int, int] | None = None
     """(I, N): make only every N-th shard, from the I-th on (job arrays)."""
 
@@ -42,7 +52,8 @@ class Result:
     kept: int = 0
     """Shards that were there already."""
     made: int = 0
-    failed: list[ShardError] | None = None
+    failed: list[ShardError] = field(default_factory=list)
+    """Why single shards could not be made."""
     stopped: str = ""
     """Why the job stopped early; empty if it did not."""
     rows: int = 0
@@ -52,18 +63,18 @@ class Result:
     wall_seconds: float = 0.0
 
 
-def run(prepared: Prepared, options: JobOptions, again: frozenset[str] = frozenset()) -> Result:
-    """Make the missing shards of a planned folder, and those named in `again`.
+def run(prepared: Prepared, options: JobOptions) -> Result:
+    """Make the missing shards of a planned folder.
 
     What is made again stays as it was until its new version is committed; the index, which knows
     the old one, is removed first.
     """
     started = time.monotonic()
     _remove_stale(prepared.out / "shards")
-    missing = list(_missing(prepared, options.task, again))
-    if any((prepared.out / "shards" / f"{shard.name}.tar").exists() for shard in missing):
-        (prepared.out / "shardindex.json").unlink(missing_ok=True)
-    result = Result(kept=len(_slice(prepared, options.task)) - len(missing), failed=[])
+    missing = list(_missing(prepared, options.task))
+    if any(tar_bytes(prepared.out / "shards" / f"{s.name}.tar") is not None for s in missing):
+        remote.forget(prepared.out, "shardindex.json")
+    result = Result(kept=len(_slice(prepared, options.task)) - len(missing))
     if missing:
         workers = min(options.workers, len(missing))
         with executor(options.executor, workers, options.ray_address) as pool:
@@ -78,15 +89,10 @@ def _slice(prepared: Prepared, task: tuple[int, int] | None) -> list[PlannedShar
     return shards if task is None else shards[task[0] :: task[1]]
 
 
-def _missing(
-    prepared: Prepared, task: tuple[int, int] | None, again: frozenset[str]
-) -> Iterator[PlannedShard]:
+def _missing(prepared: Prepared, task: tuple[int, int] | None) -> Iterator[PlannedShard]:
     """Shards to make, the longest first so that none is left running alone at the end."""
     shards = sorted(_slice(prepared, task), key=lambda shard: (-shard.seconds, shard.name))
-    for shard in shards:
-        sidecar = prepared.out / "shards" / f"{shard.name}.json"
-        if shard.name in again or not is_committed(sidecar, shard.fingerprint):
-            yield shard
+    return (shard for shard in shards if not prepared.is_made(shard))
 
 
 class _Run:
@@ -102,10 +108,21 @@ class _Run:
         self._running: set[str] = set()
         self._tally = Tally()
         self._result = result
-        self._display = Display(sum(shard.rows for shard in missing), len(missing))
+        clips = sum(shard.rows for shard in missing)
+        self._pace = Pace(clips)
+        self._display = Display(clips, len(missing), self._pace, options.log_seconds)
+        moment = Moment(
+            prepared.plan.name,
+            shards=len(missing) + result.kept,
+            kept=result.kept,
+            clips=clips,
+            task="" if options.task is None else f"{options.task[0]}/{options.task[1]}",
+        )
+        self._outside = Watch(prepared.out, moment, options.watch)
 
     def work(self, pool: Executor) -> None:
         """Submit and watch until all is done or something stops the job."""
+        how = "the job was stopped"
         try:
             while (self._waiting or self._running) and not self._result.stopped:
                 self._top_up(pool)
@@ -113,34 +130,62 @@ class _Run:
                     self._running.discard(finished.name)
                     self._take(finished.name, finished.error)
                 self._watch()
+            self._own_up()
+            how = self._result.stopped or "all shards are made"
         finally:
             self._display.close()
+            self._outside.close(how)
             self._result.rows = self._tally.rows
             self._result.seconds = self._tally.seconds
 
     def _top_up(self, pool: Executor) -> None:
         while self._waiting and len(self._running) < pool.capacity:
             shard = self._waiting.pop()
-            pool.submit(self._prepared.task(shard, self._options.limits))
+            task = self._prepared.task(shard, self._options.limits, self._options.scratch)
+            pool.submit(task)
             self._running.add(shard.name)
 
     def _take(self, name: str, error: ShardError | None) -> None:
         """Count a finished shard; one that cannot be written stops the job (the disk is full)."""
         if error is None:
+            error = self._taken_over(name)
+        if error is None:
             self._result.made += 1
-            self._tally.add_sidecar(json.loads((self._folder / f"{name}.json").read_bytes()))
+            self._tally.add_sidecar(_sidecar(self._folder / f"{name}.json"))
             return
-        assert self._result.failed is not None
         self._result.failed.append(error)
-        self._result.stopped = str(error)
+        if not isinstance(error, LostError) or len(self._result.failed) > MOST_LOST_SHARDS:
+            self._result.stopped = str(error)
+
+    def _own_up(self) -> None:
+        """Say at the end which shards could not be made."""
+        if self._result.failed and not self._result.stopped:
+            count = len(self._result.failed)
+            self._result.stopped = (
+                f"{count} shard{'s' if count > 1 else ''} could not be made "
+                f"({self._result.failed[0]}); run the same command again"
+            )
+
+    def _taken_over(self, name: str) -> ShardError | None:
+        """Note what is committed, if it is committed elsewhere; why not, where that fails."""
+        try:
+            remote.take(self._prepared.out, name)
+        except ShardError as error:
+            return error
+        return None
 
     def _watch(self) -> None:
         """Show the state; stop if too many rows fail in ways that may mean a broken machine."""
-        now = Tally(self._tally.shards, self._tally.rows, self._tally.samples, self._tally.seconds)
-        now.reasons.update(self._tally.reasons)
-        for name in self._running:
-            now.add(read_progress(self._folder, name))
+        now = self._tally.with_running(read_progress(self._folder, name) for name in self._running)
+        self._pace.see(now.rows)
         self._display.show(now)
+        self._outside.tell(
+            running=len(self._running),
+            clips_done=now.rows,
+            committed=self._tally.copy(),
+            clips_per_second=self._pace.clips_per_second,
+            eta_seconds=self._pace.eta_seconds,
+        )
         faults = sum(now.reasons[reason] for reason in FAULTS)
         if now.rows >= ERROR_RATE_AFTER_ROWS and faults > self._options.max_error_rate * now.rows:
             self._result.stopped = (
@@ -148,6 +193,22 @@ class _Run:
                 f"codec ({100 * faults / now.rows:.1f} %, --max-error-rate allows "
                 f"{100 * self._options.max_error_rate:g} %)"
             )
+
+
+def _sidecar(path: Path) -> dict[str, Any]:
+    """What a worker has just committed.
+
+    Raises:
+        ShardError: it is not here, so the worker wrote to another disk.
+    """
+    try:
+        found: dict[str, Any] = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise ShardError(
+            f"a worker says that it made the shard {path.stem}, and {path} is not here: the output "
+            "folder must lie on one disk that all machines share"
+        ) from error
+    return found
 
 
 def _remove_stale(folder: Path) -> None:
@@ -165,3 +226,4 @@ def clean(out: Path) -> None:
     for pattern in ("*.tmp-*", ".*.progress"):
         for path in (out / "shards").glob(pattern):
             path.unlink(missing_ok=True)
+    remove_task_metrics(out)

@@ -13,7 +13,7 @@ import io
 import json
 import tarfile
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +26,10 @@ from manifests.schema import SCHEMA
 from pipeline.config import ShardConfig
 from pipeline.errors import plain_text
 from pipeline.format import MAX_MEMBER_BYTES, FormatError
+from pipeline.mirror import STAND_IN, store_of
 from pipeline.plan import Plan, PlannedShard
+from stores.objects import ObjectStore
+from stores.scratch import scratch_folder, workplace
 
 SCHEMA_VERSION = 1
 TAR_BLOCK_BYTES = 512
@@ -73,6 +76,8 @@ class Sidecar:
     """`host`, `pid`, `started_unix`, `work_seconds` of the process that made it."""
     samples: list[dict[str, Any]]
     errors: list[dict[str, Any]]
+    left_out: list[str]
+    """Keys of its rows that it does not hold, because a patch does or they were taken back."""
     committed_unix: float
     """When the sidecar was written."""
 
@@ -112,6 +117,37 @@ class Outputs:
         if Path(shard).name != shard or not shard:
             raise FormatError(f"{shard!r} is no shard name")
         return self.shards / f"{shard}.tar"
+
+    @contextmanager
+    def local_tar(self, shard: str) -> Iterator[Path]:
+        """The tar of a shard for one who reads it through: fetched for the moment from a store.
+
+        Raises:
+            StoreError: it cannot be fetched.
+        """
+        path = self.tar_path(shard)
+        if self.store is None:
+            yield path
+            return
+        with workplace(scratch_folder(self.scratch)) as folder:
+            with suppress(FileNotFoundError):
+                self.store.fetch(f"shards/{path.name}", folder / path.name)
+            yield folder / path.name
+
+    @cached_property
+    def store(self) -> ObjectStore | None:
+        """Where the tars are, if this folder only mirrors a set."""
+        return store_of(self.out)
+
+    @property
+    def scratch(self) -> Path:
+        """Where a mirror lies, and what is fetched for the moment, too."""
+        return self.out.parent.parent
+
+    def tars(self) -> list[str]:
+        """The names of all tars there are, in the plan or not."""
+        ending = ".tar" if self.store is None else f".tar{STAND_IN}"
+        return sorted(path.name.removesuffix(STAND_IN) for path in self.shards.glob(f"*{ending}"))
 
     def sidecar_path(self, shard: str) -> Path:
         """The commit mark of a shard."""
@@ -200,7 +236,7 @@ class Outputs:
         except FileNotFoundError:
             return None
         remedy = "remove it, and its shard is made again"
-        stored = _parse(path, text if with_samples else _without_samples(text), remedy)
+        stored = _parse(path, text if with_samples else without_samples(text), remedy)
         return _sidecar(path, _object(path, stored, remedy), committed_unix)
 
     def sidecars(self) -> Iterator[tuple[PlannedShard, Sidecar | None]]:
@@ -218,13 +254,18 @@ class Outputs:
         path = self.tar_path(place.shard)
         if not 0 < place.size <= MAX_MEMBER_BYTES:
             raise FormatError(f"{path}: {place.key!r} claims {place.size} bytes")
-        with path.open("rb") as file:
-            file.seek(place.offset)
-            data = file.read(place.size)
+        data = self._bytes_of(path, place)
         try:
             return dict(_members(data))
         except tarfile.TarError as error:
             raise FormatError(f"{path}: no sample at {place.offset}: {error}") from error
+
+    def _bytes_of(self, path: Path, place: Place) -> bytes:
+        if self.store is not None:
+            return self.store.read_range(f"shards/{path.name}", place.offset, place.size)
+        with path.open("rb") as file:
+            file.seek(place.offset)
+            return file.read(place.size)
 
 
 def _members(data: bytes) -> Iterator[tuple[str, bytes]]:
@@ -285,7 +326,7 @@ def _object(path: Path, stored: Any, remedy: str) -> dict[str, Any]:
     return stored
 
 
-def _without_samples(text: bytes) -> bytes:
+def without_samples(text: bytes) -> bytes:
     """A sidecar's text with an empty list of samples.
 
     Quotes inside of JSON strings are escaped, so neither mark can be part of a name or a path.
@@ -300,5 +341,8 @@ def _sidecar(path: Path, stored: dict[str, Any], committed_unix: float) -> Sidec
             raise FormatError(f"{path}: {name} is {str(stored.get(name))[:40]!r}")
     if stored["shard"] != path.stem:
         raise FormatError(f"{path} describes the shard {stored['shard'][:80]!r}")
+    left_out = stored.get("left_out", [])  # sets made before there were patches have none
+    if not isinstance(left_out, list) or not all(isinstance(key, str) for key in left_out):
+        raise FormatError(f"{path}: left_out is {str(left_out)[:40]!r}")
     values = {name: stored[name] for name in SIDECAR_TYPES}
-    return Sidecar(committed_unix=committed_unix, **values)
+    return Sidecar(committed_unix=committed_unix, left_out=left_out, **values)

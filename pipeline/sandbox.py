@@ -137,6 +137,11 @@ class Sandbox:
                 members = {name: reader.exactly(size) for name, size in head["members"]}
                 yield Made(head["index"], members, head["facts"])
 
+    @property
+    def stopped(self) -> bool:
+        """Whether the work was ended from another thread."""
+        return self._stopped
+
     def stop(self) -> None:
         """End the work from another thread: the child is killed, `run` raises `Stopped`."""
         self._stopped = True
@@ -147,7 +152,11 @@ class Sandbox:
         """A fresh child, in its own session so that a signal to the terminal spares it."""
         if self._stopped:
             raise Stopped
-        settings = {"config": self._config.as_dict(), "limits": asdict(self._limits)}
+        settings = {
+            "config": self._config.as_dict(),
+            "limits": asdict(self._limits),
+            "parent": os.getpid(),
+        }
         environment = os.environ | child_environment()
         here = str(Path(__file__).resolve().parent.parent)
         environment["PYTHONPATH"] = os.pathsep.join(

@@ -10,9 +10,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipeline.account import account_of
 from pipeline.errors import plain_text
 from pipeline.format import FormatError
 from pipeline.outputs import Outputs, Sidecar
+from pipeline.units import bytes_text, time_text
 
 RECENT_SECONDS = 3600.0
 """The rate is that of the last hour of work, so that it follows a change of machines."""
@@ -34,6 +36,8 @@ class Status:
     """Committed."""
     samples: int = 0
     errors: int = 0
+    dropped: int = 0
+    """Rows taken back: neither samples nor errors."""
     seconds: float = 0.0
     """Seconds of video stored."""
     filesize: int = 0
@@ -51,13 +55,15 @@ class Status:
     reasons: dict[str, int] = field(default_factory=dict)
     hosts: dict[str, dict[str, int]] = field(default_factory=dict)
     """Shards and errors by host."""
+    failures: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Errors by host and reason."""
     unreadable: list[str] = field(default_factory=list)
     """Sidecars that cannot be read; `pipeline verify` says more."""
 
     @property
     def rows(self) -> int:
-        """Rows that are samples or errors."""
-        return self.samples + self.errors
+        """Rows that are done with: samples, errors, taken back."""
+        return self.samples + self.errors + self.dropped
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
@@ -72,41 +78,51 @@ def status(out: Path) -> Status:
     """
     outputs = Outputs(out)
     plan = outputs.plan
+    account = account_of(out, plan)
     state = Status(
         out=str(out),
         name=plan.name,
         planned_shards=len(plan.shards),
         planned_rows=plan.rows_in_shards,
-        planned_seconds=sum(shard.seconds for shard in plan.shards),
+        planned_seconds=sum(shard.seconds for shard in plan.cut_shards),
+        dropped=account.dropped_in_shards,
     )
     reasons: Counter[str] = Counter()
     work: list[tuple[Span, float, int]] = []
     for shard in plan.shards:
+        elsewhere = account.not_of(shard.name)
         try:
-            sidecar = outputs.sidecar(shard.name, with_samples=False)
+            sidecar = outputs.sidecar(shard.name, with_samples=bool(elsewhere & account.dropped))
         except FormatError as error:
             state.unreadable.append(plain_text(str(error)))
             continue
         if sidecar is not None:
-            _add(state, sidecar, reasons)
+            _add(state, sidecar, elsewhere, reasons)
             work.append((_span(sidecar), sidecar.seconds, sidecar.rows))
     state.reasons = dict(reasons.most_common())
     _set_rate(state, work)
     return state
 
 
-def _add(state: Status, sidecar: Sidecar, reasons: Counter[str]) -> None:
+def _add(state: Status, sidecar: Sidecar, elsewhere: frozenset[str], reasons: Counter[str]) -> None:
+    """Count a shard; entries whose rows are elsewhere now count there or not at all."""
+    gone = [entry for entry in sidecar.samples if entry["key"] in elsewhere]
+    errors = [error for error in sidecar.errors if error.get("key") not in elsewhere]
     state.shards += 1
-    state.samples += sidecar.nsamples
-    state.errors += len(sidecar.errors)
-    state.seconds += sidecar.seconds
+    state.samples += sidecar.nsamples - len(gone)
+    state.errors += len(errors)
+    state.seconds += sidecar.seconds - sum(entry["seconds"] for entry in gone)
     state.filesize += sidecar.filesize
     state.work_seconds += float(sidecar.run.get("work_seconds") or 0)
-    reasons.update(plain_text(str(error.get("reason"))) for error in sidecar.errors)
     host = plain_text(str(sidecar.run.get("host")))
     counts = state.hosts.setdefault(host, {"shards": 0, "errors": 0})
     counts["shards"] += 1
-    counts["errors"] += len(sidecar.errors)
+    counts["errors"] += len(errors)
+    failures = state.failures.setdefault(host, {})
+    for error in errors:
+        reason = plain_text(str(error.get("reason")))
+        reasons[reason] += 1
+        failures[reason] = failures.get(reason, 0) + 1
     state.last_commit_unix = max(state.last_commit_unix or 0, sidecar.committed_unix)
 
 
@@ -156,7 +172,8 @@ def status_lines(state: Status, now_unix: float | None = None) -> list[str]:
         f"shards    {state.shards:,} of {state.planned_shards:,} committed, "
         f"{bytes_text(state.filesize)}",
         f"rows      {state.rows:,} of {state.planned_rows:,} ({share:.1%}): "
-        f"{state.samples:,} samples, {state.errors:,} errors",
+        f"{state.samples:,} samples, {state.errors:,} errors"
+        + (f", {state.dropped:,} dropped" if state.dropped else ""),
         f"video     {time_text(state.seconds)} stored, {time_text(state.planned_seconds)} planned",
     ]
     if state.x_real_time is not None and state.rows_per_second is not None:
@@ -173,24 +190,11 @@ def status_lines(state: Status, now_unix: float | None = None) -> list[str]:
         failed = ", ".join(f"{reason} {count:,}" for reason, count in state.reasons.items())
         lines.append(f"failures  {failed}")
     for host, counts in sorted(state.hosts.items()):
-        lines.append(f"host      {host}: {counts['shards']:,} shards, {counts['errors']:,} errors")
+        ranked = sorted(state.failures[host].items(), key=lambda item: (-item[1], item[0]))
+        why = ", ".join(f"{reason} {count:,}" for reason, count in ranked)
+        lines.append(
+            f"host      {host}: {counts['shards']:,} shards, {counts['errors']:,} errors"
+            + (f" ({why})" if why else "")
+        )
     lines += [f"broken    {said}" for said in state.unreadable]
     return lines
-
-
-def time_text(seconds: float) -> str:
-    """A length of time as a person says it: `48 s`, `12 min`, `3.1 h`, `2.4 days`."""
-    for limit, unit_seconds, unit in ((120, 1, "s"), (7200, 60, "min"), (172800, 3600, "h")):
-        if seconds < limit:
-            count = seconds / unit_seconds
-            return f"{count:.1f} {unit}" if count < 10 else f"{count:.0f} {unit}"
-    return f"{seconds / 86400:.1f} days"
-
-
-def bytes_text(count: float) -> str:
-    """A number of bytes: `512 B`, `1.2 MB`, `3.4 TB`."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"

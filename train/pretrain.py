@@ -58,8 +58,9 @@ def pretrain(config: PretrainConfig[Any]) -> int:
     with (
         session.stop_on_signals() as stop,
         joined(config.device) as ranks,
-        session.opened(config.folder, ranks.is_first) as run,
+        session.opened(config.folder, ranks.is_first, config.copy_to) as run,
     ):
+        ranks.wait()  # the first one may have fetched the run
         if run.finished:
             log.info("%s", finished_line(config, run.finished))
             return COMPLETE
@@ -112,7 +113,7 @@ def train(config: PretrainConfig[Any], ranks: Ranks, run: Run, stop: Stop) -> in
     announce(config, plan, workers, steps, last_step, progress, ranks)
     run.begin(config.as_dict(), origin_of(plan, ranks), progress.step)
     if ranks.is_first:
-        session.write_table(run.folder / session.CLIPS, mixture.table())
+        session.record_clips(run.folder, mixture.table())
 
     # --- steps
     profile = StepProfile(config.profile, run.folder, ranks.device, ranks.rank)

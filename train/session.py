@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 
 from train.best import Best
 from train.checkpoint import write_atomically
+from train.elsewhere import RunCopy
 from train.errors import LockedError, UsageError
 from train.livepage import LivePage
 from train.trackers import Tracker, open_trackers
@@ -114,6 +115,8 @@ class Run:
     _metrics: TextIO | None = None
     _trackers: list[Tracker] = field(default_factory=list)
     _page: LivePage | None = None
+    copy: RunCopy | None = None
+    """Where the run is copied to."""
 
     @property
     def checkpoints(self) -> Path:
@@ -165,6 +168,11 @@ class Run:
         if self._page is not None:
             self._page.update()
 
+    def saved(self) -> None:
+        """After a checkpoint: bring the copy up to date, while training goes on."""
+        if self.copy is not None:
+            self.copy.update()
+
     def end(self, name: str, facts: dict[str, Any]) -> None:
         """Leave a note: `preempted` or `finished.json`."""
         if self.writes:
@@ -194,6 +202,18 @@ class Run:
         write_atomically(path, "".join(line + "\n" for line in kept))
 
 
+def record_clips(folder: Path, clips: pa.Table) -> None:
+    """RUN/clips.parquet: what is trained on, and what was before the run was resumed.
+
+    A clip that was dropped since stays listed: the run saw it.
+    """
+    path = folder / CLIPS
+    with suppress(OSError, pa.ArrowException):  # there is none, or it is damaged
+        clips = pa.concat_tables([pq.read_table(path).select(clips.column_names), clips])
+        clips = clips.group_by(clips.column_names, use_threads=False).aggregate([])
+    write_table(path, clips)
+
+
 def write_table(path: Path, table: pa.Table) -> None:
     """A Parquet file that is either whole or not there."""
     temporary = path.with_name(path.name + ".tmp")
@@ -209,10 +229,16 @@ def _step_of(line: str) -> float:
 
 
 @contextmanager
-def opened(folder: Path, writes: bool) -> Iterator[Run]:
+def opened(folder: Path, writes: bool, copy_to: str = "") -> Iterator[Run]:
     """The run's folder, locked against a second process by the rank that writes.
 
+    Args:
+        folder: of the run.
+        writes: whether this is the first rank.
+        copy_to: address of its copy, from which an empty folder is filled; empty is none.
+
     Raises:
+        StoreError: the copy cannot be reached, or is behind in the end.
         LockedError: another process trains in it.
         UsageError: it cannot be made.
     """
@@ -235,12 +261,17 @@ def opened(folder: Path, writes: bool) -> Iterator[Run]:
                 f"another process trains in {folder}; wait for it, or name another RUN"
             ) from error
         try:
+            if copy_to:
+                run.copy = RunCopy(copy_to, folder)
+                run.copy.fetch()
             yield run
         finally:
             run.close()
             if [path.name for path in folder.iterdir()] == ["lock"]:
                 (folder / "lock").unlink()  # a refusal leaves no empty run behind
                 folder.rmdir()
+        if run.copy is not None:
+            run.copy.close()
 
 
 @dataclass

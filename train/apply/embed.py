@@ -38,6 +38,7 @@ import torch
 import tyro
 from tqdm import tqdm
 
+from stores import open_store
 from train.apply.clips import Clip, Sums, clips_of, covering, places_of
 from train.apply.table import Layout, Per, Rows, join, require_ending, write_part
 from train.apply.videos import DEFAULT_PROFILE, SOUND_PROFILE, Recipe, Video, existing, shards_of
@@ -54,12 +55,11 @@ from train.evaluation.encoders import (
     over_frames,
     require_finite,
 )
-from train.evaluation.task import Features, Modality, Pictures, Pooling, Settings
+from train.evaluation.task import Features, Modality, Pooling, Settings
 from train.index import INDEX_NAME, ShardSet, open_shards
 from train.loader import default_workers
 from train.methods import method_named
 from train.read import FRAMES
-from train.stores import open_store
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class EmbedOptions:
     """One row a clip, or a frame."""
     modality: Literal["V", "A", "V+A"] | None = None
     """Features of pictures, of sound, or of both; None is what there is."""
-    pictures: Pictures = "frames"
+    pictures: Literal["frames", "lip", "face"] = "frames"
     """Whole frames, or the crops of the first face: lip, face."""
     features: Features = "both"
     """Of pictures: fg and fl, or one of them (g, l)."""

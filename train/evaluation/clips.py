@@ -19,7 +19,8 @@ from torch.utils.data import DataLoader, Dataset
 from pipeline.format import MEL_SLICES_PER_FRAME, FormatError, split_jpegs, waveform_samples
 from train.augment import PCM_16, Augment, centre_pictures
 from train.cuts import Sound, Stretch, Wave
-from train.errors import TrainError, UsageError
+from train.errors import FOR_PEOPLE, UsageError
+from train.evaluation.box_crops import box_crops
 from train.evaluation.labelled import Example
 from train.evaluation.task import Padding, Pictures
 from train.index import ShardSet
@@ -218,7 +219,7 @@ def read_clips(
         ShardError: a tar is damaged or is not the one the index means.
         StoreError: a tar cannot be reached.
     """
-    loader: DataLoader[ClipBatch | TrainError] = DataLoader(
+    loader: DataLoader[ClipBatch | Exception] = DataLoader(
         ClipReader(shard_set, examples, view),
         batch_sampler=batches,
         num_workers=min(workers, len(batches)),
@@ -227,12 +228,12 @@ def read_clips(
         generator=torch.Generator(),  # or starting would advance the model's random numbers
     )
     for item in items_of(loader):
-        if isinstance(item, TrainError):
+        if isinstance(item, Exception):
             raise item
         yield item
 
 
-class ClipReader(Dataset[ClipBatch | TrainError]):
+class ClipReader(Dataset[ClipBatch | Exception]):
     """Reads whole batches; lives in the workers."""
 
     def __init__(self, shard_set: ShardSet, examples: Sequence[Example], view: View) -> None:
@@ -240,14 +241,14 @@ class ClipReader(Dataset[ClipBatch | TrainError]):
         self._set, self._examples, self._view = shard_set, examples, view
         self._reader: ShardReader | None = None
 
-    def __getitems__(self, looks: list[Look]) -> ClipBatch | TrainError:
+    def __getitems__(self, looks: list[Look]) -> ClipBatch | Exception:
         """One batch; an error travels as a value, because a traceback helps nobody."""
         if self._reader is None:
             self._reader = ShardReader(self._set)
         length = max(look.frames for look in looks)
         try:
             read = [self._read(self._reader, look, length) for look in looks]
-        except TrainError as error:
+        except FOR_PEOPLE as error:
             return error
         videos, sounds, faceless = zip(*read, strict=True)
         return ClipBatch(
@@ -268,7 +269,8 @@ class ClipReader(Dataset[ClipBatch | TrainError]):
         try:
             video, faceless = self._pictures(clip, places, look.shift, example.track)
             silent = asked != inside if held else np.zeros(length, bool)
-            return video, _sound(clip, self._view.sound, places, silent), faceless
+            heard = places + example.sound_later
+            return video, _sound(clip, self._view.sound, heard, silent), faceless
         except DAMAGE as error:
             raise reader.refusal(example.row, error) from error
 
@@ -278,12 +280,15 @@ class ClipReader(Dataset[ClipBatch | TrainError]):
         """(T, S, S, 3), and whether a face was asked for that is nowhere in the clip."""
         if self._view.pictures == "none":
             return None, False
-        side = self._view.side(self._set.config)
+        side, short_side = (self._view.side(self._set.config), int(self._set.config["short_side"]))
         if self._view.pictures == "frames":
             return _squares(clip, places, side, shift), False
-        crops = face_crops(clip, self._view.crop_member(track), places, side)
+        if self._view.pictures == "box":
+            crops = box_crops(clip, places, short_side, side)
+        else:
+            crops = face_crops(clip, self._view.crop_member(track), places, side)
         if crops is None:  # said by `faceless`: a centre crop is no face
-            return _centre_of_frames(clip, places, int(self._set.config["short_side"]), side), True
+            return _centre_of_frames(clip, places, short_side, side), True
         return crops, False
 
 
