@@ -18,8 +18,9 @@ import tyro
 import yaml  # type: ignore[import-untyped]
 
 from pipeline.__main__ import COMMANDS
+from tests.faults.sets import hashes
 from tests.pipeline.clips import ffmpeg, make_clip
-from tests.pipeline.test_job import FAST, hashes
+from tests.pipeline.test_job import FAST
 
 ROOT = Path(__file__).resolve().parents[1]
 JOBS = ROOT / "jobs"
