@@ -80,7 +80,7 @@ def test_each_item_has_its_files_and_never_are_more_than_two_here(
         ("a/../../secret.mp4", "bad_path"),
         ("/etc/passwd", "bad_path"),
         ("http://127.0.0.1:1/x.mp4", "bad_path"),
-        ("bytes:%FF.mp4", "missing_file"),
+        ("bytes:%FF.mp4", "bad_path"),
         ("x" * 300 + ".mp4", "bad_path"),
         ("empty.mp4", "empty_file"),
     ],
