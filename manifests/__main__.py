@@ -51,6 +51,12 @@ class Build:
     """AugVGG: the data set whose clips are manipulated."""
     recipe_seed: int = 0
     """AugVGG: another number draws other recipes."""
+    planted_clips: int = ScanOptions.planted_clips
+    """Planted corpus: how many clips are rendered."""
+    planted_seconds: float = ScanOptions.planted_seconds
+    """Planted corpus: how long each is."""
+    planted_seed: int = ScanOptions.planted_seed
+    """Planted corpus: another number draws another corpus."""
 
     def run(self) -> int:
         """Build and print the report."""
@@ -66,6 +72,9 @@ class Build:
             reference=self.reference,
             recipe_seed=self.recipe_seed,
             listing=listing,
+            planted_clips=self.planted_clips,
+            planted_seconds=self.planted_seconds,
+            planted_seed=self.planted_seed,
         )
         _, report = build.build(entry.name, root, out, options)
         say(*report.lines(), f"  manifest: {out}")
@@ -87,6 +96,9 @@ class Build:
         flags = {"--window": self.window, "--hop": self.hop}
         if self.label_set != Build.label_set:
             flags["--label-set"] = self.label_set
+        for name in ("planted_clips", "planted_seconds", "planted_seed"):
+            if getattr(self, name) != getattr(Build, name):
+                flags["--" + name.replace("_", "-")] = getattr(self, name)
         more = " ".join(f"{name} {value:g}" for name, value in flags.items() if value is not None)
         return f'{said} ARGS="{more}"' if more else said
 

@@ -65,7 +65,7 @@ def runtime_env() -> dict[str, Any]:
     """What the workers of a cluster need of this process: our code and the user's plugins."""
     plugins = os.environ.get(PLUGINS_VARIABLE, "")
     modules = [*_own_packages(), *_plugin_modules(plugins)]
-    environment: dict[str, Any] = {"py_modules": modules, "excludes": ["__pycache__/", "*.pyc"]}
+    environment: dict[str, Any] = {"py_modules": modules}
     if plugins:
         environment["env_vars"] = {PLUGINS_VARIABLE: plugins}
     return environment

@@ -222,7 +222,9 @@ def _moved(out: Path, plan: Plan, before: Prepared, wish: Wish) -> Plan:
     """
     if wish.root == plan.manifest_root:
         return plan
-    here = pc.is_in(before.rows.column("key"), value_set=wish.rows["key"].combine_chunks())
+    keys = before.rows.column("key")
+    taken_back = pc.is_in(keys, value_set=pa.array(before.account.dropped, pa.string()))
+    here = pc.or_(pc.is_in(keys, value_set=wish.rows["key"].combine_chunks()), taken_back)
     if not pc.all(here).as_py():
         raise UsageError(
             f"{out} was made from {plan.manifest_root}; {wish.root} lacks some of its files, so it "
@@ -283,10 +285,13 @@ def _merge(before: Prepared, wish: Wish) -> tuple[pa.Table | None, Plan, str]:
     place = pc.index_in(
         wish.rows["key"].combine_chunks(), value_set=planned["key"].combine_chunks()
     )
-    known = wish.rows.filter(pc.is_valid(place)).take(pc.sort_indices(place.drop_null()))
     fresh = wish.rows.filter(pc.is_null(place))
+    # Whoever takes a clip back may remove its file, too: that is no change of its shard.
+    dropped = pa.array(before.account.dropped, pa.string())
+    wanted = pc.and_not(pc.is_valid(place), pc.is_in(wish.rows["key"].combine_chunks(), dropped))
+    known = wish.rows.filter(wanted).take(pc.sort_indices(place.filter(wanted)))
     kept = planned.filter(pc.is_in(planned["key"], value_set=known["key"].combine_chunks()))
-    gone = len(planned) - len(kept)
+    gone = len(planned) - len(kept) - before.account.dropped_in_shards
     unchanged = kept.select(SCHEMA.names).cast(SCHEMA).equals(known.cast(SCHEMA))
     waiting = len(old) - len(planned)
     notes = [f"{gone} planned rows are no longer in the manifest"] if gone else []

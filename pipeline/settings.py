@@ -22,6 +22,7 @@ from pipeline.job import JobOptions
 from pipeline.options import ShardsOptions
 from pipeline.prepare import Wish, load
 from pipeline.remote import home_of
+from pipeline.watch import WatchOptions
 from stores import is_remote
 
 MOST_ADVISED_FPS = 60
@@ -106,7 +107,7 @@ def job_options(options: ShardsOptions, limits: Limits | None = None) -> JobOpti
         raise UsageError(f"--executor {options.executor}: expected ray or local")
     if options.workers is not None and options.workers < 1:
         raise UsageError(f"--workers {options.workers}: expected at least 1")
-    for name in ("seconds_per_shard", "limit", "timeout", "max_clip_seconds"):
+    for name in ("log_seconds", "seconds_per_shard", "limit", "timeout", "max_clip_seconds"):
         value = getattr(options, name)
         if value is not None and not 0 < value < math.inf:
             raise UsageError(f"--{name.replace('_', '-')} {value}: expected a number above 0")
@@ -129,6 +130,8 @@ def job_options(options: ShardsOptions, limits: Limits | None = None) -> JobOpti
         max_error_rate=options.max_error_rate,
         limits=limits,
         scratch=options.scratch or "",
+        watch=WatchOptions(options.metrics_port, options.metrics_host),
+        log_seconds=options.log_seconds,
         task=_task(options.task),
     )
 
@@ -212,6 +215,9 @@ def _manifest(options: ShardsOptions, out: Path, say: Any) -> tuple[Path, str]:
         reference=options.reference,
         recipe_seed=options.recipe_seed,
         listing=listing,
+        planted_clips=options.planted_clips,
+        planted_seconds=options.planted_seconds,
+        planted_seed=options.planted_seed,
     )
     built = manifests.build.ensure(options.dataset, root_wanted, path, scan)
     if built.rebuilt:
