@@ -19,8 +19,7 @@ from tests.manifests.test_grid import ALIGN
 from tests.stores.bucket import Bucket, Fault, bucket_of, s3_server
 
 CLIPS_CSV = (
-    "path,start,end,label,split\n"
-    "a/1.mp4,0,2,x,train\nb ü/2.mp4,1,3,y,val\nnone.mp4,0,1,x,\n"
+    "path,start,end,label,split\na/1.mp4,0,2,x,train\nb ü/2.mp4,1,3,y,val\nnone.mp4,0,1,x,\n"
 )
 
 
