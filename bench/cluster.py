@@ -59,7 +59,8 @@ def run(executor: str, shards: int) -> float:
         rows = _of_one_length(planning.generated(shards * CLIPS_A_SHARD))
         wish = Wish(rows, "avspeech", str(root), "", (), PROFILES["loc"], CLIPS_A_SHARD * 5.0)
         prepared = prepare(out, wish)
-        before, spent = _tree_cpu_seconds(), []
+        spent: list[float] = []
+        before = _tree_cpu_seconds()
         with _counted(spent):
             result = job.run(prepared, JobOptions(executor, workers=2, max_error_rate=1))
     if result.stopped or result.made != shards or result.rows != shards * CLIPS_A_SHARD:

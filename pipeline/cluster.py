@@ -102,7 +102,7 @@ def check_worker(task: ShardTask) -> None:
         ShardError: the shard folder or the root is not there, or a library has another version.
     """
     host = platform.node()
-    for name, folder in (("output", task.folder), ("root", task.root)):
+    for name, folder in (("output", task.store or task.folder), ("root", task.root)):
         if "://" not in folder and not Path(folder).is_dir():
             raise ShardError(
                 f"{host} does not see the {name} folder {folder}; every node of the cluster must "

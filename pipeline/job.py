@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipeline import remote
 from pipeline.config import Limits
 from pipeline.errors import FAULTS, LostError, ShardError
 from pipeline.executors import Executor, executor
+from pipeline.mirror import tar_bytes
 from pipeline.plan import PlannedShard
 from pipeline.prepare import Prepared
 from pipeline.progress import LINE_EVERY_SECONDS, Display, Pace, Tally, read_progress
@@ -34,6 +36,8 @@ class JobOptions:
     ray_address: str | None = None
     max_error_rate: float = 0.05
     limits: Limits = field(default_factory=Limits)
+    scratch: str = ""
+    """Folder of workers for what lies on stores; empty: see `stores.scratch`."""
     watch: WatchOptions = field(default_factory=WatchOptions)
     log_seconds: float = LINE_EVERY_SECONDS
     """Between two lines about the progress, where there is no terminal."""
@@ -68,8 +72,8 @@ def run(prepared: Prepared, options: JobOptions) -> Result:
     started = time.monotonic()
     _remove_stale(prepared.out / "shards")
     missing = list(_missing(prepared, options.task))
-    if any((prepared.out / "shards" / f"{shard.name}.tar").exists() for shard in missing):
-        (prepared.out / "shardindex.json").unlink(missing_ok=True)
+    if any(tar_bytes(prepared.out / "shards" / f"{s.name}.tar") is not None for s in missing):
+        remote.forget(prepared.out, "shardindex.json")
     result = Result(kept=len(_slice(prepared, options.task)) - len(missing))
     if missing:
         workers = min(options.workers, len(missing))
@@ -137,11 +141,14 @@ class _Run:
     def _top_up(self, pool: Executor) -> None:
         while self._waiting and len(self._running) < pool.capacity:
             shard = self._waiting.pop()
-            pool.submit(self._prepared.task(shard, self._options.limits))
+            task = self._prepared.task(shard, self._options.limits, self._options.scratch)
+            pool.submit(task)
             self._running.add(shard.name)
 
     def _take(self, name: str, error: ShardError | None) -> None:
         """Count a finished shard; one that cannot be written stops the job (the disk is full)."""
+        if error is None:
+            error = self._taken_over(name)
         if error is None:
             self._result.made += 1
             self._tally.add_sidecar(_sidecar(self._folder / f"{name}.json"))
@@ -158,6 +165,14 @@ class _Run:
                 f"{count} shard{'s' if count > 1 else ''} could not be made "
                 f"({self._result.failed[0]}); run the same command again"
             )
+
+    def _taken_over(self, name: str) -> ShardError | None:
+        """Note what is committed, if it is committed elsewhere; why not, where that fails."""
+        try:
+            remote.take(self._prepared.out, name)
+        except ShardError as error:
+            return error
+        return None
 
     def _watch(self) -> None:
         """Show the state; stop if too many rows fail in ways that may mean a broken machine."""

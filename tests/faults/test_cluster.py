@@ -77,10 +77,10 @@ def cluster(tmp_path_factory):
 
 def read_environment_anew():
     """Ray reads once how it is to authenticate; another test may have loaded it before."""
-    from ray._raylet import AuthenticationTokenLoader, Config
+    from ray import _raylet
 
-    Config.initialize("")
-    AuthenticationTokenLoader.instance().reset_cache()
+    _raylet.Config.initialize("")  # type: ignore[attr-defined]
+    _raylet.AuthenticationTokenLoader.instance().reset_cache()  # type: ignore[attr-defined]
 
 
 @pytest.fixture
