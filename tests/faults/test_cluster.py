@@ -20,8 +20,9 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.faults.sets import hashes
 from tests.pipeline.clips import ffmpeg, make_clip
-from tests.pipeline.test_job import FAST, hashes
+from tests.pipeline.test_job import FAST
 
 ROOT = Path(__file__).resolve().parents[2]
 PLUGINS = ROOT / "tests" / "pipeline" / "plugins"
