@@ -315,7 +315,7 @@ def _read_object(path: Path, remedy: str) -> dict[str, Any]:
 def _parse(path: Path, text: bytes, remedy: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FormatError(f"{path} is not JSON: {error}; {remedy}") from error
 
 
