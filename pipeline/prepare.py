@@ -26,10 +26,11 @@ import pyarrow.parquet as pq
 
 from manifests.errors import UsageError
 from manifests.schema import SCHEMA
-from pipeline import mend
+from pipeline import mend, remote
 from pipeline.account import Account, account_of
 from pipeline.config import FORMAT_VERSION, Limits, ShardConfig, canonical_hash
 from pipeline.dropped import forget
+from pipeline.mirror import address_of
 from pipeline.outputs import Outputs
 from pipeline.plan import PLAN_COLUMNS, Plan, PlannedShard, plan_rows, with_fingerprints_of
 from pipeline.rows import PlannedRows
@@ -58,7 +59,7 @@ class Prepared:
         """The rows of OUT/manifest.parquet, read as they are needed."""
         return PlannedRows(Outputs(self.out).manifest_path)
 
-    def task(self, shard: PlannedShard, limits: Limits) -> ShardTask:
+    def task(self, shard: PlannedShard, limits: Limits, scratch: str = "") -> ShardTask:
         """What a worker needs to make one shard."""
         return ShardTask(
             name=shard.name,
@@ -70,6 +71,8 @@ class Prepared:
             fingerprint=shard.fingerprint,
             limits=limits,
             versions=versions(),
+            store=address_of(self.out),
+            scratch=scratch,
             left_out=self.account.not_of(shard.name),
         )
 
@@ -117,7 +120,10 @@ def prepare(out: Path, wish: Wish) -> Prepared:
         UsageError: the folder was made with another configuration or from another data set.
     """
     stored = {**stored_config(wish.config), "limits": asdict(wish.limits)}
-    note = _clear(out) if wish.overwrite else ""
+    note = ""
+    if wish.overwrite:
+        note = _clear(out)
+        remote.clear(out)
     (out / "shards").mkdir(parents=True, exist_ok=True)
     if (out / "plan.json").exists():
         return _go_on(out, wish, stored)

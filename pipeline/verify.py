@@ -29,7 +29,7 @@ from pipeline.outputs import NotFinishedError, Outputs, reading_table
 from pipeline.plan import Plan, PlannedShard
 from pipeline.progress import LINE_EVERY_SECONDS
 from pipeline.rebuilt import table_findings
-from pipeline.status import bytes_text, time_text
+from pipeline.units import bytes_text, time_text
 
 MAX_FINDINGS = 1000
 """Sentences kept; further ones are counted."""
@@ -351,9 +351,9 @@ def _count_errors(path: Path) -> tuple[int, int]:
 
 def _check_strays(verdict: Verdict, outputs: Outputs, planned: Mapping[str, object]) -> None:
     """Tars that no plan knows: whoever reads `shards/*.tar` would read them too."""
-    for tar in sorted(outputs.shards.glob("*.tar")):
-        if f"shards/{tar.name}" not in planned:
-            said = f"{plain_text(tar.name)} is not in the plan"
+    for tar in outputs.tars():
+        if f"shards/{tar}" not in planned:
+            said = f"{plain_text(tar)} is not in the plan"
             verdict.add(verdict.corrupt, said, Cure.STRAY)
 
 
