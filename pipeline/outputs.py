@@ -142,7 +142,7 @@ class Outputs:
     @property
     def scratch(self) -> Path:
         """Where a mirror lies, and what is fetched for the moment, too."""
-        return self.out.parent.parent
+        return self.out.parents[2]
 
     def tars(self) -> list[str]:
         """The names of all tars there are, in the plan or not."""
