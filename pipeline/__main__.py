@@ -302,7 +302,7 @@ def main() -> None:
     except UsageError as error:
         sys.exit(_fail(str(error), USAGE))
     except KeyboardInterrupt as stop:
-        number = stop.args[0] if stop.args else int(signal.SIGINT)
+        number = stop.args[0] if stop.args else _received[-1]
         sys.exit(_fail("stopped; run the same command again to go on", 128 + number))
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `... | head` is enough
@@ -320,8 +320,13 @@ def _run_command(arguments: list[str]) -> int:
     )
 
 
+_received = [int(signal.SIGINT)]
+"""Signals that told this process to stop; without any it was Ctrl-C."""
+
+
 def _interrupt(number: int, _frame: object) -> None:
-    """Treat SIGTERM like Ctrl-C, remembering which it was."""
+    """Treat SIGTERM like Ctrl-C, remembering which it was: Ray raises one of its own instead."""
+    _received.append(number)
     raise KeyboardInterrupt(number)
 
 
