@@ -178,6 +178,50 @@ def retry(
     return outcome.exit_code
 
 
+def add_field(
+    out: Out,
+    field: Annotated[str, tyro.conf.Positional],
+    /,
+    mel_rate: int | None = None,
+    table: Path | None = None,
+    column: str | None = None,
+    features: Path | None = None,
+    from_source: bool = False,
+    executor: str = "ray",
+    workers: int | None = None,
+    task: str | None = None,
+    overwrite: bool = False,
+) -> int:
+    """Add a field to every sample of a finished set, without making the set again.
+
+    lip, face and landmarks come from the stored frames, as sharp as these are; the loader joins
+    them (`--fields lip`). Run the same command again after an interruption, or when the set grew.
+
+    Args:
+        out: folder of a shard set.
+        field: lip, face, landmarks; or a name for what the flags below make.
+        mel_rate: a mel of this rate in Hz, from the stored waveform; three slices a frame.
+        table: a Parquet file with `key` and a column of numbers, one row a sample.
+        column: that column; default: the field's name, or the only one.
+        features: folder that `python -m train embed` wrote for this set.
+        from_source: decode the source files again, for crops or a mel as sharp as they are.
+        executor: ray or local.
+        workers: clips at the same time.
+        task: I/N: only every N-th shard from the I-th on (job arrays; then without).
+        overwrite: make again what was made otherwise.
+    """
+    from pipeline.add_field import FieldWish, add_field as run_add_field
+    from pipeline.settings import job_options, stored_limits
+
+    job = job_options(
+        ShardsOptions("folder", executor=executor, workers=workers, task=task), stored_limits(out)
+    )
+    wish = FieldWish(field, mel_rate, features, table, column, from_source, overwrite)
+    outcome = run_add_field(out, wish, job, say)
+    say(*outcome.lines)
+    return outcome.exit_code
+
+
 def report(out: Out, /) -> int:
     """Write the report page of a shard set again.
 
@@ -200,8 +244,20 @@ def doctor() -> int:
 
 
 COMMANDS = {
-    command.__name__: command
-    for command in (shards, plan, status, finalize, verify, peek, errors, retry, report, doctor)
+    command.__name__.replace("_", "-"): command
+    for command in (
+        shards,
+        plan,
+        status,
+        finalize,
+        verify,
+        peek,
+        errors,
+        retry,
+        add_field,
+        report,
+        doctor,
+    )
 }
 
 

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import Reason
+from pipeline.fields import with_fields
 from pipeline.outputs import Outputs
 from pipeline.plan import PlanPart
 from pipeline.prepare import Prepared
@@ -107,8 +108,8 @@ def finalize(prepared: Prepared, *, partial: bool, into: Path | None = None) -> 
     shards: list[dict[str, Any]] = []
     missing = 0
     with (
-        _Table(out / "samples.parquet", SAMPLES_SCHEMA) as samples,
-        _Table(out / "errors.parquet", ERRORS_SCHEMA) as errors,
+        Table(out / "samples.parquet", SAMPLES_SCHEMA) as samples,
+        Table(out / "errors.parquet", ERRORS_SCHEMA) as errors,
     ):
         for part, sidecar, rows in _sidecars(prepared):
             if sidecar is None:
@@ -123,7 +124,7 @@ def finalize(prepared: Prepared, *, partial: bool, into: Path | None = None) -> 
         index_path.unlink(missing_ok=True)
         return ledger
     complete = missing == 0 and ledger.closes
-    index = _index(prepared, ledger, shards, complete)
+    index = with_fields(_index(prepared, ledger, shards, complete), prepared.out)
     write_atomically(index_path, json.dumps(index, indent=1).encode())
     return ledger
 
@@ -146,14 +147,14 @@ def _not_run(rows: Iterable[dict[str, Any]], why: str) -> Iterator[dict[str, Any
         yield {**row, "stage": "plan", "reason": str(Reason.NOT_RUN), "detail": why, "tries": 0}
 
 
-def _add_errors(ledger: Ledger, table: "_Table", errors: Iterable[dict[str, Any]]) -> None:
+def _add_errors(ledger: Ledger, table: "Table", errors: Iterable[dict[str, Any]]) -> None:
     for error in errors:
         ledger.reasons[error["reason"]] += 1
         table.add(error)
 
 
 def _add_shard(
-    ledger: Ledger, samples: "_Table", errors: "_Table", sidecar: dict[str, Any], fps: Any
+    ledger: Ledger, samples: "Table", errors: "Table", sidecar: dict[str, Any], fps: Any
 ) -> None:
     place = {"shard": sidecar["shard"], "host": sidecar["run"]["host"]}
     _add_errors(ledger, errors, ({**error, **place} for error in sidecar["errors"]))
@@ -211,7 +212,7 @@ def _index(
     }
 
 
-class _Table:
+class Table:
     """A Parquet file written piece by piece, under its name only once it is whole."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
@@ -220,7 +221,7 @@ class _Table:
         self._schema = schema
         self._rows: list[dict[str, Any]] = []
 
-    def __enter__(self) -> "_Table":
+    def __enter__(self) -> "Table":
         try:
             self._writer = pq.ParquetWriter(self._temporary, self._schema, compression="zstd")
         except OSError:

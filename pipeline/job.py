@@ -9,14 +9,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from pipeline.config import Limits
 from pipeline.errors import FAULTS, ShardError
 from pipeline.executors import Executor, executor
 from pipeline.plan import PlannedShard
-from pipeline.prepare import Prepared
 from pipeline.progress import Display, Tally, read_progress
-from pipeline.shard import is_committed
+from pipeline.shard import ShardTask, is_committed
 
 ERROR_RATE_AFTER_ROWS = 200
 STALE_TEMPORARY_SECONDS = 3600.0
@@ -52,7 +52,30 @@ class Result:
     wall_seconds: float = 0.0
 
 
-def run(prepared: Prepared, options: JobOptions, again: frozenset[str] = frozenset()) -> Result:
+class HasShards(Protocol):
+    """A plan."""
+
+    @property
+    def shards(self) -> list[PlannedShard]:
+        """All shards."""
+
+
+class Work(Protocol):
+    """A planned folder: a set, or a field of one."""
+
+    @property
+    def out(self) -> Path:
+        """Where `shards/` is."""
+
+    @property
+    def plan(self) -> HasShards:
+        """What is to be made."""
+
+    def task(self, shard: PlannedShard, limits: Limits) -> ShardTask:
+        """What a worker needs to make one shard."""
+
+
+def run(prepared: Work, options: JobOptions, again: frozenset[str] = frozenset()) -> Result:
     """Make the missing shards of a planned folder, and those named in `again`.
 
     What is made again stays as it was until its new version is committed; the index, which knows
@@ -72,14 +95,14 @@ def run(prepared: Prepared, options: JobOptions, again: frozenset[str] = frozens
     return result
 
 
-def _slice(prepared: Prepared, task: tuple[int, int] | None) -> list[PlannedShard]:
+def _slice(prepared: Work, task: tuple[int, int] | None) -> list[PlannedShard]:
     """The shards that are this process's to make."""
     shards = prepared.plan.shards
     return shards if task is None else shards[task[0] :: task[1]]
 
 
 def _missing(
-    prepared: Prepared, task: tuple[int, int] | None, again: frozenset[str]
+    prepared: Work, task: tuple[int, int] | None, again: frozenset[str]
 ) -> Iterator[PlannedShard]:
     """Shards to make, the longest first so that none is left running alone at the end."""
     shards = sorted(_slice(prepared, task), key=lambda shard: (-shard.seconds, shard.name))
@@ -93,7 +116,7 @@ class _Run:
     """One run over the missing shards."""
 
     def __init__(
-        self, prepared: Prepared, options: JobOptions, missing: list[PlannedShard], result: Result
+        self, prepared: Work, options: JobOptions, missing: list[PlannedShard], result: Result
     ) -> None:
         self._prepared = prepared
         self._options = options

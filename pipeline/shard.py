@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from pipeline import format as shard_format
-from pipeline.config import Limits, ShardConfig
+from pipeline.config import Content, Limits
 from pipeline.errors import ClipError, ShardError, disk_sentence
 from pipeline.item import Failed, Item, Made, Outcome, Row
 from pipeline.paths import resolve
@@ -45,7 +45,7 @@ class ShardTask:
     """Folder that the rows' paths stay below."""
     folder: str
     """Where the tar and the sidecar go."""
-    config: ShardConfig
+    config: Content
     config_hash: str
     fingerprint: str
     """Hash of the rows and the config: what makes a committed shard still the right one."""
@@ -57,6 +57,21 @@ class ShardTask:
     def sidecar(self) -> Path:
         """The commit mark."""
         return Path(self.folder) / f"{self.name}.json"
+
+    @property
+    def stated(self) -> dict[str, Any]:
+        """What the sidecar says beside what all sidecars say."""
+        return {}
+
+    def items(self) -> Iterator[Item]:
+        """The files of the shard; rows of one file are adjacent in the plan."""
+        for _, rows in groupby(self.rows, key=lambda row: (row["uri"], row["audio_uri"])):
+            yield Item(self.root, tuple(rows))
+
+    def listed(self, row: Row) -> dict[str, Any]:
+        """What the sidecar repeats of a row that became a sample."""
+        repeated = {name: row[name] for name in ("key", "instance", "splits", "labels")}
+        return {**repeated, "group": row["group_id"]}
 
 
 @dataclass
@@ -122,7 +137,7 @@ def write_shard(task: ShardTask, sandbox: Sandbox, watch: Watcher) -> dict[str, 
 def _fill(task: ShardTask, sandbox: Sandbox, writer: "TarWriter", watch: Watcher) -> None:
     """Run every file of the shard through the sandbox, rows staying in plan order."""
     progress = Progress()
-    for item in items(task):
+    for item in task.items():
         started = time.monotonic()
         for outcome, tries in _outcomes(item, sandbox):
             row = item.rows[outcome.index]
@@ -142,12 +157,6 @@ def _outcomes(item: Item, sandbox: Sandbox) -> Iterator[tuple[Outcome, int]]:
         if not item.rows[0]["container"]:  # of archives the child has more to say
             return iter([(Failed(index, error), 1) for index in range(len(item.rows))])
     return _in_order(sandbox.run(item))
-
-
-def items(task: ShardTask) -> Iterator[Item]:
-    """The files of a shard; rows of one file are adjacent in the plan."""
-    for _, rows in groupby(task.rows, key=lambda row: (row["uri"], row["audio_uri"])):
-        yield Item(task.root, tuple(rows))
 
 
 def _in_order(
@@ -187,9 +196,8 @@ class TarWriter:
             self._tar.addfile(entry, io.BytesIO(data))
         self._samples.append(
             {
-                **{name: row[name] for name in ("key", "instance", "splits", "labels")},
+                **self._task.listed(row),
                 "base": base,
-                "group": row["group_id"],
                 "offset": offset,
                 "size": self._tar.offset - offset,
                 "members": members,
@@ -231,6 +239,7 @@ class TarWriter:
             "fingerprint": task.fingerprint,
             "config_hash": task.config_hash,
             "versions": task.versions,
+            **task.stated,
             "run": {
                 "host": platform.node(),
                 "pid": os.getpid(),
