@@ -20,7 +20,6 @@ shards.
 """
 
 import dataclasses
-import hashlib
 import json
 import logging
 import shutil
@@ -55,7 +54,8 @@ from train.evaluation.encoders import (
     require_finite,
 )
 from train.evaluation.task import Features, Modality, Pictures, Pooling, Settings
-from train.index import INDEX_NAME, ShardSet, open_shards
+from train.fields import with_members
+from train.index import INDEX_NAME, ShardSet, content_sha256, open_shards
 from train.loader import default_workers
 from train.methods import method_named
 from train.read import FRAMES
@@ -341,10 +341,10 @@ class Plan:
     def facts(self) -> dict[str, Any]:
         """What the parts depend on; JSON types."""
         origin = self.encoders.origin or {}
-        index = self.shard_set.store.read(INDEX_NAME)
         return {
             "checkpoint": origin.get("sha256"),
-            "shards": hashlib.sha256(index).hexdigest(),
+            "shards": content_sha256(self.shard_set.store),
+            **{f"field {one.name}": one.sha256 for one in self.shard_set.fields.values()},
             "per": self.options.per,
             "settings": json.loads(json.dumps(dataclasses.asdict(self.settings))),
             "window": self.window,
@@ -382,6 +382,7 @@ class Plan:
         chosen = np.arange(len(self.shard_set))
         if self.options.split:
             chosen = self.shard_set.in_split(self.options.split)
+        chosen = chosen[self.shard_set.has_fields[chosen]]
         found: dict[int, list[int]] = {}
         for row in chosen.tolist():
             found.setdefault(int(self.shard_set.shard[row]), []).append(row)
@@ -410,9 +411,9 @@ def _plan(options: EmbedOptions, encoders: Encoders, shard_set: ShardSet) -> Pla
     stores_pictures = FRAMES in shard_set.members or not shard_set.members
     lacks = modality == "V+A" and not stores_pictures
     settings = options.settings("A" if lacks else modality)
-    require_members(
-        shard_set, View(settings.pictures, encoders.sound if settings.uses_sound else None), "embed"
-    )
+    view = View(settings.pictures, encoders.sound if settings.uses_sound else None)
+    shard_set = with_members(shard_set, view.members(0))
+    require_members(shard_set, view, "embed")
     rate = method_named(encoders.method).fps
     if rate and rate != float(shard_set.fps):
         log.warning("%s has %g frames a second; the windows of %s are made for %g", shard_set.name,
