@@ -303,7 +303,7 @@ def _features_config(out: Path, folder: Path, common: dict[str, Any]) -> FieldCo
             f"--features {folder} has no {EMBED_FACTS} that can be read; make the folder with "
             f"`python -m train embed {out} --checkpoint RUN --out {folder}`"
         ) from error
-    features = tuple(facts.pop("features", ()))
+    features = tuple(facts.get("channels", ()))
     if not features:
         raise UsageError(f"{folder / EMBED_FACTS} names no features; make the folder again")
     return FieldConfig(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import plain_text
+from pipeline.field_check import field_lines
 from pipeline.format import FormatError
 from pipeline.outputs import Outputs, Sidecar
 
@@ -53,6 +54,8 @@ class Status:
     """Shards and errors by host."""
     unreadable: list[str] = field(default_factory=list)
     """Sidecars that cannot be read; `pipeline verify` says more."""
+    fields: list[str] = field(default_factory=list)
+    """What was added to the samples, and how far it is."""
 
     @property
     def rows(self) -> int:
@@ -78,6 +81,7 @@ def status(out: Path) -> Status:
         planned_shards=len(plan.shards),
         planned_rows=plan.rows_in_shards,
         planned_seconds=sum(shard.seconds for shard in plan.shards),
+        fields=field_lines(out),
     )
     reasons: Counter[str] = Counter()
     work: list[tuple[Span, float, int]] = []
@@ -174,6 +178,7 @@ def status_lines(state: Status, now_unix: float | None = None) -> list[str]:
         lines.append(f"failures  {failed}")
     for host, counts in sorted(state.hosts.items()):
         lines.append(f"host      {host}: {counts['shards']:,} shards, {counts['errors']:,} errors")
+    lines += [f"field     {said}" for said in state.fields]
     lines += [f"broken    {said}" for said in state.unreadable]
     return lines
 
