@@ -246,10 +246,10 @@ def _refuse_stored(config: FieldConfig, index: dict[str, Any]) -> None:
     """A member that the samples have cannot come a second time."""
     taken = {member.partition(".")[0] for member in index.get("members") or ()}
     if config.field in taken:
-        raise UsageError(
-            f"the samples have a {config.field} already; a field beside it needs a name of its "
-            f"own, such as {config.field}_2"
-        )
+        what = f"the samples have a member {config.field} already"
+        if config.kind in CROPS:
+            raise UsageError(f"{what}, which is read by that name")
+        raise UsageError(f"{what}; give the field a name of its own, such as {config.field}_2")
 
 
 def _check_possible(base: Prepared, config: FieldConfig) -> None:
