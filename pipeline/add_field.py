@@ -7,6 +7,7 @@ kept when the command is run again. See `pipeline.fields` for what lies where.
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from pipeline.numbers import NumberWish, add_number
 from pipeline.outputs import Outputs
 from pipeline.plan import PlannedShard
 from pipeline.prepare import Prepared, load, versions
-from pipeline.shard import ShardTask, write_atomically
+from pipeline.shard import ShardTask, is_committed, write_atomically
 
 EMBED_FACTS = "embed.json"
 """What `train embed` writes beside its parts."""
@@ -90,6 +91,10 @@ class SidePlan:
         """As `Prepared` has it."""
         return self
 
+    def is_made(self, shard: PlannedShard) -> bool:
+        """Whether a side shard is committed, of this version of its base shard."""
+        return is_committed(self.out / "shards" / f"{shard.name}.json", shard.fingerprint)
+
     def task(self, shard: PlannedShard, limits: Limits) -> SideTask:
         """What a worker needs to make one side shard.
 
@@ -127,13 +132,15 @@ class SidePlan:
                 f"{tar} has {tar.stat().st_size} bytes, its sidecar says {sidecar.filesize}: it is "
                 f"damaged. Run `python -m pipeline verify {self.base.out}`"
             )
-        planned = {row["key"]: row for row in self._planned(shard.name)}
-        return [self._row(planned[entry["key"]], entry, tar.name) for entry in sidecar.samples]
+        rows = self.base.rows.of_shard(self._base_shards[shard.name]).to_pylist()
+        planned = {row["key"]: row for row in rows}
+        gone = self.base.account.not_of(shard.name)
+        entries = [entry for entry in sidecar.samples if entry["key"] not in gone]
+        return [self._row(planned[entry["key"]], entry, tar.name) for entry in entries]
 
-    def _planned(self, name: str) -> list[Row]:
-        """The manifest rows of a base shard."""
-        planned = {shard.name: shard for shard in self.base.plan.shards}[name]
-        return self.base.rows.read(planned.first_row, planned.rows)
+    @cached_property
+    def _base_shards(self) -> dict[str, PlannedShard]:
+        return {shard.name: shard for shard in self.base.plan.shards}
 
     def _row(self, planned: Row, entry: dict[str, Any], tar: str) -> Row:
         """One sample: its place, or its row of the manifest where the source is read again."""
@@ -329,7 +336,7 @@ def _planned(
         raise UsageError(_made_otherwise(out, before, stored))
     sha256 = {Path(entry["url"]).stem: entry["sha256"] for entry in index["shardlist"]}
     shards = [
-        _side_shard(entry, stored["config_hash"], sha256[Path(entry["url"]).stem])
+        _side_shard(entry, stored["config_hash"], base.account.dropped_of(Path(entry["url"]).stem))
         for entry in index["shardlist"]
     ]
     (out / "shards").mkdir(parents=True, exist_ok=True)
@@ -340,10 +347,11 @@ def _planned(
     return SidePlan(base, out, config, stored, shards, sha256)
 
 
-def _side_shard(entry: dict[str, Any], config_hash: str, sha256: str) -> PlannedShard:
-    fingerprint = canonical_hash([config_hash, sha256])
-    name = Path(entry["url"]).stem
-    return PlannedShard(name, 0, entry["nsamples"], entry["seconds"], fingerprint)
+def _side_shard(entry: dict[str, Any], config_hash: str, dropped: frozenset[str]) -> PlannedShard:
+    """Another version of the base shard, or a clip taken back, makes another side shard."""
+    fingerprint = canonical_hash([config_hash, entry["sha256"], sorted(dropped)])
+    rows = entry["nsamples"] - entry.get("dropped", 0)
+    return PlannedShard(Path(entry["url"]).stem, 0, rows, entry["seconds"], fingerprint)
 
 
 def _made_otherwise(out: Path, before: dict[str, Any], stored: dict[str, Any]) -> str:

@@ -26,11 +26,11 @@ import torch
 import tyro
 
 from train.augment import AugmentConfig
+from train.cache import Cache
 from train.cuts import Reads, reads_of
 from train.errors import UsageError
 from train.fields import names_of
 from train.guard import Guard
-from train.stores.cache import Cache
 
 M = TypeVar("M")
 Precision = Literal["auto", "bf16", "fp32"]

@@ -24,9 +24,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.format import N_LANDMARKS, FormatError
+from stores.base import Store
+from train.cache import CachedStore
 from train.errors import IncompleteError, ShardError, UsageError
-from train.stores.base import Store
-from train.stores.cache import CachedStore
 
 if TYPE_CHECKING:
     from train.index import ShardSet

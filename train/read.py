@@ -29,12 +29,12 @@ from pipeline.format import (
     split_jpegs,
     waveform_samples,
 )
+from stores.base import ShardFile
+from train.cache import CachedStore
 from train.cuts import Stretch
 from train.errors import ShardError
 from train.fields import FIELD_SCHEMA, Field
 from train.index import ShardSet
-from train.stores.base import ShardFile
-from train.stores.cache import CachedStore
 
 webdataset.utils.enforce_security = True  # also where webdataset was imported before us
 

@@ -22,6 +22,7 @@ from manifests.errors import UsageError
 from pipeline import PROFILES
 from pipeline.add_field import FieldWish, add_field
 from pipeline.config import Limits, ShardConfig
+from pipeline.drop import Wanted, drop
 from pipeline.field_check import field_lines
 from pipeline.format import (
     decode_flac,
@@ -410,6 +411,26 @@ def test_writing_the_index_again_keeps_the_fields(tmp_path: Path) -> None:
     named = Outputs(out).index()["fields"]
     finalize(load(out), partial=False)
     assert Outputs(out).index()["fields"] == named
+
+
+def test_clips_that_are_taken_back_leave_the_fields(tmp_path: Path) -> None:
+    """Dropped, the loader does not see them; purged, their bytes are in no field either."""
+    out = sounds(tmp_path / "set")
+    add(out, "low", mel_rate_hz=12000)
+    numbers = pa.table({"key": ["demo/sound0", "demo/sound3"], "sync": [1.0, 2.0]})
+    pq.write_table(numbers, tmp_path / "t.parquet")
+    add(out, "sync", table=tmp_path / "t.parquet")
+    before = hashes(out / "fields/low")
+    drop(out, Wanted(frozenset({"demo/sound3"}), runs=tmp_path))
+    assert hashes(out / "fields/low") == before
+    done = drop(out, Wanted(frozenset({"demo/sound3"}), purge=True, runs=tmp_path))
+    assert any("field low: 1 side shards" in line for line in done.lines)
+    assert list(hashes(out / "fields/low")) == ["train-000000.tar"]
+    assert pq.read_table(out / "fields/sync/table.parquet")["key"].to_pylist() == ["demo/sound0"]
+    add(out, "low", mel_rate_hz=12000)
+    assert set(side_samples(out, "low")) == {f"demo--sound{n}" for n in range(3)}
+    assert index_of(out, "low")["counts"] == {"planned": 3, "samples": 3, "errors": 0}
+    assert verify(out, deep=False, progress=None).exit_code == ExitCode.OK
 
 
 # --- numbers -------------------------------------------------------------------------------------

@@ -16,9 +16,11 @@ from pipeline.add_field import FieldWish, add_field
 from pipeline.config import ShardConfig
 from pipeline.format import decode_jpeg, decode_npy, read_shard, split_jpegs
 from pipeline.job import JobOptions
+from stores import open_store
 from tests.pipeline.fabricate import make_members, write_set
 from tests.pipeline.heads import head_members
-from tests.train.servers import web
+from tests.stores.servers import web
+from train.cache import Cache
 from train.cuts import Reads
 from train.errors import IncompleteError, ShardError, UsageError
 from train.fields import join, names_of, with_members
@@ -27,8 +29,6 @@ from train.loader import ClipLoader
 from train.mixture import Mixture, open_mixture, parse_shards
 from train.plan import Plan
 from train.read import ShardReader
-from train.stores import open_store
-from train.stores.cache import Cache
 
 HEADS = ShardConfig("glcm", Fraction(10), 128, 22050)
 SOUNDING = ShardConfig("avid", Fraction(10), 32, 22050, 24000, 1)

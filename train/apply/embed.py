@@ -38,6 +38,7 @@ import torch
 import tyro
 from tqdm import tqdm
 
+from stores import open_store
 from train.apply.clips import Clip, Sums, clips_of, covering, places_of
 from train.apply.into_set import add_to_set, require_addable
 from train.apply.table import Layout, Per, Rows, join, require_ending, write_part
@@ -61,7 +62,6 @@ from train.index import INDEX_NAME, ShardSet, content_sha256, open_shards
 from train.loader import default_workers
 from train.methods import method_named
 from train.read import FRAMES
-from train.stores import open_store
 
 log = logging.getLogger(__name__)
 
