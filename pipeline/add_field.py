@@ -87,6 +87,11 @@ class SidePlan:
     """Of the base shards, by name."""
 
     @property
+    def name(self) -> str:
+        """Of the field, with its set."""
+        return f"{self.base.plan.name}.{self.config.field}"
+
+    @property
     def plan(self) -> "SidePlan":
         """As `Prepared` has it."""
         return self
@@ -95,7 +100,7 @@ class SidePlan:
         """Whether a side shard is committed, of this version of its base shard."""
         return is_committed(self.out / "shards" / f"{shard.name}.json", shard.fingerprint)
 
-    def task(self, shard: PlannedShard, limits: Limits) -> SideTask:
+    def task(self, shard: PlannedShard, limits: Limits, scratch: str = "") -> SideTask:
         """What a worker needs to make one side shard.
 
         Raises:
@@ -113,6 +118,7 @@ class SidePlan:
             fingerprint=shard.fingerprint,
             limits=limits,
             versions=versions(),
+            scratch=scratch,
             base_sha256=self.sha256[shard.name],
             from_source=from_source,
         )
@@ -184,6 +190,7 @@ def add_field(out: Path, wish: FieldWish, job: JobOptions, say: Any) -> Outcome:
         except OSError as error:
             raise ShardError(disk_sentence(str(plan.out), error)) from error
         clean(plan.out)
+        (plan.out / "report.html").unlink(missing_ok=True)  # the page of the job, now over
     lines = [f"{result.kept} shards kept, {result.made} made"] if result.kept else []
     return _outcome(out, config, ledger, lines)
 
