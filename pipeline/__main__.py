@@ -106,6 +106,7 @@ def peek(
     /,
     html: Path | None = None,
     count: int = 8,
+    where: str | None = None,
 ) -> int:
     """Show samples: frames, face, lips, mel and sound in step.
 
@@ -114,11 +115,13 @@ def peek(
         keys: which samples; default: some, spread over the set.
         html: write one self-contained page instead of a summary.
         count: how many samples when no key is given.
+        where: of those that pass, such as "silent or static"; see `report`.
     """
     from pipeline.peek import peek as run_peek
     from pipeline.playback import source_sound_of
 
-    say(*run_peek(out, list(keys), html=html, count=count, sound_of=source_sound_of(out)))
+    sound_of = source_sound_of(out)
+    say(*run_peek(out, list(keys), html=html, count=count, where=where, sound_of=sound_of))
     return 0
 
 
@@ -178,15 +181,19 @@ def retry(
     return outcome.exit_code
 
 
-def report(out: Out, /) -> int:
-    """Write the report page of a shard set again.
+def report(out: Out, /, where: str | None = None) -> int:
+    """Write the report page of a shard set again; count the clips that a condition lets pass.
 
     Args:
         out: folder of a shard set.
+        where: such as "silent == false and face_rate > 0.8", over the columns of samples.parquet
+            and those that `duplicates` and `offsets` add; as `train pretrain --where` reads it.
     """
     from pipeline.make import write_page
+    from pipeline.view import view_lines, view_of
 
-    say(f"Report: {write_page(out)}")
+    view = None if where is None else view_of(out, where)
+    say(*(view_lines(view) if view else ()), f"Report: {write_page(out, view)}")
     return 0
 
 

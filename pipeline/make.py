@@ -22,6 +22,7 @@ from pipeline.outputs import Outputs
 from pipeline.prepare import Prepared, load, prepare
 from pipeline.settings import job_options, output_folder, shard_config, wish
 from pipeline.summary import is_complete, known_reason, ledger_lines, plan_line, summary
+from pipeline.view import SetView
 
 COMPLETE, INCOMPLETE = 0, 3
 PLAN_LOCK_NAME = "plan.lock"
@@ -141,12 +142,12 @@ def _planning(out: Path) -> Iterator[None]:
         yield
 
 
-def write_page(out: Path) -> Path:
-    """OUT/report.html."""
+def write_page(out: Path, view: SetView | None = None) -> Path:
+    """OUT/report.html, with the counts of a view where there are some."""
     from pipeline.playback import source_sound_of
     from pipeline.report import write_report
 
-    return write_report(out, sound_of=source_sound_of(out))
+    return write_report(out, sound_of=source_sound_of(out), view=view)
 
 
 def retry(out: Path, reason: str, options: JobOptions, say: Any) -> Outcome:

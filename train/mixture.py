@@ -4,7 +4,8 @@ The path is a folder, or s3://bucket/set, gs://bucket/set or https://host/set (s
 `@n=120000` takes a subset of so many clips, drawn once by `--subset-seed` (a smaller n gives a
 part of what a larger n gives); `@w=0.5` brings every clip every second epoch on average, drawn
 anew each epoch, `@w=2` twice an epoch; nothing brings each clip once an epoch. Clips shorter than
-the window are left out and counted.
+the window and clips that a view (--where, --without) does not let pass are left out and counted;
+a subset is drawn among the others.
 """
 
 import hashlib
@@ -31,6 +32,7 @@ from train.stores import open_store
 from train.stores.base import Store
 from train.stores.cache import Cache, CachedStore
 from train.stores.local import LocalStore
+from train.view import View
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +64,8 @@ class Part:
     """Added to the set's instance ids."""
     too_short: int
     """Clips of the split with fewer frames than the window."""
+    not_in_view: int
+    """Clips of the split that are long enough and that the view does not let pass."""
     in_split: int
     """Clips of the split, whether they are used or not."""
 
@@ -74,6 +78,8 @@ class Mixture:
     reads: Reads
     """What is read of each clip."""
     split: str
+    view: View
+    """Which clips pass."""
 
     @property
     def frames(self) -> int:
@@ -160,6 +166,7 @@ class Mixture:
             f"{self.split}, {part.clips_per_epoch:,} an epoch; windows of "
             f"{seconds_of(self.reads.frames, self.fps)}"
             + (f"; {part.too_short:,} clips are shorter and left out" if part.too_short else "")
+            + (f"; {self.view} leaves out {part.not_in_view:,}" if self.view else "")
             + ("" if part.shard_set.complete else "; the index is partial, more may follow")
             for part in self.parts
         ]  # fmt: skip
@@ -186,7 +193,12 @@ def parse_shards(
 
 
 def open_mixture(
-    sources: list[Source], *, reads: Reads, split: str = "train", subset_seed: int = 0
+    sources: list[Source],
+    *,
+    reads: Reads,
+    split: str = "train",
+    subset_seed: int = 0,
+    view: View = View(),  # noqa: B008, it is frozen
 ) -> Mixture:
     """Open the sets, choose their clips.
 
@@ -195,6 +207,7 @@ def open_mixture(
         reads: what a method wants of each clip.
         split: `train`, or with the data set's name `kinetics400:train`.
         subset_seed: draws the clips of `@n=`.
+        view: which clips pass.
 
     Raises:
         TrainError: a set is missing, incomplete, damaged, or does not fit.
@@ -207,9 +220,16 @@ def open_mixture(
     parts: list[Part] = []
     first_instance = 0
     for source, shard_set in zip(sources, sets, strict=True):
-        parts.append(_part(source, shard_set, first_instance, reads, split, subset_seed))
+        rows, too_short, not_in_view = _rows(shard_set, reads, split, view)
+        in_split = len(rows) + too_short + not_in_view
+        if source.clips is not None:
+            rows = _subset(shard_set, rows, source.clips, subset_seed)
+        clips_per_epoch = round(len(rows) * source.weight)
+        parts.append(
+            Part(shard_set, rows, clips_per_epoch, first_instance, too_short, not_in_view, in_split)
+        )
         first_instance += shard_set.instances
-    return Mixture(tuple(parts), reads, split)
+    return Mixture(tuple(parts), reads, split, view)
 
 
 def require_mel_slices(mixture: Mixture, model: Any) -> None:
@@ -291,9 +311,8 @@ def _named_apart(sets: list[ShardSet]) -> list[ShardSet]:
     return named
 
 
-def _part(
-    source: Source, shard_set: ShardSet, first_instance: int, reads: Reads, split: str, seed: int
-) -> Part:
+def _rows(shard_set: ShardSet, reads: Reads, split: str, view: View) -> tuple[Ints, int, int]:
+    """The clips of a split that may be used, and how many are too short or not in the view."""
     frames = reads.least_frames
     in_split = shard_set.in_split(split)
     rows = in_split[shard_set.frames[in_split] >= frames]
@@ -305,11 +324,14 @@ def _part(
             f"{longest} frames. Choose a preset with a shorter window, such as PRESET=tiny (16 "
             "frames), or set --model.frames"
         )
-    too_short = len(in_split) - len(rows)
-    if source.clips is not None:
-        rows = _subset(shard_set, rows, source.clips, seed)
-    clips_per_epoch = round(len(rows) * source.weight)
-    return Part(shard_set, rows, clips_per_epoch, first_instance, too_short, len(in_split))
+    passing = rows[view.passes(shard_set)[rows]] if view else rows
+    if not len(passing):
+        raise UsageError(
+            f"{view} lets none of the {len(rows):,} clips of {shard_set.name}, split {split}, "
+            f"pass; `python -m pipeline report {shard_set.store} --where ...` tells which "
+            "condition leaves out how many"
+        )
+    return passing, len(in_split) - len(rows), len(rows) - len(passing)
 
 
 def _subset(shard_set: ShardSet, rows: Ints, clips: int, seed: int) -> Ints:
