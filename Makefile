@@ -14,6 +14,7 @@ TAKES_manifest := DATASET ROOT OUT TABLE ANNOTATIONS
 TAKES_shards := $(TAKES_manifest) PROFILE FACES WORKERS RAY_ADDRESS
 TAKES_pretrain := METHOD PRESET SHARDS RUN
 TAKES_eval := TASK CHECKPOINT SHARDS RUN
+TAKES_study := NAME SIZE CORPORA SHARDS TASK_SHARDS RUN
 
 GOALS := $(or $(MAKECMDGOALS),$(.DEFAULT_GOAL))
 TAKEN := $(TAKES) $(foreach goal,$(GOALS),$(TAKES_$(goal)))
@@ -93,9 +94,9 @@ eval: setup  ## TASK= [CHECKPOINT= SHARDS= RUN=]: what a checkpoint is worth, by
 		$(call opt,SHARDS,shards) $(call opt,RUN,run) $(ARGS)
 
 .PHONY: study
-study: setup  ## NAME=table5 [SHARDS= TASK_SHARDS= RUN=]: methods trained and evaluated alike, one table
-	@$(PY) -m train study "$(NAME)" $(call opt,SHARDS,shards) $(call opt,TASK_SHARDS,task-shards) \
-		$(call opt,RUN,run) $(ARGS)
+study: setup  ## NAME=table5 [SIZE= CORPORA= SHARDS= TASK_SHARDS= RUN=]: a table of the paper, trained anew
+	@$(PY) -m train study "$(NAME)" $(call opt,SIZE,size) $(call opt,CORPORA,corpora) \
+		$(call opt,SHARDS,shards) $(call opt,TASK_SHARDS,task-shards) $(call opt,RUN,run) $(ARGS)
 
 .PHONY: report
 report: setup  ## all results beside the papers' numbers: runs/report.html and runs/report.md

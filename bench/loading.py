@@ -23,13 +23,13 @@ from bench.goals import Measured
 from bench.media import Media
 from bench.stopwatch import Way, interleaved
 from pipeline.format import split_jpegs
+from stores.local import LocalStore
 from train.cuts import Reads
 from train.index import open_shards
 from train.loader import ClipLoader
 from train.mixture import open_mixture, parse_shards
 from train.plan import Plan
 from train.read import FRAMES, MEL, ShardReader
-from train.stores.local import LocalStore
 
 CLIPS = 16
 """Copies of the file, and clips a batch."""

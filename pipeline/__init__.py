@@ -13,6 +13,9 @@ The files are the stations of the road, in this order:
     faces     dlib detection, tracks, landmarks; crops: face and lip pictures
     format    the sample as bytes and back: the one thing shared with the trainer
     index     sidecars -> shardindex.json, samples.parquet, errors.parquet
+    account   which shard speaks for which row: patches over others, tombstones over all
+    retry     rows that failed -> patches: shards of their own, old ones stay untouched
+    drop      takes clips back: dropped (tombstones), purge (their bytes), seen (runs that saw them)
     verify, status, peek, report, doctor: looking at what was made
 
 Importing this package loads nothing heavy.

@@ -4,8 +4,8 @@
     python -m pipeline peek data/shards/kinetics400-glcm --html peek.html
 
 Exit codes: 0 complete, 2 usage, manifest or configuration, 3 incomplete (shards, retry, finalize,
-verify), 4 output locked by another job (shards, retry, finalize), 5 corrupt shards found. Commands
-that only tell (status, plan, peek, errors, report) end with 0 when they could tell it.
+verify), 4 output locked by another job (shards, retry, finalize, drop), 5 corrupt shards found.
+Commands that only tell (status, plan, peek, errors, report) end with 0 when they could tell it.
 """
 
 import errno
@@ -149,9 +149,10 @@ def retry(
     timeout: float | None = None,
     max_clip_seconds: float | None = None,
 ) -> int:
-    """Make the shards again that have rows which failed for one reason.
+    """Try the rows again that failed for one reason; what comes of them goes into new shards.
 
-    Worth it where chance, load or missing files were the cause; a damaged file fails again.
+    Worth it where chance, load or missing files were the cause; a damaged file fails again. No old
+    shard is touched.
 
     Args:
         out: folder of a shard set.
@@ -162,7 +163,7 @@ def retry(
         timeout: wall-clock seconds a file gets at least; default: as the set was made.
         max_clip_seconds: longest clip; default: as the set was made.
     """
-    from pipeline.make import retry as run_retry
+    from pipeline.retry import retry as run_retry
     from pipeline.settings import job_options, stored_limits
 
     job = job_options(
@@ -177,6 +178,30 @@ def retry(
         stored_limits(out),
     )
     outcome = run_retry(out, reason, job, say)
+    say(*outcome.lines)
+    return outcome.exit_code
+
+
+def drop(
+    out: Out,
+    /,
+    keys: Path,
+    reason: str = "",
+    purge: bool = False,
+    runs: Path = Path("runs"),
+) -> int:
+    """Take clips back: index, tables, report and every later job leave them out.
+
+    Args:
+        out: folder of a shard set.
+        keys: text file with one key a line, as in samples.parquet; errors can be dropped, too.
+        reason: why, for whoever reads dropped.parquet.
+        purge: also remove their bytes from tars and sidecars.
+        runs: folder of training runs; those that saw the clips are listed.
+    """
+    from pipeline.drop import Wanted, drop as run_drop, read_keys
+
+    outcome = run_drop(out, Wanted(read_keys(keys), reason, purge, runs))
     say(*outcome.lines)
     return outcome.exit_code
 
@@ -208,7 +233,19 @@ def doctor() -> int:
 
 COMMANDS = {
     command.__name__: command
-    for command in (shards, plan, status, finalize, verify, peek, errors, retry, report, doctor)
+    for command in (
+        shards,
+        plan,
+        status,
+        finalize,
+        verify,
+        peek,
+        errors,
+        retry,
+        drop,
+        report,
+        doctor,
+    )
 }
 
 

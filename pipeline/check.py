@@ -26,7 +26,7 @@ from pipeline.errors import plain_text
 from pipeline.format import FormatError, Sample, base_name, decode, read_shard
 from pipeline.item import Row
 from pipeline.outputs import TAR_BLOCK_BYTES, Outputs, Sidecar
-from pipeline.plan import PlannedShard, fingerprint
+from pipeline.plan import PlannedShard, fingerprint_of
 from pipeline.rows import PlannedRows, stated_facts
 
 CLOCK_TOLERANCE_SECONDS = 1e-3
@@ -48,7 +48,10 @@ class ShardCheck:
     committed: bool = False
     """Whether a sidecar is there."""
     samples: int = 0
+    """As errors only those that count: no row that a patch has, or that was taken back."""
     errors: int = 0
+    stored: int = 0
+    """Samples in the tar, counting or not."""
     filesize: int = 0
     """Bytes of the tar, as the sidecar says."""
     seconds: float = 0.0
@@ -59,7 +62,7 @@ class ShardCheck:
     row_findings: list[str] = field(default_factory=list)
     """What is wrong with its rows in manifest.parquet."""
     keys: npt.NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))
-    """A hash of every key, samples and errors: 8 bytes a row however long the keys are."""
+    """A hash of every key that counts: 8 bytes a row however long the keys are."""
 
 
 def key_hash(key: str) -> int:
@@ -67,15 +70,29 @@ def key_hash(key: str) -> int:
     return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest())
 
 
-def check_shard(out: Path, planned: PlannedShard, config_hash: str, deep: bool) -> ShardCheck:
-    """Everything that can be said about one shard without the others."""
+def check_shard(
+    out: Path,
+    planned: PlannedShard,
+    config_hash: str,
+    deep: bool,
+    elsewhere: frozenset[str] = frozenset(),
+) -> ShardCheck:
+    """Everything that can be said about one shard without the others.
+
+    Args:
+        out: the OUT folder.
+        planned: which shard.
+        config_hash: of the plan.
+        deep: decode every sample.
+        elsewhere: keys of its rows that a patch has, or that were taken back.
+    """
     outputs, check = Outputs(out), ShardCheck(planned.name)
     try:
         sidecar = outputs.sidecar(planned.name)
         if sidecar is None:
             return check
-        _take_counts(check, sidecar)
-        check.findings += _sidecar_findings(planned, sidecar, config_hash)
+        _take_counts(check, sidecar, elsewhere)
+        check.findings += _sidecar_findings(planned, sidecar, config_hash, elsewhere)
         tar = outputs.tar_path(planned.name)
         check.findings += _file_findings(tar, sidecar)
         if deep and tar.is_file():
@@ -93,31 +110,40 @@ def check_shard(out: Path, planned: PlannedShard, config_hash: str, deep: bool) 
 def _planned_rows(outputs: Outputs, planned: PlannedShard) -> pa.Table | None:
     """The shard's rows of the manifest; None if it is lost or damaged, which `verify` says once."""
     try:
-        return PlannedRows(outputs.manifest_path).table(planned.first_row, planned.rows)
+        return PlannedRows(outputs.manifest_path).of_shard(planned)
     except FormatError:
         return None
 
 
-def _take_counts(check: ShardCheck, sidecar: Sidecar) -> None:
+def _take_counts(check: ShardCheck, sidecar: Sidecar, elsewhere: frozenset[str]) -> None:
+    samples, errors = (
+        [entry["key"] for entry in entries if entry["key"] not in elsewhere]
+        for entries in (sidecar.samples, sidecar.errors)
+    )
     check.committed = True
-    check.samples, check.errors = len(sidecar.samples), len(sidecar.errors)
+    check.samples, check.errors = len(samples), len(errors)
+    check.stored = len(sidecar.samples)
     check.filesize, check.seconds = sidecar.filesize, sidecar.seconds
     check.sha256 = sidecar.sha256
-    rows = [*sidecar.samples, *sidecar.errors]
-    check.keys = np.array([key_hash(row["key"]) for row in rows], np.uint64)
+    check.keys = np.array([key_hash(key) for key in [*samples, *errors]], np.uint64)
 
 
 # --- sidecar and file -------------------------------------------------------------------------
 
 
-def _sidecar_findings(planned: PlannedShard, sidecar: Sidecar, config_hash: str) -> Iterator[str]:
+def _sidecar_findings(
+    planned: PlannedShard, sidecar: Sidecar, config_hash: str, elsewhere: frozenset[str]
+) -> Iterator[str]:
     name = planned.name
-    done = len(sidecar.samples) + len(sidecar.errors)
+    done = len(sidecar.samples) + len(sidecar.errors) + len(sidecar.left_out)
     if sidecar.rows != planned.rows or done != planned.rows:
+        left_out = f" and {len(sidecar.left_out)} left out" if sidecar.left_out else ""
         yield (
             f"{name}: the plan has {planned.rows} rows, the sidecar {sidecar.rows}: "
-            f"{len(sidecar.samples)} samples and {len(sidecar.errors)} errors"
+            f"{len(sidecar.samples)} samples and {len(sidecar.errors)} errors{left_out}"
         )
+    for key in sorted(set(sidecar.left_out) - elsewhere):
+        yield f"{name}: leaves out {key[:100]!r}, which no patch has and nobody took back"
     if sidecar.nsamples != len(sidecar.samples):
         yield f"{name}: nsamples is {sidecar.nsamples}, listed are {len(sidecar.samples)}"
     if sidecar.fingerprint != planned.fingerprint:
@@ -145,9 +171,10 @@ def file_hash(path: Path, algorithm: str) -> str:
 
 def _row_findings(planned: PlannedShard, sidecar: Sidecar, rows: pa.Table) -> Iterator[str]:
     """Whether the rows of manifest.parquet are the planned ones, and each ends in one place."""
-    if fingerprint(rows, planned.first_row, sidecar.config_hash) != planned.fingerprint:
+    if fingerprint_of(planned, rows, sidecar.config_hash) != planned.fingerprint:
         yield f"{planned.name}: its rows in manifest.parquet are not those of the plan"
     ended = Counter(entry["key"] for entry in [*sidecar.samples, *sidecar.errors])
+    ended.update(sidecar.left_out)
     for key in sorted((ended - Counter(rows["key"].to_pylist())).keys()):
         yield f"{planned.name}: {key[:100]!r} is no row of it in manifest.parquet"
 

@@ -30,7 +30,7 @@ def main() -> None:
     if not settings:
         return
     limits = Limits(**settings["limits"])
-    _die_with_parent()
+    _die_with_parent(settings["parent"])
     _limit_resources(limits)
     load_plugins()
     _quiet_libraries()
@@ -88,10 +88,13 @@ def _write_all(replies: IO[bytes], data: bytes) -> None:
         view = view[replies.write(view) :]
 
 
-def _die_with_parent() -> None:
-    """Ask the kernel to kill this process when the thread that started it ends."""
+def _die_with_parent(parent: int) -> None:
+    """Ask the kernel to kill this process when the thread that started it ends.
+
+    The parent may be gone already, and in a container it may be process 1: hence its number.
+    """
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() == 1:
+    if os.getppid() != parent:
         sys.exit(1)
 
 

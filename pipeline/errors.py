@@ -4,7 +4,8 @@ Every planned row ends either in a committed shard or as one row of `errors.parq
 one of these reasons (architecture §6). Whatever else is worth telling goes into the detail.
 
     ClipError       one clip cannot be used; the others go on
-    ShardError      a shard cannot be written (disk, permissions); the job stops or retries
+    ShardError      a shard cannot be written (disk, permissions); the job stops
+    LostError       a shard lost its worker or node too often; the job goes on without it
 """
 
 import errno
@@ -69,6 +70,10 @@ class ClipError(Exception):
 
 class ShardError(Exception):
     """A shard cannot be written or read; the message says what to do."""
+
+
+class LostError(ShardError):
+    """The workers that made a shard were lost again and again; other shards may fare better."""
 
 
 _DISK_REMEDIES = {

@@ -8,29 +8,33 @@ import contextlib
 import logging
 import os
 import shutil
-import socket
 import tempfile
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from manifests.errors import UsageError
-from pipeline.errors import ShardError
-from pipeline.progress import ProgressFile
+from pipeline.cluster import Nodes, check_worker, checked_address, runtime_env
+from pipeline.errors import LostError, ShardError, plain_text
+from pipeline.progress import ProgressFile, note
 from pipeline.sandbox import Sandbox, Stopped
 from pipeline.shard import ShardTask, write_shard
 
 RAY_MAX_RETRIES = 3
+"""How often a shard is made again whose worker or node was lost."""
 RAY_MAX_CALLS = 100
 """Shards after which Ray replaces a worker, which bounds leaks."""
 POLL_SECONDS = 0.5
-CONNECT_SECONDS = 10.0
+LIST_NODES_SECONDS = 5.0
 RAY_FOLDER = "glav-ray-"
 OBJECT_STORE_BYTES = 100 << 20
 """Samples never pass through Ray's object store; this is its least comfortable size."""
+
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -44,8 +48,9 @@ class Finished:
 class Executor(Protocol):
     """Runs shard tasks, a bounded number at a time."""
 
-    capacity: int
-    """Tasks worth having submitted."""
+    @property
+    def capacity(self) -> int:
+        """Tasks worth having submitted."""
 
     def submit(self, task: ShardTask) -> None:
         """Start a task."""
@@ -71,11 +76,16 @@ class LocalExecutor:
     """Threads that wait for their child processes, which do the work."""
 
     def __init__(self, workers: int) -> None:
-        self.capacity = workers
+        self._workers = workers
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="shard")
         self._threads = threading.local()
         self._sandboxes: list[Sandbox] = []
         self._running: dict[Future[str], str] = {}
+
+    @property
+    def capacity(self) -> int:
+        """As many as there are threads."""
+        return self._workers
 
     def submit(self, task: ShardTask) -> None:
         """Start a task."""
@@ -121,6 +131,7 @@ _sandbox_of: tuple[str, object] | None = None
 def _make_in_ray_worker(task: ShardTask) -> str:
     """The body of the Ray task; the child stays warm between the tasks of one worker process."""
     global _sandbox, _sandbox_of
+    check_worker(task)
     wanted = (task.config_hash, task.limits)
     if _sandbox is None or _sandbox_of != wanted:
         if _sandbox is not None:
@@ -130,28 +141,55 @@ def _make_in_ray_worker(task: ShardTask) -> str:
 
 
 class RayExecutor:
-    """Ray tasks on an embedded Ray of this host, or on a named cluster."""
+    """Ray tasks on an embedded Ray of this host, or on a named cluster.
 
-    def __init__(self, workers: int, address: str | None) -> None:
+    A shard whose worker or node was lost is submitted again here, not by Ray, so that the log can
+    say which shard it was and on which node. Whatever a task raises is not tried again.
+    """
+
+    def __init__(
+        self,
+        workers: int,
+        address: str | None,
+        say: Say = note,
+        body: Callable[[ShardTask], str] = _make_in_ray_worker,
+    ) -> None:
+        """Start or join.
+
+        Args:
+            workers: CPUs of an embedded Ray; a cluster's are all used.
+            address: of the cluster; None for an embedded Ray.
+            say: takes a line for the log.
+            body: what a worker does with a task.
+
+        Raises:
+            UsageError: there is no cluster at this address, or it cannot be joined.
+        """
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_task_oom_retries", "2")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        os.environ.setdefault("RAY_OVERRIDE_JOB_RUNTIME_ENV", "1")
         import ray
 
         self._ray = ray
+        self._say = say
         self._folder: str | None = None
-        if address:
-            _check_reachable(address)
-            ray.init(
-                address=address, runtime_env={"py_modules": _own_packages()}, log_to_driver=True
-            )
+        self._nodes = Nodes()
+        self._running: dict[Any, _Try] = {}
+        address = checked_address(address)
+        if address is not None:
+            self._join(address)
         else:
             self._start_embedded(workers)
-        cpus = int(ray.cluster_resources().get("CPU", workers))  # type: ignore[no-untyped-call]
-        self.capacity = 2 * max(1, cpus)
-        remote = ray.remote(num_cpus=1, max_retries=RAY_MAX_RETRIES, max_calls=RAY_MAX_CALLS)
-        self._task = remote(_make_in_ray_worker)
-        self._running: dict[Any, str] = {}
+        self._list_nodes()
+        remote = ray.remote(num_cpus=1, max_retries=0, max_calls=RAY_MAX_CALLS)
+        self._task = remote(body)
+        if address is not None:
+            self._say(f"Ray cluster at {address}: {self._nodes.summary()}; {self._dashboard}")
+
+    @property
+    def capacity(self) -> int:
+        """Two tasks a CPU, following the nodes that join and leave."""
+        return 2 * max(1, self._nodes.cpus)
 
     def _start_embedded(self, workers: int) -> None:
         """A private Ray in a folder of its own: no other job's cluster is joined."""
@@ -167,27 +205,76 @@ class RayExecutor:
             logging_level=logging.ERROR,
         )
 
+    def _join(self, address: str) -> None:
+        """Be a driver of a cluster that is there, and ship it our code."""
+        environment = runtime_env()
+        try:
+            context = self._ray.init(
+                address=address,
+                runtime_env=environment,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+        except (OSError, RuntimeError, ValueError, self._ray.exceptions.RayError) as error:
+            raise UsageError(
+                f"the Ray cluster at {address} cannot be joined: {plain_text(str(error))}"
+            ) from error
+        url = getattr(context, "dashboard_url", "")
+        without = "no dashboard (its head needs `ray[default]`)"
+        self._dashboard = f"dashboard at http://{url}" if url else without
+
+    def _list_nodes(self) -> None:
+        """Look who is there; at the start nobody is news."""
+        for line in self._nodes.update(self._ray.nodes()):  # type: ignore[no-untyped-call]
+            self._say(line)
+        self._listed = time.monotonic()
+
     def submit(self, task: ShardTask) -> None:
-        """Start a task."""
-        self._running[self._task.remote(task)] = task.name
+        """Start a task; its folder gets a name that holds on every node."""
+        if "://" not in task.folder:
+            task = replace(task, folder=str(Path(task.folder).absolute()))
+        self._start(_Try(task, 1))
+
+    def _start(self, attempt: "_Try") -> None:
+        self._running[self._task.remote(attempt.task)] = attempt
 
     def poll(self) -> list[Finished]:
         """Tasks finished since the last call."""
         done, _ = self._ray.wait(list(self._running), num_returns=1, timeout=POLL_SECONDS)
-        return [self._finish(reference) for reference in done]
+        if time.monotonic() - self._listed >= LIST_NODES_SECONDS:
+            self._list_nodes()
+        finished = (self._finish(reference) for reference in done)
+        return [one for one in finished if one is not None]
 
-    def _finish(self, reference: Any) -> Finished:
-        name = self._running.pop(reference)
+    def _finish(self, reference: Any) -> Finished | None:
+        """What a task came to; None if it is started again because its worker was lost."""
+        attempt = self._running.pop(reference)
+        name, exceptions = attempt.task.name, self._ray.exceptions
         try:
             self._ray.get(reference)
-        except self._ray.exceptions.RayTaskError as error:
-            cause = error.cause
-            if isinstance(cause, ShardError):
-                return Finished(name, cause)
+        except exceptions.RayTaskError as error:
+            if isinstance(error.cause, ShardError):
+                return Finished(name, error.cause)
             raise
-        except self._ray.exceptions.RayError as error:
-            return Finished(name, ShardError(f"shard {name}: {type(error).__name__}: {error}"))
+        except exceptions.RuntimeEnvSetupError as error:
+            said = plain_text(str(error))
+            return Finished(name, ShardError(f"the cluster cannot set up our code: {said}"))
+        except exceptions.RayError as error:
+            return self._again(attempt, error)
         return Finished(name)
+
+    def _again(self, attempt: "_Try", error: Exception) -> Finished | None:
+        """Start a shard again whose worker is gone, a bounded number of times."""
+        self._list_nodes()
+        kind, node = type(error).__name__, self._nodes.named_in(str(error))
+        where = f"with the node {node}" if node else "with its worker process"
+        lost = f"shard {attempt.task.name} was lost {where} ({kind})"
+        if attempt.number > RAY_MAX_RETRIES:
+            said = f"{lost} for the {attempt.number}th time: {plain_text(str(error))}"
+            return Finished(attempt.task.name, LostError(said))
+        self._say(f"{lost}; it is made again, try {attempt.number + 1} of {RAY_MAX_RETRIES + 1}")
+        self._start(_Try(attempt.task, attempt.number + 1))
+        return None
 
     def stop(self) -> None:
         """End the tasks, and the embedded Ray with them."""
@@ -199,6 +286,14 @@ class RayExecutor:
             shutil.rmtree(self._folder, ignore_errors=True)
 
 
+@dataclass(frozen=True)
+class _Try:
+    """A task that runs, for the how-manieth time."""
+
+    task: ShardTask
+    number: int
+
+
 def _remove_abandoned() -> None:
     """Remove the folders of jobs that were killed: nobody else does, and they take inodes."""
     for folder in Path(tempfile.gettempdir()).glob(f"{RAY_FOLDER}*-*"):
@@ -207,34 +302,11 @@ def _remove_abandoned() -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _check_reachable(address: str) -> None:
-    """Ray tries an address for minutes; somebody who mistyped it wants to know at once.
-
-    Raises:
-        UsageError: nobody listens there.
-    """
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not port.isdigit():
-        return  # `auto` and the like are Ray's to find
-    try:
-        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
-    except OSError as error:
-        raise UsageError(
-            f"no Ray cluster answers at {address} ({error}); start it, correct RAY_ADDRESS, or "
-            "leave it out for a Ray of this machine's own"
-        ) from error
-
-
-def _own_packages() -> list[str]:
-    """The code that a cluster's workers need."""
-    here = Path(__file__).resolve().parent
-    return [str(here), str(here.parent / "manifests")]
-
-
 @contextlib.contextmanager
-def executor(kind: str, workers: int, address: str | None) -> Iterator[Executor]:
+def executor(kind: str, workers: int, address: str | None, say: Say = note) -> Iterator[Executor]:
     """The executor a job asked for, stopped at the end whatever happens."""
-    chosen: Executor = LocalExecutor(workers) if kind == "local" else RayExecutor(workers, address)
+    chosen: Executor
+    chosen = LocalExecutor(workers) if kind == "local" else RayExecutor(workers, address, say)
     try:
         yield chosen
     finally:

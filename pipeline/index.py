@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import Reason
 from pipeline.outputs import Outputs
-from pipeline.plan import PlanPart
+from pipeline.plan import Plan, PlannedShard
 from pipeline.prepare import Prepared
-from pipeline.shard import is_committed, write_atomically
+from pipeline.shard import write_atomically
 
 WIDS_KIND = "wids-shard-index-v1"
 ROWS_A_WRITE = 10_000
@@ -70,6 +70,8 @@ class Ledger:
     samples: int = 0
     seconds: float = 0.0
     shards: int = 0
+    dropped: int = 0
+    """Rows that were taken back: neither samples nor errors."""
     reasons: Counter[str] = field(default_factory=Counter)
     splits: Counter[str] = field(default_factory=Counter)
 
@@ -85,8 +87,8 @@ class Ledger:
 
     @property
     def closes(self) -> bool:
-        """Whether every planned row is a sample or an error."""
-        return self.planned == self.samples + self.errors
+        """Whether every planned row is a sample, an error or taken back."""
+        return self.planned == self.samples + self.errors + self.dropped
 
 
 def finalize(prepared: Prepared, *, partial: bool, into: Path | None = None) -> Ledger:
@@ -102,7 +104,8 @@ def finalize(prepared: Prepared, *, partial: bool, into: Path | None = None) -> 
         The ledger.
     """
     out = into or prepared.out
-    ledger = Ledger(prepared.plan.planned_rows)
+    account = prepared.account
+    ledger = Ledger(prepared.plan.planned_rows, dropped=len(account.dropped))
     index_path = out / "shardindex.json"
     shards: list[dict[str, Any]] = []
     missing = 0
@@ -110,14 +113,18 @@ def finalize(prepared: Prepared, *, partial: bool, into: Path | None = None) -> 
         _Table(out / "samples.parquet", SAMPLES_SCHEMA) as samples,
         _Table(out / "errors.parquet", ERRORS_SCHEMA) as errors,
     ):
-        for part, sidecar, rows in _sidecars(prepared):
+        for part, shard in _in_order(prepared.plan):
+            elsewhere = account.not_of(shard.name)
+            sidecar = _sidecar(prepared, shard)
             if sidecar is None:
                 missing += 1
-                _add_errors(ledger, errors, _not_run(rows, "its shard is not made yet"))
+                rows = prepared.rows.of_shard(shard, ["key", "uri"]).to_pylist()
+                here = (row for row in rows if row["key"] not in elsewhere)
+                _add_errors(ledger, errors, _not_run(here, "its shard is not made yet"))
                 continue
             if sidecar["nsamples"]:  # readers of the ecosystem trip over empty tars
-                shards.append(_index_entry(part, sidecar))
-            _add_shard(ledger, samples, errors, sidecar, prepared.config.fps)
+                shards.append(_index_entry(part, sidecar, account.dropped_of(shard.name)))
+            _add_shard(ledger, samples, errors, _counting(sidecar, elsewhere), prepared.config.fps)
         _add_errors(ledger, errors, _not_run(prepared.keys_without_shard(), "left out by --limit"))
     if missing and not partial:
         index_path.unlink(missing_ok=True)
@@ -128,17 +135,33 @@ def finalize(prepared: Prepared, *, partial: bool, into: Path | None = None) -> 
     return ledger
 
 
-def _sidecars(
-    prepared: Prepared,
-) -> Iterator[tuple[PlanPart, dict[str, Any] | None, Iterable[dict[str, Any]]]]:
-    """Each planned shard's part and sidecar, or None and its rows' keys where it is missing."""
-    for part in prepared.plan.parts:
-        for shard in part.shards:
-            path = prepared.out / "shards" / f"{shard.name}.json"
-            if is_committed(path, shard.fingerprint):
-                yield part, json.loads(path.read_bytes()), ()
-            else:
-                yield part, None, prepared.rows.read(shard.first_row, shard.rows, ["key", "uri"])
+def _in_order(plan: Plan) -> Iterator[tuple[str, PlannedShard]]:
+    """All shards, each with the name of its part; a patch is of the part of its split's name."""
+    for part in plan.parts:
+        yield from ((part.name, shard) for shard in part.shards)
+    yield from ((patch.split_label, patch) for patch in plan.patches)
+
+
+def _sidecar(prepared: Prepared, shard: PlannedShard) -> dict[str, Any] | None:
+    """What a committed shard says of itself; None while it is not made."""
+    if not prepared.is_made(shard):
+        return None
+    sidecar: dict[str, Any] = json.loads(
+        (prepared.out / "shards" / f"{shard.name}.json").read_bytes()
+    )
+    return sidecar
+
+
+def _counting(sidecar: dict[str, Any], elsewhere: frozenset[str]) -> dict[str, Any]:
+    """A sidecar without the entries whose rows a patch has, or that were taken back."""
+    if not elsewhere:
+        return sidecar
+    kept = {
+        name: [entry for entry in sidecar[name] if entry["key"] not in elsewhere]
+        for name in ("samples", "errors")
+    }
+    gone = (entry["seconds"] for entry in sidecar["samples"] if entry["key"] in elsewhere)
+    return {**sidecar, **kept, "seconds": sidecar["seconds"] - sum(gone)}
 
 
 def _not_run(rows: Iterable[dict[str, Any]], why: str) -> Iterator[dict[str, Any]]:
@@ -168,15 +191,18 @@ def _add_shard(
         samples.add({**facts, "fps": float(fps)})
 
 
-def _index_entry(part: PlanPart, sidecar: dict[str, Any]) -> dict[str, Any]:
+def _index_entry(part: str, sidecar: dict[str, Any], dropped: frozenset[str]) -> dict[str, Any]:
+    """One line of the list; `nsamples` are in the tar, `dropped` of them are not to be read."""
+    hidden = sum(entry["key"] in dropped for entry in sidecar["samples"]) if dropped else 0
     return {
         "url": f"shards/{sidecar['url']}",
         "nsamples": sidecar["nsamples"],
         "md5sum": sidecar["md5"],
         "sha256": sidecar["sha256"],
         "filesize": sidecar["filesize"],
-        "part": part.name,
+        "part": part,
         "seconds": sidecar["seconds"],
+        **({"dropped": hidden} if hidden else {}),
     }
 
 
@@ -205,6 +231,7 @@ def _index(
             "samples": ledger.samples,
             "errors": ledger.errors,
             "not_run": ledger.not_run,
+            **({"dropped": ledger.dropped} if ledger.dropped else {}),
         },
         "reasons": dict(sorted(ledger.reasons.items())),
         "seconds": round(ledger.seconds, 6),

@@ -9,17 +9,19 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pipeline.config import Limits
-from pipeline.errors import FAULTS, ShardError
+from pipeline.errors import FAULTS, LostError, ShardError
 from pipeline.executors import Executor, executor
 from pipeline.plan import PlannedShard
 from pipeline.prepare import Prepared
 from pipeline.progress import Display, Tally, read_progress
-from pipeline.shard import is_committed
 
 ERROR_RATE_AFTER_ROWS = 200
 STALE_TEMPORARY_SECONDS = 3600.0
+MOST_LOST_SHARDS = 3
+"""A few shards may have lost their workers by bad luck; more mean that something is wrong."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,8 @@ class Result:
     kept: int = 0
     """Shards that were there already."""
     made: int = 0
-    failed: list[ShardError] | None = None
+    failed: list[ShardError] = field(default_factory=list)
+    """Why single shards could not be made."""
     stopped: str = ""
     """Why the job stopped early; empty if it did not."""
     rows: int = 0
@@ -52,18 +55,18 @@ class Result:
     wall_seconds: float = 0.0
 
 
-def run(prepared: Prepared, options: JobOptions, again: frozenset[str] = frozenset()) -> Result:
-    """Make the missing shards of a planned folder, and those named in `again`.
+def run(prepared: Prepared, options: JobOptions) -> Result:
+    """Make the missing shards of a planned folder.
 
     What is made again stays as it was until its new version is committed; the index, which knows
     the old one, is removed first.
     """
     started = time.monotonic()
     _remove_stale(prepared.out / "shards")
-    missing = list(_missing(prepared, options.task, again))
+    missing = list(_missing(prepared, options.task))
     if any((prepared.out / "shards" / f"{shard.name}.tar").exists() for shard in missing):
         (prepared.out / "shardindex.json").unlink(missing_ok=True)
-    result = Result(kept=len(_slice(prepared, options.task)) - len(missing), failed=[])
+    result = Result(kept=len(_slice(prepared, options.task)) - len(missing))
     if missing:
         workers = min(options.workers, len(missing))
         with executor(options.executor, workers, options.ray_address) as pool:
@@ -78,15 +81,10 @@ def _slice(prepared: Prepared, task: tuple[int, int] | None) -> list[PlannedShar
     return shards if task is None else shards[task[0] :: task[1]]
 
 
-def _missing(
-    prepared: Prepared, task: tuple[int, int] | None, again: frozenset[str]
-) -> Iterator[PlannedShard]:
+def _missing(prepared: Prepared, task: tuple[int, int] | None) -> Iterator[PlannedShard]:
     """Shards to make, the longest first so that none is left running alone at the end."""
     shards = sorted(_slice(prepared, task), key=lambda shard: (-shard.seconds, shard.name))
-    for shard in shards:
-        sidecar = prepared.out / "shards" / f"{shard.name}.json"
-        if shard.name in again or not is_committed(sidecar, shard.fingerprint):
-            yield shard
+    return (shard for shard in shards if not prepared.is_made(shard))
 
 
 class _Run:
@@ -113,6 +111,7 @@ class _Run:
                     self._running.discard(finished.name)
                     self._take(finished.name, finished.error)
                 self._watch()
+            self._own_up()
         finally:
             self._display.close()
             self._result.rows = self._tally.rows
@@ -128,11 +127,20 @@ class _Run:
         """Count a finished shard; one that cannot be written stops the job (the disk is full)."""
         if error is None:
             self._result.made += 1
-            self._tally.add_sidecar(json.loads((self._folder / f"{name}.json").read_bytes()))
+            self._tally.add_sidecar(_sidecar(self._folder / f"{name}.json"))
             return
-        assert self._result.failed is not None
         self._result.failed.append(error)
-        self._result.stopped = str(error)
+        if not isinstance(error, LostError) or len(self._result.failed) > MOST_LOST_SHARDS:
+            self._result.stopped = str(error)
+
+    def _own_up(self) -> None:
+        """Say at the end which shards could not be made."""
+        if self._result.failed and not self._result.stopped:
+            count = len(self._result.failed)
+            self._result.stopped = (
+                f"{count} shard{'s' if count > 1 else ''} could not be made "
+                f"({self._result.failed[0]}); run the same command again"
+            )
 
     def _watch(self) -> None:
         """Show the state; stop if too many rows fail in ways that may mean a broken machine."""
@@ -148,6 +156,22 @@ class _Run:
                 f"codec ({100 * faults / now.rows:.1f} %, --max-error-rate allows "
                 f"{100 * self._options.max_error_rate:g} %)"
             )
+
+
+def _sidecar(path: Path) -> dict[str, Any]:
+    """What a worker has just committed.
+
+    Raises:
+        ShardError: it is not here, so the worker wrote to another disk.
+    """
+    try:
+        found: dict[str, Any] = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise ShardError(
+            f"a worker says that it made the shard {path.stem}, and {path} is not here: the output "
+            "folder must lie on one disk that all machines share"
+        ) from error
+    return found
 
 
 def _remove_stale(folder: Path) -> None:

@@ -1,7 +1,7 @@
 """`pipeline shards` from end to end: manifest, plan, job, index, summary.
 
-The other commands that write into an output folder (`plan`, `finalize`, `retry`) are here too; what
-only looks at one is in verify, status, peek, report.
+`finalize` is here too; `retry` and `drop` are files of their own, what only looks at a folder is in
+verify, status, peek, report.
 """
 
 import contextlib
@@ -15,16 +15,15 @@ from typing import Any
 from manifests.errors import UsageError
 from pipeline.errors import ShardError, disk_sentence
 from pipeline.index import Ledger, finalize
-from pipeline.job import JobOptions, Result, clean, run
+from pipeline.job import Result, clean, run
 from pipeline.lock import LOCK_NAME, lock
 from pipeline.options import ShardsOptions
-from pipeline.outputs import Outputs
 from pipeline.prepare import Prepared, load, prepare
 from pipeline.settings import job_options, output_folder, shard_config, wish
-from pipeline.summary import is_complete, known_reason, ledger_lines, plan_line, summary
+from pipeline.summary import is_complete, ledger_lines, plan_line, summary
 from pipeline.view import SetView
 
-COMPLETE, INCOMPLETE = 0, 3
+COMPLETE, INCOMPLETE, CORRUPT = 0, 3, 5
 PLAN_LOCK_NAME = "plan.lock"
 
 
@@ -54,7 +53,7 @@ def make_shards(options: ShardsOptions, say: Any) -> Outcome:
         result = run(prepared, job)
         if job.task is not None:
             return _task_outcome(prepared, result)
-        ledger = _finalize(prepared, result)
+        ledger = write_tables(prepared, result)
         if not result.stopped:
             clean(out)
     lines = summary(prepared, result, ledger)
@@ -63,7 +62,7 @@ def make_shards(options: ShardsOptions, say: Any) -> Outcome:
     return Outcome(lines, COMPLETE if is_complete(result, ledger) else INCOMPLETE)
 
 
-def _finalize(prepared: Prepared, result: Result) -> Ledger:
+def write_tables(prepared: Prepared, result: Result) -> Ledger:
     """The tables and the index; a disk too full for them was mostly too full for a shard before.
 
     Raises:
@@ -148,25 +147,3 @@ def write_page(out: Path, view: SetView | None = None) -> Path:
     from pipeline.report import write_report
 
     return write_report(out, sound_of=source_sound_of(out), view=view)
-
-
-def retry(out: Path, reason: str, options: JobOptions, say: Any) -> Outcome:
-    """Make the shards again that have rows with this error, then index anew.
-
-    A shard is made again as a whole, so that it stays a function of its rows; its other samples
-    come out with the same bytes.
-    """
-    known_reason(reason)
-    prepared = load(out)
-    with lock(out, shared=False):
-        failed = Outputs(out).errors(reason)
-        named = sorted({name for name in failed["shard"].to_pylist() if name})
-        if not named:
-            return Outcome([f"no committed shard has rows that ended as {reason}"], COMPLETE)
-        say(f"{len(named)} shards have rows that ended as {reason}; they are made again")
-        result = run(prepared, options, frozenset(named))
-        ledger = finalize(prepared, partial=False)
-    lines = summary(prepared, result, ledger)
-    if not is_complete(result, ledger):
-        return Outcome(lines, INCOMPLETE)
-    return Outcome([*lines, f"Report: {write_page(out)}"], COMPLETE)

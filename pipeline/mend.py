@@ -162,7 +162,7 @@ def _order(files: Outputs, rows: pa.Table) -> Ints | None:
                 shard_of[waiting[: shard.rows]] = number
                 waiting = waiting[shard.rows :]
             number += 1
-    wanted = [shard.rows for shard in plan.shards]
+    wanted = [shard.rows for shard in plan.cut_shards]
     if np.bincount(shard_of[shard_of >= 0], minlength=number).tolist() != wanted:
         return None
     rest = order[shard_of[order] < 0][: plan.planned_rows - plan.rows_in_shards]
@@ -175,13 +175,13 @@ def _order(files: Outputs, rows: pa.Table) -> Ints | None:
 def _shards_of_committed(files: Outputs, keys: pa.ChunkedArray) -> Ints:
     """The number of the committed shard that each row is in, by the sidecars; -1: none."""
     shard_of_key: dict[str, int] = {}
-    for number, shard in enumerate(files.plan.shards):
+    for number, shard in enumerate(files.plan.cut_shards):
         try:
             sidecar = files.sidecar(shard.name)
         except FormatError:
             continue  # as good as not there: it is made again
         if sidecar is not None and sidecar.fingerprint == shard.fingerprint:
-            ended = [*sidecar.samples, *sidecar.errors]
-            shard_of_key.update((str(entry.get("key")), number) for entry in ended)
+            ended = [str(entry.get("key")) for entry in [*sidecar.samples, *sidecar.errors]]
+            shard_of_key.update((key, number) for key in [*ended, *sidecar.left_out])
     found = [shard_of_key.get(key, -1) for key in keys.to_pylist()]
     return np.array(found, np.int64)

@@ -73,6 +73,8 @@ class Sidecar:
     """`host`, `pid`, `started_unix`, `work_seconds` of the process that made it."""
     samples: list[dict[str, Any]]
     errors: list[dict[str, Any]]
+    left_out: list[str]
+    """Keys of its rows that it does not hold, because a patch does or they were taken back."""
     committed_unix: float
     """When the sidecar was written."""
 
@@ -200,7 +202,7 @@ class Outputs:
         except FileNotFoundError:
             return None
         remedy = "remove it, and its shard is made again"
-        stored = _parse(path, text if with_samples else _without_samples(text), remedy)
+        stored = _parse(path, text if with_samples else without_samples(text), remedy)
         return _sidecar(path, _object(path, stored, remedy), committed_unix)
 
     def sidecars(self) -> Iterator[tuple[PlannedShard, Sidecar | None]]:
@@ -285,7 +287,7 @@ def _object(path: Path, stored: Any, remedy: str) -> dict[str, Any]:
     return stored
 
 
-def _without_samples(text: bytes) -> bytes:
+def without_samples(text: bytes) -> bytes:
     """A sidecar's text with an empty list of samples.
 
     Quotes inside of JSON strings are escaped, so neither mark can be part of a name or a path.
@@ -300,5 +302,8 @@ def _sidecar(path: Path, stored: dict[str, Any], committed_unix: float) -> Sidec
             raise FormatError(f"{path}: {name} is {str(stored.get(name))[:40]!r}")
     if stored["shard"] != path.stem:
         raise FormatError(f"{path} describes the shard {stored['shard'][:80]!r}")
+    left_out = stored.get("left_out", [])  # sets made before there were patches have none
+    if not isinstance(left_out, list) or not all(isinstance(key, str) for key in left_out):
+        raise FormatError(f"{path}: left_out is {str(left_out)[:40]!r}")
     values = {name: stored[name] for name in SIDECAR_TYPES}
-    return Sidecar(committed_unix=committed_unix, **values)
+    return Sidecar(committed_unix=committed_unix, left_out=left_out, **values)

@@ -14,8 +14,10 @@ import pyarrow.dataset as ds
 
 from manifests.errors import UsageError
 from manifests.recipes import recipe_of
+from pipeline.account import account_of
 from pipeline.cards import Card, CardLimits, make_card
 from pipeline.check import UNREADABLE
+from pipeline.dropped import dropped_keys
 from pipeline.errors import plain_text
 from pipeline.format import Sample, decode
 from pipeline.listen import SoundOf
@@ -89,9 +91,17 @@ def _named(outputs: Outputs, keys: Sequence[str]) -> list[Place]:
     if outputs.samples_path.is_file():
         found = _from_table(outputs, ds.field("key").isin(list(wanted)))
     else:
-        found = (place for place in outputs.places() if place.key in wanted)
+        account = account_of(outputs.out, outputs.plan)
+        found = (
+            place
+            for place in outputs.places()
+            if place.key in wanted and place.key not in account.not_of(place.shard)
+        )
     places = {place.key: place for place in islice(found, len(wanted))}
-    lost = [plain_text(key) for key in wanted if key not in places]
+    lost_keys = [key for key in wanted if key not in places]
+    lost = [plain_text(key) for key in lost_keys]
+    if gone := [plain_text(key) for key in lost_keys if key in dropped_keys(outputs.out)]:
+        raise UsageError(f"{', '.join(gone)}: dropped from {outputs.out}, so it is not shown")
     if lost:
         raise UsageError(
             f"{', '.join(lost)}: not among the samples of {outputs.out}; `python -m pipeline "
@@ -115,9 +125,11 @@ def _spread(outputs: Outputs, count: int) -> list[Place]:
     chosen = shards[:: max(1, len(shards) // max(1, count))][:count]
     each = -(-count // max(1, len(chosen)))
     places: list[Place] = []
+    account = account_of(outputs.out, outputs.plan)
     for shard in chosen:
-        sidecar = outputs.sidecar(shard.name)
-        entries = sidecar.samples if sidecar else []
+        sidecar, elsewhere = outputs.sidecar(shard.name), account.not_of(shard.name)
+        samples = sidecar.samples if sidecar else []
+        entries = [entry for entry in samples if entry["key"] not in elsewhere]
         step = max(1, len(entries) // each)
         places += [
             Place(entry["key"], shard.name, entry["offset"], entry["size"])

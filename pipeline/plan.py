@@ -50,6 +50,19 @@ class PlannedShard:
 
 
 @dataclass(frozen=True)
+class Patch(PlannedShard):
+    """A shard of rows that failed in an earlier one and were tried again (`pipeline retry`).
+
+    It takes its rows over: what earlier shards say of them counts no more. Rows keep their places
+    in manifest.parquet and their instance numbers, so they need not be adjacent.
+    """
+
+    split_label: str
+    keys: tuple[str, ...]
+    """Of its rows, in the order of manifest.parquet."""
+
+
+@dataclass(frozen=True)
 class PlanPart:
     """Rows that were planned together and share a split."""
 
@@ -76,11 +89,18 @@ class Plan:
     """All rows, those without a shard (`--limit`) included: the left side of the ledger."""
     licence: str = ""
     schema: int = field(default=1)
+    patches: tuple[Patch, ...] = ()
+    """In the order they were planned; of two with one row the later one has it."""
+
+    @property
+    def cut_shards(self) -> list[PlannedShard]:
+        """The shards that the rows were cut into: every row that has a shard is in one of them."""
+        return [shard for part in self.parts for shard in part.shards]
 
     @property
     def shards(self) -> list[PlannedShard]:
-        """All shards."""
-        return [shard for part in self.parts for shard in part.shards]
+        """All shards, the patches last."""
+        return [*self.cut_shards, *self.patches]
 
     @property
     def rows_in_shards(self) -> int:
@@ -89,7 +109,8 @@ class Plan:
 
     def as_dict(self) -> dict[str, Any]:
         """For plan.json."""
-        return asdict(self)
+        stored = asdict(self)
+        return stored if self.patches else {n: v for n, v in stored.items() if n != "patches"}
 
     @classmethod
     def from_dict(cls, stored: dict[str, Any]) -> "Plan":
@@ -98,7 +119,10 @@ class Plan:
             PlanPart(**{**part, "shards": tuple(PlannedShard(**s) for s in part["shards"])})
             for part in stored["parts"]
         )
-        return cls(**{**stored, "parts": parts})
+        patches = tuple(
+            Patch(**{**patch, "keys": tuple(patch["keys"])}) for patch in stored.get("patches", ())
+        )
+        return cls(**{**stored, "parts": parts, "patches": patches})
 
 
 def plan_rows(
@@ -157,17 +181,20 @@ def with_plan_columns(ordered: pa.Table, parts: Sequence[PlanPart], seconds: Flo
 
 def with_fingerprints_of(plan: Plan, rows: pa.Table) -> tuple[Plan, int]:
     """The plan with the fingerprints that these rows give its shards, and how many are new."""
-    parts = []
-    changed = 0
-    for part in plan.parts:
-        shards = []
-        for shard in part.shards:
-            piece = rows.slice(shard.first_row, shard.rows)
-            mark = fingerprint(piece, shard.first_row, plan.config_hash)
-            changed += mark != shard.fingerprint
-            shards.append(replace(shard, fingerprint=mark))
-        parts.append(replace(part, shards=tuple(shards)))
-    return replace(plan, parts=tuple(parts)), changed
+
+    def marked(shard: PlannedShard) -> PlannedShard:
+        piece = rows.slice(shard.first_row, shard.rows)
+        return replace(shard, fingerprint=fingerprint(piece, shard.first_row, plan.config_hash))
+
+    def marked_patch(patch: Patch) -> Patch:
+        places = pc.index_in(pa.array(patch.keys, pa.string()), value_set=keys)
+        return replace(patch, fingerprint=patch_fingerprint(rows.take(places), plan.config_hash))
+
+    keys = rows["key"].combine_chunks()
+    parts = tuple(replace(part, shards=tuple(map(marked, part.shards))) for part in plan.parts)
+    new = replace(plan, parts=parts, patches=tuple(map(marked_patch, plan.patches)))
+    pairs = zip(plan.shards, new.shards, strict=True)
+    return new, sum(before.fingerprint != after.fingerprint for before, after in pairs)
 
 
 def planned_seconds(rows: pa.Table) -> Floats:
@@ -289,7 +316,7 @@ class _Cutter:
         for begin, end in pairwise(borders):
             if begin == end:
                 continue
-            numbers = _shard_numbers(seconds[begin:end], hashes[begin:end], self._seconds)
+            numbers = shard_numbers(seconds[begin:end], hashes[begin:end], self._seconds)
             part = self._part(
                 parts[begin], rows.slice(begin, end - begin), numbers, seconds[begin:end]
             )
@@ -319,7 +346,7 @@ class _Cutter:
         return PlanPart(name, label, first, self._row - first, first, tuple(shards))
 
 
-def _shard_numbers(seconds: Floats, hashes: npt.NDArray[np.uint64], most: float) -> Ints:
+def shard_numbers(seconds: Floats, hashes: npt.NDArray[np.uint64], most: float) -> Ints:
     """Which shard each row goes to; a file is never cut in two."""
     is_first = np.concatenate(([True], hashes[1:] != hashes[:-1]))
     file_of = np.cumsum(is_first) - 1
@@ -330,6 +357,22 @@ def _shard_numbers(seconds: Floats, hashes: npt.NDArray[np.uint64], most: float)
 
 def fingerprint(rows: pa.Table, first_instance: int, config_hash: str) -> str:
     """Hash of a shard's rows, their instance numbers and the config."""
+    return _fingerprint(rows, str(first_instance), config_hash)
+
+
+def patch_fingerprint(rows: pa.Table, config_hash: str) -> str:
+    """The same for rows of a patch, which have an `instance` each."""
+    return _fingerprint(rows, ",".join(map(str, rows["instance"].to_pylist())), config_hash)
+
+
+def fingerprint_of(shard: PlannedShard, rows: pa.Table, config_hash: str) -> str:
+    """What the rows that manifest.parquet has for a shard say its fingerprint should be."""
+    if isinstance(shard, Patch):
+        return patch_fingerprint(rows, config_hash)
+    return fingerprint(rows, shard.first_row, config_hash)
+
+
+def _fingerprint(rows: pa.Table, instances: str, config_hash: str) -> str:
     plain = rows.select(SCHEMA.names).cast(SCHEMA).replace_schema_metadata(None)
     at = plain.schema.get_field_index("dataset")
     plain = plain.set_column(at, "dataset", plain["dataset"].cast(pa.string()))
@@ -339,5 +382,5 @@ def fingerprint(rows: pa.Table, first_instance: int, config_hash: str) -> str:
     with pa.ipc.new_stream(buffer, plain.schema) as writer:
         writer.write_table(plain.combine_chunks())
     digest = hashlib.sha256(buffer.getbuffer())
-    digest.update(f"{first_instance} {config_hash}".encode())
+    digest.update(f"{instances} {config_hash}".encode())
     return digest.hexdigest()

@@ -27,11 +27,13 @@ import pyarrow.parquet as pq
 from manifests.errors import UsageError
 from manifests.schema import SCHEMA
 from pipeline import mend
+from pipeline.account import Account, account_of
 from pipeline.config import FORMAT_VERSION, Limits, ShardConfig, canonical_hash
+from pipeline.dropped import forget
 from pipeline.outputs import Outputs
 from pipeline.plan import PLAN_COLUMNS, Plan, PlannedShard, plan_rows, with_fingerprints_of
 from pipeline.rows import PlannedRows
-from pipeline.shard import ShardTask, write_atomically
+from pipeline.shard import ShardTask, is_committed, write_atomically
 
 ROWS_A_GROUP = 5_000
 VERSIONED = ("av", "dlib-bin", "numpy", "opencv-python-headless", "simplejpeg", "soundfile", "soxr")
@@ -60,7 +62,7 @@ class Prepared:
         """What a worker needs to make one shard."""
         return ShardTask(
             name=shard.name,
-            rows=tuple(self.rows.read(shard.first_row, shard.rows)),
+            rows=tuple(self.rows.of_shard(shard).to_pylist()),
             root=self.plan.manifest_root,
             folder=str(self.out / "shards"),
             config=self.config,
@@ -68,13 +70,25 @@ class Prepared:
             fingerprint=shard.fingerprint,
             limits=limits,
             versions=versions(),
+            left_out=self.account.not_of(shard.name),
         )
 
+    @cached_property
+    def account(self) -> Account:
+        """What patches and tombstones say."""
+        return account_of(self.out, self.plan)
+
+    def is_made(self, shard: PlannedShard) -> bool:
+        """Whether a shard is committed as the plan wants it."""
+        sidecar = self.out / "shards" / f"{shard.name}.json"
+        return is_committed(sidecar, shard.fingerprint, self.account.not_of(shard.name))
+
     def keys_without_shard(self) -> Iterator[dict[str, Any]]:
-        """Key and uri of the rows that `--limit` left out."""
+        """Key and uri of the rows that `--limit` left out and nobody took back."""
         for first in range(self.plan.rows_in_shards, self.plan.planned_rows, ROWS_A_GROUP):
             count = min(ROWS_A_GROUP, self.plan.planned_rows - first)
-            yield from self.rows.read(first, count, ["key", "uri"])
+            rows = self.rows.read(first, count, ["key", "uri"])
+            yield from (row for row in rows if row["key"] not in self.account.dropped)
 
 
 @dataclass(frozen=True)
@@ -103,8 +117,7 @@ def prepare(out: Path, wish: Wish) -> Prepared:
         UsageError: the folder was made with another configuration or from another data set.
     """
     stored = {**stored_config(wish.config), "limits": asdict(wish.limits)}
-    if wish.overwrite:
-        _clear(out)
+    note = _clear(out) if wish.overwrite else ""
     (out / "shards").mkdir(parents=True, exist_ok=True)
     if (out / "plan.json").exists():
         return _go_on(out, wish, stored)
@@ -126,7 +139,7 @@ def prepare(out: Path, wish: Wish) -> Prepared:
         planned_rows=len(rows),
         licence=wish.licence,
     )
-    return _commit(out, plan, rows, wish.config, stored, "new")
+    return _commit(out, plan, rows, wish.config, stored, note)
 
 
 def load(out: Path) -> Prepared:
@@ -319,8 +332,13 @@ def _commit(
     pq.write_table(rows, buffer, compression="zstd", row_group_size=ROWS_A_GROUP)
     write_atomically(Outputs(out).manifest_path, buffer.getvalue())
     write_atomically(out / "config.json", json.dumps(stored, indent=1).encode())
-    write_atomically(out / "plan.json", json.dumps(plan.as_dict(), indent=1).encode())
+    write_plan(out, plan)
     return Prepared(out, plan, config, stored["config_hash"], note, stored)
+
+
+def write_plan(out: Path, plan: Plan) -> None:
+    """plan.json."""
+    write_atomically(out / "plan.json", json.dumps(plan.as_dict(), indent=1).encode())
 
 
 def _with_known_labels(out: Path, wish: Wish) -> Wish:
@@ -348,8 +366,12 @@ def _write_labels(out: Path, wish: Wish) -> None:
     write_atomically(folder / f"{wish.dataset}.json", json.dumps(wish.labels).encode())
 
 
-def _clear(out: Path) -> None:
-    """Remove what an earlier job left, the commit marks' list first."""
+def _clear(out: Path) -> str:
+    """Remove what an earlier job left, the commit marks' list first.
+
+    Returns:
+        What must be said about it; mostly nothing.
+    """
     for name in (
         "shardindex.json",
         "plan.json",
@@ -359,3 +381,4 @@ def _clear(out: Path) -> None:
     ):
         (out / name).unlink(missing_ok=True)
     shutil.rmtree(out / "shards", ignore_errors=True)
+    return forget(out)

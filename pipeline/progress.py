@@ -80,6 +80,17 @@ class Tally:
         self.reasons.update(error["reason"] for error in sidecar["errors"])
 
 
+def note(line: str) -> None:
+    """A line for the log, above the bar where there is one."""
+    if sys.stderr.isatty():
+        from tqdm import tqdm
+
+        tqdm.write(line, file=sys.stderr)
+    else:
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()
+
+
 class Display:
     """Shows a job's progress: one bar on a terminal, a line every ten seconds elsewhere."""
 
@@ -101,8 +112,7 @@ class Display:
             self._bar.set_postfix_str(self._facts(tally), refresh=True)
         elif time.monotonic() - self._last_line >= LINE_EVERY_SECONDS:
             self._last_line = time.monotonic()
-            sys.stderr.write(f"{tally.rows}/{self._rows} clips, {self._line(tally)}\n")
-            sys.stderr.flush()
+            note(f"{tally.rows}/{self._rows} clips, {self._line(tally)}")
 
     def close(self) -> None:
         """End the bar."""

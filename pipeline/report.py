@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.account import account_of
 from pipeline.cards import CardLimits
 from pipeline.charts import Chart, bars, histogram
 from pipeline.errors import Reason
@@ -79,6 +80,7 @@ def write_report(
     outputs = Outputs(out)
     index, state = outputs.index(), status(out)
     failures, not_run = _failures(outputs.errors_path)
+    dropped = len(account_of(out, outputs.plan).dropped)
     cards, unreadable = cards_of(outputs, gallery(outputs), GALLERY_LIMITS, sound_of)
     page = render(
         "report.html",
@@ -86,7 +88,7 @@ def write_report(
         plan=outputs.plan,
         complete=bool(index.get("complete")),
         tiles=_tiles(state, failures),
-        ledger=_ledger(outputs.plan.planned_rows, state.samples, failures, not_run),
+        ledger=_ledger(outputs.plan.planned_rows, state.samples, failures, not_run, dropped),
         splits=_splits(outputs.samples_path),
         view=view,
         failures=failures,
@@ -118,23 +120,27 @@ def _tiles(state: Status, failures: list[Failures]) -> list[tuple[str, str]]:
     ]
 
 
-def _ledger(planned: int, samples: int, failures: list[Failures], not_run: int) -> dict[str, Any]:
-    """Both sides of planned = samples + errors + not run, as the terminal says them.
+def _ledger(
+    planned: int, samples: int, failures: list[Failures], not_run: int, dropped: int
+) -> dict[str, Any]:
+    """Both sides of planned = samples + errors + not run + dropped, as the terminal says them.
 
     Args:
         planned: all rows of the manifest, those that `--limit` left out included.
         samples: in committed shards.
         failures: rows that failed.
         not_run: rows nobody has tried.
+        dropped: rows that were taken back.
     """
     errors = sum(f.count for f in failures)
-    parts = [("good", samples), ("bad-fill", errors), ("waiting", not_run)]
+    parts = [("good", samples), ("bad-fill", errors), ("waiting", not_run), ("gone", dropped)]
     return {
         "planned": planned,
         "samples": samples,
         "errors": errors,
         "not_run": not_run,
-        "closes": planned == samples + errors + not_run,
+        "dropped": dropped,
+        "closes": planned == samples + errors + not_run + dropped,
         "bar": [(kind, 100 * count / max(1, planned)) for kind, count in parts if count],
     }
 

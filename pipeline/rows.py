@@ -2,19 +2,22 @@
 
 import json
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from manifests.recipes import Recipe, recipe_of
 from pipeline.errors import ClipError, Reason, plain_text
 from pipeline.format import FormatError
 from pipeline.item import Row
+from pipeline.plan import Ints, Patch, PlannedShard
 
 
 class PlannedRows:
@@ -43,6 +46,29 @@ class PlannedRows:
         with self._reading():
             rows = self._file.read_row_groups(list(range(begin, end)), columns=columns)
         return rows.slice(first - self._firsts[begin], count)
+
+    def positions(self, keys: Collection[str]) -> Ints:
+        """Where the rows with some keys are, ascending; keys without a row are passed over."""
+        found = pc.index_in(self.column("key"), value_set=pa.array(keys, pa.string()))
+        places: Ints = np.flatnonzero(found.is_valid().to_numpy(zero_copy_only=False))
+        return places
+
+    def take(self, positions: Ints, columns: list[str] | None = None) -> pa.Table:
+        """Rows by position, ascending; only the row groups they lie in are read."""
+        groups = np.searchsorted(self._firsts, positions, "right") - 1
+        pieces = []
+        with self._reading():
+            for group in np.unique(groups).tolist():
+                rows = self._file.read_row_group(group, columns=columns)
+                pieces.append(rows.take(positions[groups == group] - self._firsts[group]))
+            empty = self._file.schema_arrow.empty_table()
+        return pa.concat_tables(pieces) if pieces else empty.select(columns or empty.column_names)
+
+    def of_shard(self, shard: PlannedShard, columns: list[str] | None = None) -> pa.Table:
+        """The rows of a shard, in the order they are made in."""
+        if isinstance(shard, Patch):
+            return self.take(self.positions(shard.keys), columns)
+        return self.table(shard.first_row, shard.rows, columns)
 
     def read(self, first: int, count: int, columns: list[str] | None = None) -> list[Row]:
         """The same as dicts."""

@@ -147,7 +147,11 @@ class Sandbox:
         """A fresh child, in its own session so that a signal to the terminal spares it."""
         if self._stopped:
             raise Stopped
-        settings = {"config": self._config.as_dict(), "limits": asdict(self._limits)}
+        settings = {
+            "config": self._config.as_dict(),
+            "limits": asdict(self._limits),
+            "parent": os.getpid(),
+        }
         environment = os.environ | child_environment()
         here = str(Path(__file__).resolve().parent.parent)
         environment["PYTHONPATH"] = os.pathsep.join(

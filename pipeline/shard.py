@@ -25,6 +25,7 @@ from pipeline import format as shard_format
 from pipeline.config import Limits, ShardConfig
 from pipeline.errors import ClipError, ShardError, disk_sentence
 from pipeline.item import Failed, Item, Made, Outcome, Row
+from pipeline.outputs import without_samples
 from pipeline.paths import resolve
 from pipeline.sandbox import Sandbox
 
@@ -52,6 +53,13 @@ class ShardTask:
     limits: Limits
     versions: dict[str, str] = field(default_factory=dict)
     """Versions of the libraries that the bytes depend on."""
+    left_out: frozenset[str] = frozenset()
+    """Keys of rows that are not made here: a patch has them, or they were taken back."""
+
+    @property
+    def made_rows(self) -> tuple[Row, ...]:
+        """The rows that are tried."""
+        return tuple(row for row in self.rows if row["key"] not in self.left_out)
 
     @property
     def sidecar(self) -> Path:
@@ -101,18 +109,18 @@ def write_shard(task: ShardTask, sandbox: Sandbox, watch: Watcher) -> dict[str, 
     temporary = folder / f"{task.name}.tar.tmp-{uuid.uuid4().hex}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _open_new(temporary) as file:
+        with open_new(temporary) as file:
             writer = TarWriter(file, task)
             _fill(task, sandbox, writer, watch)
             writer.close()
-            _to_disk(file)
+            to_disk(file)
         os.replace(temporary, folder / f"{task.name}.tar")
         sync_folder(folder)
         sidecar = writer.sidecar(started)
         write_atomically(task.sidecar, json.dumps(sidecar, separators=(",", ":")).encode())
     except OSError as error:
         where = f"shard {task.name} in {task.folder}"
-        need = sum(row.get("bytes") or 0 for row in task.rows)
+        need = sum(row.get("bytes") or 0 for row in task.made_rows)
         raise ShardError(disk_sentence(where, error, need)) from error
     finally:
         temporary.unlink(missing_ok=True)
@@ -146,7 +154,7 @@ def _outcomes(item: Item, sandbox: Sandbox) -> Iterator[tuple[Outcome, int]]:
 
 def items(task: ShardTask) -> Iterator[Item]:
     """The files of a shard; rows of one file are adjacent in the plan."""
-    for _, rows in groupby(task.rows, key=lambda row: (row["uri"], row["audio_uri"])):
+    for _, rows in groupby(task.made_rows, key=lambda row: (row["uri"], row["audio_uri"])):
         yield Item(task.root, tuple(rows))
 
 
@@ -170,7 +178,7 @@ class TarWriter:
 
     def __init__(self, file: IO[bytes], task: ShardTask) -> None:
         self._task = task
-        self._stream = _HashedStream(file)
+        self._stream = HashedStream(file)
         self._tar = tarfile.TarFile(None, "w", self._stream, tarfile.USTAR_FORMAT)  # type: ignore[arg-type]
         self._samples: list[dict[str, Any]] = []
         self._errors: list[dict[str, Any]] = []
@@ -240,10 +248,11 @@ class TarWriter:
             "seconds": round(sum(sample["seconds"] for sample in self._samples), 6),
             "samples": self._samples,
             "errors": self._errors,
+            "left_out": [row["key"] for row in task.rows if row["key"] in task.left_out],
         }
 
 
-class _HashedStream:
+class HashedStream:
     """A file that hashes what is written to it."""
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -271,9 +280,9 @@ def write_atomically(path: Path, data: bytes) -> None:
     """Write a file so that readers see the old bytes or the new ones, never a part."""
     temporary = path.with_name(f"{path.name}.tmp-{uuid.uuid4().hex}")
     try:
-        with _open_new(temporary) as file:
+        with open_new(temporary) as file:
             file.write(data)
-            _to_disk(file)
+            to_disk(file)
         os.replace(temporary, path)
         sync_folder(path.parent)
     finally:
@@ -281,13 +290,15 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 @contextlib.contextmanager
-def _open_new(path: Path) -> Iterator[IO[bytes]]:
+def open_new(path: Path) -> Iterator[IO[bytes]]:
+    """A file that must not be there yet, readable by the group."""
     with open(path, "xb") as file:
         os.fchmod(file.fileno(), FILE_MODE)
         yield file
 
 
-def _to_disk(file: IO[bytes]) -> None:
+def to_disk(file: IO[bytes]) -> None:
+    """Make what was written survive a power cut."""
     file.flush()
     os.fsync(file.fileno())
 
@@ -301,13 +312,18 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def is_committed(sidecar: Path, fingerprint: str) -> bool:
+def is_committed(sidecar: Path, fingerprint: str, may_lack: frozenset[str] = frozenset()) -> bool:
     """Whether a shard is there, made from these rows and this config, with its tar complete.
 
     A listing, no hashing; `verify` reads the bytes.
+
+    Args:
+        sidecar: the commit mark.
+        fingerprint: of the rows and the config.
+        may_lack: keys of rows that need not be there; a shard that left out others is made again.
     """
     try:
-        facts = json.loads(sidecar.read_bytes())
+        facts = json.loads(without_samples(sidecar.read_bytes()))
         size = sidecar.with_suffix(".tar").stat().st_size
     except (OSError, ValueError):
         return False
@@ -315,4 +331,6 @@ def is_committed(sidecar: Path, fingerprint: str) -> bool:
         isinstance(facts, dict)
         and facts.get("fingerprint") == fingerprint
         and facts.get("filesize") == size
+        and isinstance(left_out := facts.get("left_out", []), list)
+        and may_lack.issuperset(map(str, left_out))
     )

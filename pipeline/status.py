@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipeline.account import account_of
 from pipeline.errors import plain_text
 from pipeline.format import FormatError
 from pipeline.outputs import Outputs, Sidecar
@@ -34,6 +35,8 @@ class Status:
     """Committed."""
     samples: int = 0
     errors: int = 0
+    dropped: int = 0
+    """Rows taken back: neither samples nor errors."""
     seconds: float = 0.0
     """Seconds of video stored."""
     filesize: int = 0
@@ -56,8 +59,8 @@ class Status:
 
     @property
     def rows(self) -> int:
-        """Rows that are samples or errors."""
-        return self.samples + self.errors
+        """Rows that are done with: samples, errors, taken back."""
+        return self.samples + self.errors + self.dropped
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
@@ -72,41 +75,47 @@ def status(out: Path) -> Status:
     """
     outputs = Outputs(out)
     plan = outputs.plan
+    account = account_of(out, plan)
     state = Status(
         out=str(out),
         name=plan.name,
         planned_shards=len(plan.shards),
         planned_rows=plan.rows_in_shards,
-        planned_seconds=sum(shard.seconds for shard in plan.shards),
+        planned_seconds=sum(shard.seconds for shard in plan.cut_shards),
+        dropped=account.dropped_in_shards,
     )
     reasons: Counter[str] = Counter()
     work: list[tuple[Span, float, int]] = []
     for shard in plan.shards:
+        elsewhere = account.not_of(shard.name)
         try:
-            sidecar = outputs.sidecar(shard.name, with_samples=False)
+            sidecar = outputs.sidecar(shard.name, with_samples=bool(elsewhere & account.dropped))
         except FormatError as error:
             state.unreadable.append(plain_text(str(error)))
             continue
         if sidecar is not None:
-            _add(state, sidecar, reasons)
+            _add(state, sidecar, elsewhere, reasons)
             work.append((_span(sidecar), sidecar.seconds, sidecar.rows))
     state.reasons = dict(reasons.most_common())
     _set_rate(state, work)
     return state
 
 
-def _add(state: Status, sidecar: Sidecar, reasons: Counter[str]) -> None:
+def _add(state: Status, sidecar: Sidecar, elsewhere: frozenset[str], reasons: Counter[str]) -> None:
+    """Count a shard; entries whose rows are elsewhere now count there or not at all."""
+    gone = [entry for entry in sidecar.samples if entry["key"] in elsewhere]
+    errors = [error for error in sidecar.errors if error.get("key") not in elsewhere]
     state.shards += 1
-    state.samples += sidecar.nsamples
-    state.errors += len(sidecar.errors)
-    state.seconds += sidecar.seconds
+    state.samples += sidecar.nsamples - len(gone)
+    state.errors += len(errors)
+    state.seconds += sidecar.seconds - sum(entry["seconds"] for entry in gone)
     state.filesize += sidecar.filesize
     state.work_seconds += float(sidecar.run.get("work_seconds") or 0)
-    reasons.update(plain_text(str(error.get("reason"))) for error in sidecar.errors)
+    reasons.update(plain_text(str(error.get("reason"))) for error in errors)
     host = plain_text(str(sidecar.run.get("host")))
     counts = state.hosts.setdefault(host, {"shards": 0, "errors": 0})
     counts["shards"] += 1
-    counts["errors"] += len(sidecar.errors)
+    counts["errors"] += len(errors)
     state.last_commit_unix = max(state.last_commit_unix or 0, sidecar.committed_unix)
 
 
@@ -156,7 +165,8 @@ def status_lines(state: Status, now_unix: float | None = None) -> list[str]:
         f"shards    {state.shards:,} of {state.planned_shards:,} committed, "
         f"{bytes_text(state.filesize)}",
         f"rows      {state.rows:,} of {state.planned_rows:,} ({share:.1%}): "
-        f"{state.samples:,} samples, {state.errors:,} errors",
+        f"{state.samples:,} samples, {state.errors:,} errors"
+        + (f", {state.dropped:,} dropped" if state.dropped else ""),
         f"video     {time_text(state.seconds)} stored, {time_text(state.planned_seconds)} planned",
     ]
     if state.x_real_time is not None and state.rows_per_second is not None:

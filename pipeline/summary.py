@@ -15,13 +15,13 @@ from pipeline.prepare import Prepared
 
 def plan_line(prepared: Prepared) -> str:
     plan = prepared.plan
-    seconds = sum(shard.seconds for shard in plan.shards)
+    seconds = sum(shard.seconds for shard in plan.cut_shards)
     rows = prepared.rows.table(0, plan.rows_in_shards, ["end_s", "expect"])
     line = (
         f"{plan.name}: {plan.rows_in_shards} clips in {len(plan.shards)} shards, "
         f"about {seconds / 3600:.2f} h of media{guess_note(rows)} -> {prepared.out}"
     )
-    return f"{line} ({prepared.note})" if prepared.note not in ("", "new") else line
+    return f"{line} ({prepared.note})" if prepared.note else line
 
 
 def is_complete(result: Result, ledger: Ledger) -> bool:
@@ -52,13 +52,14 @@ def summary(prepared: Prepared, result: Result, ledger: Ledger) -> list[str]:
 
 
 def ledger_lines(ledger: Ledger) -> list[str]:
-    """Planned = samples + errors, and the reasons."""
+    """Planned = samples + errors + dropped, and the reasons."""
     verdict = "the ledger closes" if ledger.closes else "THE LEDGER DOES NOT CLOSE"
     waiting = f" + {ledger.not_run} not run" if ledger.not_run else ""
+    dropped = f" + {ledger.dropped} dropped" if ledger.dropped else ""
     lines = [
         f"{ledger.planned} rows = {ledger.samples} samples in {ledger.shards} shards "
-        f"({ledger.seconds / 3600:.2f} h) + {ledger.errors - ledger.not_run} errors{waiting}: "
-        f"{verdict}"
+        f"({ledger.seconds / 3600:.2f} h) + {ledger.errors - ledger.not_run} errors{waiting}"
+        f"{dropped}: {verdict}"
     ]
     failed = [(reason, n) for reason, n in ledger.reasons.most_common() if reason != Reason.NOT_RUN]
     return lines + [f"  {reason:<20}{count:>9}" for reason, count in failed]

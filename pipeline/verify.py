@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from pipeline.account import Account, account_of
 from pipeline.check import UNREADABLE, ShardCheck, check_shard, key_hash
 from pipeline.errors import Reason, plain_text
 from pipeline.format import FormatError
@@ -73,6 +74,8 @@ class Verdict:
     """Error rows, rows that were never reached included."""
     not_run: int = 0
     """Error rows that `--limit` left out; rows of missing shards are findings of their own."""
+    dropped: int = 0
+    """Rows taken back: neither samples nor errors."""
     filesize: int = 0
     """Bytes of all tars."""
     seconds: float = 0.0
@@ -119,11 +122,12 @@ class Verdict:
 
     def _ledger_line(self) -> str:
         """As the job itself says it."""
-        closes = self.planned_rows == self.samples + self.errors
+        closes = self.planned_rows == self.samples + self.errors + self.dropped
         return (
             f"{self.planned_rows:,} rows planned = {self.samples:,} samples + "
             f"{self.errors - self.not_run:,} errors"
             + (f" + {self.not_run:,} not run" if self.not_run else "")
+            + (f" + {self.dropped:,} dropped" if self.dropped else "")
             + (": the ledger closes" if closes else ": THE LEDGER DOES NOT CLOSE")
         )
 
@@ -172,11 +176,14 @@ def verify(
         verdict.add(verdict.corrupt, said, Cure.AGAIN)
     for check_file in (outputs.check_manifest, outputs.labels):
         _check_file(verdict, check_file)
-    for check in _shown(_checks(out, plan, deep, workers), len(plan.shards), progress):
+    account = _account(verdict, outputs)
+    verdict.dropped = len(account.dropped)
+    checks = _checks(out, plan, deep, workers, account)
+    for check in _shown(checks, len(plan.shards), progress):
         _count(verdict, check)
         keys.append(check.keys)
-        tars[f"shards/{check.shard}.tar"] = (check.samples, check.sha256)
-    _check_keys(verdict, outputs, np.concatenate([np.empty(0, np.uint64), *keys]))
+        tars[f"shards/{check.shard}.tar"] = (check.stored, check.sha256)
+    _check_keys(verdict, outputs, account, np.concatenate([np.empty(0, np.uint64), *keys]))
     _check_ledger(verdict, outputs, tars)
     _check_strays(verdict, outputs, tars)
     if deep:
@@ -184,10 +191,25 @@ def verify(
     return verdict
 
 
-def _checks(out: Path, plan: Plan, deep: bool, workers: int) -> Iterator[ShardCheck]:
+def _account(verdict: Verdict, outputs: Outputs) -> Account:
+    """What patches and tombstones say; nothing where they cannot be read, which is a finding."""
+    try:
+        return account_of(outputs.out, outputs.plan)
+    except FormatError as error:
+        verdict.add(verdict.corrupt, plain_text(str(error)), Cure.AGAIN)
+        return Account()
+
+
+def _checks(
+    out: Path, plan: Plan, deep: bool, workers: int, account: Account
+) -> Iterator[ShardCheck]:
     """The check of every shard, in plan order; few are under way at a time, to bound memory."""
+
+    def arguments(shard: PlannedShard) -> tuple[Path, PlannedShard, str, bool, frozenset[str]]:
+        return out, shard, plan.config_hash, deep, account.not_of(shard.name)
+
     if workers <= 1:
-        yield from (check_shard(out, shard, plan.config_hash, deep) for shard in plan.shards)
+        yield from (check_shard(*arguments(shard)) for shard in plan.shards)
         return
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         waiting: deque[tuple[PlannedShard, Future[ShardCheck]]] = deque()
@@ -195,7 +217,7 @@ def _checks(out: Path, plan: Plan, deep: bool, workers: int) -> Iterator[ShardCh
             if len(waiting) >= 2 * workers:
                 yield _result(*waiting.popleft())
             with suppress(BrokenExecutor):
-                future = pool.submit(check_shard, out, shard, plan.config_hash, deep)
+                future = pool.submit(check_shard, *arguments(shard))
                 waiting.append((shard, future))
                 continue
             yield ShardCheck(shard.name, True, findings=[f"{shard.name}: not checked"])
@@ -242,7 +264,10 @@ def _count(verdict: Verdict, check: ShardCheck) -> None:
 
 
 def _check_keys(
-    verdict: Verdict, outputs: Outputs, hashes: np.ndarray[Any, np.dtype[np.uint64]]
+    verdict: Verdict,
+    outputs: Outputs,
+    account: Account,
+    hashes: np.ndarray[Any, np.dtype[np.uint64]],
 ) -> None:
     """Every row ends in one place. Only keys whose hashes meet are read and compared in full."""
     values, counts = np.unique(hashes, return_counts=True)
@@ -250,9 +275,11 @@ def _check_keys(
     if not suspects:
         return
     places: Counter[str] = Counter()
-    for _, sidecar in outputs.sidecars():
+    for shard, sidecar in outputs.sidecars():
         rows = [*sidecar.samples, *sidecar.errors] if sidecar else []
-        places.update(row["key"] for row in rows if key_hash(row["key"]) in suspects)
+        keys = {row["key"] for row in rows} - account.not_of(shard.name)
+        places.update(row["key"] for row in rows
+                      if row["key"] in keys and key_hash(row["key"]) in suspects)  # fmt: skip
     for key, count in places.items():
         if count > 1:
             said = f"the key {plain_text(key)!r} occurs {count} times"
@@ -290,8 +317,9 @@ def _check_ledger(verdict: Verdict, outputs: Outputs, tars: Mapping[str, tuple[i
         said = f"samples.parquet has {listed} rows, the sidecars {verdict.samples} samples"
         verdict.add(verdict.corrupt, said, Cure.FINALIZE)
     verdict.errors = failed
-    if verdict.planned_rows != listed + failed:
+    if verdict.planned_rows != listed + failed + verdict.dropped:
         said = f"{verdict.planned_rows} rows planned, {listed} samples + {failed} errors listed"
+        said += f" + {verdict.dropped} dropped" if verdict.dropped else ""
         verdict.add(verdict.missing, said, Cure.FINALIZE)
     verdict.not_run = not_run
     _check_index(verdict, index, tars)
@@ -336,6 +364,7 @@ def _check_index(
         counted = index["counts"]["samples"]
         ledger = {"planned": verdict.planned_rows, "errors": verdict.errors}
         wrong = {name: index["counts"][name] for name in ledger} != ledger
+        wrong |= index["counts"].get("dropped", 0) != verdict.dropped
     except (KeyError, TypeError) as error:
         verdict.add(verdict.corrupt, f"shardindex.json lacks {error}", Cure.FINALIZE)
         return

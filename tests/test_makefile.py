@@ -1,6 +1,7 @@
 """The Makefile: a name it does not know is refused, what it knows reaches the command."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -46,3 +47,19 @@ def test_what_a_target_takes_reaches_its_command():
 def test_variables_of_the_environment_are_nobodys_mistake(monkeypatch):
     monkeypatch.setenv("PROFIL", "lips")
     assert dry_run("shards", "DATASET=demo").returncode == 0
+
+
+def variables_in_the_help():
+    """Target and the variables that `make help` shows for it."""
+    lines = (ROOT / "Makefile").read_text().splitlines()
+    for target, text in (line.split(":", 1) for line in lines if "  ## " in line):
+        names = re.findall(r"\b([A-Z_]+)=", text.partition("##")[2])
+        if names:
+            yield pytest.param(target, names, id=target)
+
+
+@pytest.mark.parametrize(("target", "names"), list(variables_in_the_help()))
+def test_every_variable_that_the_help_shows_is_taken(target, names):
+    done = dry_run(target, *(f"{name}=value" for name in names))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("value") >= len(names)

@@ -2,7 +2,7 @@
 
 The files are the stations of the road, in this order:
 
-    stores      where a set lies: a folder, s3, gs, http; and the cache on a local disk
+    cache       shards of stores (s3, gs, http), kept on a local disk
     index       shardindex.json + samples.parquet -> ShardSet, or a sentence that says why not
     mixture     SHARDS=path@n=120000,path@w=0.5 -> one Mixture of clips with global instance ids
     plan        (seed, epoch) -> the order of all clips, in equal batches for every rank
@@ -33,7 +33,7 @@ What a checkpoint is worth, in this order:
     evaluation  what all tasks share: examples, features, probes, fine-tuning, result.json
     metrics     each with its interval; score: resampling; rankings: AUC and AP of many resamples;
                 arrays: what may be scored; ctc: characters, greedy and beam decoding
-    study       methods trained and evaluated alike, in one table
+    study       settings trained and evaluated alike; studies: the tables of the paper; studytable
     overview    all results in one page; papers: their numbers; tables: ours beside them
 
 Beside the road: `describe` (sizes and cost), `check` with `generated`, `twins` and `checkpage` (is

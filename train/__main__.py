@@ -35,7 +35,7 @@ from typing import Any
 
 import tyro
 
-from train.errors import TrainError, UsageError
+from train.errors import FOR_PEOPLE, UsageError, exit_code
 
 PRETRAIN_HELP = """Learn from shards; the same command goes on where the run stands.
 
@@ -200,7 +200,8 @@ def evaluate(arguments: list[str]) -> int:
 
 def study(arguments: list[str]) -> int:
     """Methods or settings, trained and evaluated alike, in one table."""
-    from train.study import STUDIES, StudyConfig, __doc__ as about, study as run_study
+    from train.studies import STUDIES
+    from train.study import StudyConfig, __doc__ as about, study as run_study
 
     listed = "\n".join(f"  {name:<10} {one.about}" for name, one in STUDIES.items())
     config = tyro.cli(
@@ -352,9 +353,9 @@ def main() -> None:
     try:
         _load_plugins()
         sys.exit(COMMANDS[arguments[0]](arguments[1:]))
-    except TrainError as error:
+    except FOR_PEOPLE as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        sys.exit(exit_code(error))
     except KeyboardInterrupt as error:
         print(str(error) or "stopped before anything was done", file=sys.stderr)
         sys.exit(130)

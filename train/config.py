@@ -26,9 +26,9 @@ import torch
 import tyro
 
 from train.augment import AugmentConfig
+from train.cache import Cache
 from train.errors import UsageError
 from train.guard import Guard
-from train.stores.cache import Cache
 from train.view import View
 
 M = TypeVar("M")

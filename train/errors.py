@@ -1,10 +1,13 @@
 """Errors a person is meant to read, each with the exit code it leads to (architecture §2).
 
     TrainError (1) ⊃ UsageError (2), IncompleteError (3), LockedError (4), ShardError (5),
-                     StoreError, TooLargeError, DiskError (1)
+                     TooLargeError, DiskError (1)
 
-A message says what is wrong, which value was found, what was expected and what to do next.
+For files elsewhere, `stores` raises AddressError (2) and StoreError (1). A message says what is
+wrong, which value was found, what was expected and what to do next.
 """
+
+from stores.errors import AddressError, StoreError
 
 
 class TrainError(Exception):
@@ -50,14 +53,12 @@ class DiskError(TrainError):
     """What belongs to a run cannot be written."""
 
 
-class StoreError(TrainError):
-    """Where the shards lie cannot be reached, or refuses; says nothing about the shards."""
+FOR_PEOPLE = (TrainError, StoreError, AddressError)
+"""All of them: what a command ends with instead of a traceback."""
 
-    def __str__(self) -> str:
-        """As it was raised: webdataset appends to the arguments of what passes through it."""
-        return self._message
 
-    def __init__(self, message: str) -> None:
-        """The message."""
-        super().__init__(message)
-        self._message = message
+def exit_code(error: Exception) -> int:
+    """What a command ends with because of one of them."""
+    if isinstance(error, TrainError):
+        return error.exit_code
+    return UsageError.exit_code if isinstance(error, AddressError) else TrainError.exit_code

@@ -18,10 +18,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.format import SCHEMA_VERSION
+from stores.base import Store
+from train.cache import CachedStore
 from train.cuts import Reads
 from train.errors import IncompleteError, ShardError, UsageError
-from train.stores.base import Store
-from train.stores.cache import CachedStore
 
 INDEX_NAME = "shardindex.json"
 CLIP_COLUMNS = ("key", "base", "shard", "offset", "size", "instance", "frames", "labels", "splits")
@@ -300,9 +300,10 @@ def _shard_numbers(store: Store, names: pa.ChunkedArray, urls: tuple[str, ...]) 
 def _check_counts(store: Store, shard: Ints, shards: list[dict[str, Any]]) -> None:
     found = np.bincount(shard, minlength=len(shards))
     for entry, count in zip(shards, found, strict=True):
-        if entry["nsamples"] != count:
+        listed = entry["nsamples"] - entry.get("dropped", 0)  # taken back, but still in the tar
+        if listed != count:
             raise ShardError(
-                f"{entry['url']} has {entry['nsamples']} samples in {INDEX_NAME} and {count} in "
+                f"{entry['url']} has {listed} samples in {INDEX_NAME} and {count} in "
                 f"samples.parquet; {_again(store)}"
             )
 

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from train.batch import Batch
 from train.cores import usable_cores
 from train.cuts import Clip, Cut, window_at
-from train.errors import ShardError, TrainError
+from train.errors import FOR_PEOPLE, ShardError
 from train.guard import BadClip, Guard
 from train.mixture import Mixture
 from train.plan import Draw, Plan, Position, seed_of
@@ -68,13 +68,13 @@ class ClipLoader:
         for item in items_of(self._data_loader(iter(draws))):
             yield self._checked(item)
 
-    def _checked(self, item: Batch | TrainError) -> Batch:
-        if isinstance(item, TrainError):
+    def _checked(self, item: Batch | Exception) -> Batch:
+        if isinstance(item, Exception):
             raise item
         self.guard.note(item.bad)
         return item
 
-    def _data_loader(self, draws: Iterator[list[Draw]]) -> "DataLoader[Batch | TrainError]":
+    def _data_loader(self, draws: Iterator[list[Draw]]) -> "DataLoader[Batch | Exception]":
         clips = ClipDataset(
             self.plan.mixture, self.plan.seed, self.random_windows, self.guard.skips
         )
@@ -100,7 +100,7 @@ class ReadClip(NamedTuple):
     """int16 (stretches, channels, samples), or None."""
 
 
-class ClipDataset(Dataset[Batch | TrainError]):
+class ClipDataset(Dataset[Batch | Exception]):
     """Reads whole batches; lives in the workers."""
 
     def __init__(self, mixture: Mixture, seed: int, random_windows: bool, skips: bool) -> None:
@@ -111,7 +111,7 @@ class ClipDataset(Dataset[Batch | TrainError]):
         self._skips = skips
         self._readers: list[ShardReader] = []
 
-    def __getitems__(self, draws: Sequence[Draw]) -> Batch | TrainError:
+    def __getitems__(self, draws: Sequence[Draw]) -> Batch | Exception:
         """One batch; an error travels as a value, because a traceback helps nobody."""
         if not self._readers:
             self._readers = [
@@ -126,7 +126,7 @@ class ClipDataset(Dataset[Batch | TrainError]):
                 draw, clip = self._read_or_replace(draw, out, bad)
                 taken.append(draw)
                 read.append(clip)
-        except TrainError as error:
+        except FOR_PEOPLE as error:
             return error
         return replace(self._batch(taken, video, read), bad=tuple(bad))
 

@@ -1,6 +1,6 @@
 """SHARDS=path@n=120000,path@w=0.5 -> a Mixture: which clips, how often, under which number.
 
-The path is a folder, or s3://bucket/set, gs://bucket/set or https://host/set (see store.py).
+The path is a folder, or s3://bucket/set, gs://bucket/set or https://host/set (see `stores`).
 `@n=120000` takes a subset of so many clips, drawn once by `--subset-seed` (a smaller n gives a
 part of what a larger n gives); `@w=0.5` brings every clip every second epoch on average, drawn
 anew each epoch, `@w=2` twice an epoch; nothing brings each clip once an epoch. Clips shorter than
@@ -19,6 +19,10 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.format import MEL_SLICES_PER_FRAME
+from stores import open_store
+from stores.base import Store
+from stores.local import LocalStore
+from train.cache import Cache, CachedStore
 from train.cuts import Reads
 from train.errors import UsageError
 from train.index import (
@@ -28,10 +32,6 @@ from train.index import (
     require_readable,
     require_same_content,
 )
-from train.stores import open_store
-from train.stores.base import Store
-from train.stores.cache import Cache, CachedStore
-from train.stores.local import LocalStore
 from train.view import View
 
 log = logging.getLogger(__name__)

@@ -28,7 +28,7 @@ from train.livepage import REPORT
 from train.page import HTML, STYLE, figure, jpeg_of, png
 from train.record import Record, read_run
 from train.report import attention_of, headline
-from train.study import STUDY, table as study_table
+from train.studytable import STUDY, table as study_table
 
 MARKDOWN = "report.md"
 SHOWN_EXAMPLES = 12

@@ -113,7 +113,7 @@ def train(config: PretrainConfig[Any], ranks: Ranks, run: Run, stop: Stop) -> in
     announce(config, plan, workers, steps, last_step, progress, ranks)
     run.begin(config.as_dict(), origin_of(plan, ranks), progress.step)
     if ranks.is_first:
-        session.write_table(run.folder / session.CLIPS, mixture.table())
+        session.record_clips(run.folder, mixture.table())
 
     # --- steps
     profile = StepProfile(config.profile, run.folder, ranks.device, ranks.rank)

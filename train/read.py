@@ -27,11 +27,11 @@ from pipeline.format import (
     decode_npy,
     waveform_samples,
 )
+from stores.base import ShardFile
+from train.cache import CachedStore
 from train.cuts import Stretch
 from train.errors import ShardError
 from train.index import ShardSet
-from train.stores.base import ShardFile
-from train.stores.cache import CachedStore
 
 webdataset.utils.enforce_security = True  # also where webdataset was imported before us
 

@@ -73,7 +73,10 @@ def batches_used(saved: dict[str, Any], plan: Plan) -> int:
         )
     epoch, clips = int(saved["position"]["epoch"]), int(saved["position"]["clips"])
     if saved["fingerprint"] != plan.mixture.fingerprint():
-        log.warning("the clips have changed since; going on with the next epoch")
+        log.warning(
+            "the clips have changed since (added, tried again with success, or dropped): the order "
+            "of the clips in an epoch is another one now; going on with the next epoch"
+        )
         return (epoch + bool(clips)) * plan.batches_per_epoch
     batch = -(-clips // (plan.batch_size * plan.world))  # upwards: nothing is seen twice
     return epoch * plan.batches_per_epoch + min(batch, plan.batches_per_epoch)

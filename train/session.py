@@ -194,6 +194,18 @@ class Run:
         write_atomically(path, "".join(line + "\n" for line in kept))
 
 
+def record_clips(folder: Path, clips: pa.Table) -> None:
+    """RUN/clips.parquet: what is trained on, and what was before the run was resumed.
+
+    A clip that was dropped since stays listed: the run saw it.
+    """
+    path = folder / CLIPS
+    with suppress(OSError, pa.ArrowException):  # there is none, or it is damaged
+        clips = pa.concat_tables([pq.read_table(path).select(clips.column_names), clips])
+        clips = clips.group_by(clips.column_names, use_threads=False).aggregate([])
+    write_table(path, clips)
+
+
 def write_table(path: Path, table: pa.Table) -> None:
     """A Parquet file that is either whole or not there."""
     temporary = path.with_name(path.name + ".tmp")

@@ -180,3 +180,21 @@ def test_a_file_that_is_not_there_troubles_no_child(tmp_path):
     errors = write_shard(task, NoChild(CONFIG, LIMITS), lambda progress: None)["errors"]
     reasons = [(error["reason"], error["tries"]) for error in errors]
     assert reasons == [("missing_file", 1), ("bad_path", 1)]
+
+
+def test_a_job_may_be_process_1_of_a_container(clips, tmp_path):
+    """A parent with number 1 does not mean that the real one is gone."""
+    alone = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc"]
+    if subprocess.run([*alone, "true"], capture_output=True).returncode:
+        pytest.skip("this machine grants no namespace of processes")
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    shutil.copy(clips / "z.mp4", folder)
+    command = [
+        *alone, sys.executable, "-m", "pipeline", "shards", "--dataset", "folder",
+        "--root", str(folder), "--out", str(tmp_path / "out"), "--faces", "off",
+        "--executor", "local",
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 rows = 1 samples" in done.stdout

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from stores import retry
 from tests.train.ramps import ramp, ramp_set, ramp_set_of
 from tests.train.runs import toy
-from train.stores import retry
 
 
 @pytest.fixture(autouse=True)

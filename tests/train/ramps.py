@@ -15,9 +15,9 @@ from pipeline import format as shard_format
 from pipeline.config import ShardConfig
 from tests.pipeline.fabricate import Members, edit_json, make_members, write_set
 from train.batch import Batch
+from train.cache import Cache
 from train.cuts import Reads
 from train.mixture import Mixture, open_mixture, parse_shards
-from train.stores.cache import Cache
 
 SIDE, WIDTH = 32, 42
 GRAY_STEP = 4

@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 
-from tests.train.servers import Web, web
-from train.errors import ShardError, StoreError, UsageError
-from train.stores.base import ShardFile
-from train.stores.cache import Cache, Shard
-from train.stores.local import LocalFile
-from train.stores.web import HttpFile
+from stores.base import ShardFile
+from stores.errors import StoreError
+from stores.local import LocalFile
+from stores.web import HttpFile
+from tests.stores.servers import Web, web
+from train.cache import Cache, Shard
+from train.errors import ShardError, UsageError
 
 SIZE = 100_000
 MB = 1_000_000

@@ -14,6 +14,7 @@ import torch
 
 import tests.train.broken
 import tests.train.toy  # noqa: F401
+from stores.local import LocalStore
 from train import check
 from train.check import Trial, default_of
 from train.cuts import Reads
@@ -21,7 +22,6 @@ from train.errors import UsageError
 from train.generated import LOUD, SILENCE, bouncing_ball, write_generated_set
 from train.index import open_shards
 from train.mixture import open_mixture, parse_shards
-from train.stores.local import LocalStore
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -11,12 +11,12 @@ import pytest
 
 import manifests
 from pipeline.config import ShardConfig
+from stores.local import LocalStore
 from tests.pipeline.fabricate import edit_json, fabricate
 from tests.train.ramps import CONFIG, ramp_set
 from train.cuts import Reads
 from train.errors import IncompleteError, ShardError, TrainError, UsageError
 from train.index import MADE_BY, open_shards, require_readable, require_same_content
-from train.stores.local import LocalStore
 
 
 def test_a_set_is_what_its_index_says(tmp_path: Path) -> None:

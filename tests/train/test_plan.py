@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from stores.local import LocalStore
 from tests.train.ramps import mixture_of, ramp, ramp_set_of
 from train.errors import UsageError
 from train.loader import ClipLoader
 from train.mixture import Source, parse_shards
 from train.plan import Plan, Position, seed_of, shuffled
-from train.stores.local import LocalStore
 
 # --- plan -------------------------------------------------------------------------------------
 

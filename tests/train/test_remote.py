@@ -13,21 +13,22 @@ from typing import Any
 import pytest
 import torch
 
+from stores.errors import StoreError
+from stores.web import HttpStore
 from tests.pipeline.fabricate import edit_json
+from tests.stores.servers import Web, s3, web
 from tests.train.ramps import mel_of, mixture_of, ramp_set
 from tests.train.runs import metrics, toy
-from tests.train.servers import Web, s3, web
 from train.batch import Batch
+from train.cache import Cache
 from train.dist import Ranks
-from train.errors import ShardError, StoreError, UsageError
+from train.errors import ShardError, UsageError
 from train.guard import BadClip, Guard
 from train.index import open_shards
 from train.loader import ClipLoader
 from train.mixture import Mixture
 from train.plan import Plan
 from train.pretrain import COMPLETE, pretrain
-from train.stores.cache import Cache
-from train.stores.web import HttpStore
 
 REPOSITORY = Path(__file__).parents[2]
 MB = 1_000_000

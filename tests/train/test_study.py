@@ -2,6 +2,8 @@
 
 import json
 import math
+import signal
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,12 @@ from train import study
 from train.errors import UsageError
 from train.methods import METHODS
 from train.overview import write
-from train.study import STUDIES, Row, StudyConfig, preset_of, run_of, summary
+from train.studies import CORPORA, LIKE, SCRATCH, STUDIES, Row
+from train.study import StudyConfig, Work, eval_of, preset_of, run_of, step_seconds
+from train.studytable import agreement, goodness_in_paper, summary
+from train.tasks import TASKS
+
+RANDOM = Row(SCRATCH, trained=False)
 
 
 def fake_result(config: Any) -> dict[str, Any]:
@@ -34,13 +41,21 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     monkeypatch.setattr(study, "pretrain", note)
     monkeypatch.setattr(study, "evaluate", fake_result)
-    small = replace(STUDIES["table5"], rows=(Row("MoCo", "moco"), Row("Ours", "glcm")))
+    monkeypatch.setattr(study, "step_seconds", lambda run: 0.1)
+    small = replace(STUDIES["table5"], rows=(Row("MoCo", "moco", paper="MoCo"),
+                                             Row("Ours", "glcm", paper="Ours")))  # fmt: skip
     monkeypatch.setitem(STUDIES, "table5", small)
     return trained
 
 
 def config(folder: Path, **changes: Any) -> StudyConfig:
-    return StudyConfig(name="table5", run=str(folder / "runs/table5"), steps=10, **changes)
+    given: dict[str, Any] = {"name": "table5", "run": str(folder / "runs/studies"), "steps": 10,
+             "seeds": 1, "corpora": "grid"}  # fmt: skip
+    return StudyConfig(**(given | changes))
+
+
+def work(row: Row, corpus: str = "grid", seed: int = 0) -> Work:
+    return Work(row, corpus, CORPORA[corpus], seed)
 
 
 def test_all_rows_are_trained_alike(calls: list[Any], tmp_path: Path) -> None:
@@ -52,21 +67,22 @@ def test_all_rows_are_trained_alike(calls: list[Any], tmp_path: Path) -> None:
 
 def test_the_table_has_means_and_intervals_over_seeds(calls: list[Any], tmp_path: Path) -> None:
     study.study(config(tmp_path, seeds=3))
-    facts = json.loads((tmp_path / "runs/table5/study.json").read_text())
+    facts = json.loads((tmp_path / "runs/studies/table5/study.json").read_text())
     assert [row["row"] for row in facts["rows"]] == ["random weights (glcm)", "MoCo", "Ours"]
     ours = facts["rows"][2]["grid_digits"]
     # 0.70, 0.72, 0.74: mean 0.72, deviation 0.02; t of 2 degrees of freedom is 4.3027
     half = 4.302653 * 0.02 / math.sqrt(3)
     assert ours["value"] == pytest.approx(0.72)
     assert (ours["low"], ours["high"]) == pytest.approx((0.72 - half, 0.72 + half), abs=1e-6)
-    text = (tmp_path / "runs/table5/study.md").read_text()
+    text = (tmp_path / "runs/studies/table5/study.md").read_text()
     assert "| Ours | 72.0 [67.0, 77.0] | 72.0 [67.0, 77.0] |" in text
     assert "10 steps of 8 clips (80 clips seen) from grid-glcm" in text
 
 
 def test_of_one_seed_the_interval_is_that_of_the_test_items() -> None:
     score = {"name": "top1", "value": 0.4, "low": 0.3, "high": 0.5, "n": 9}
-    assert summary([score]) == {"name": "top1", "value": 0.4, "low": 0.3, "high": 0.5}
+    found = summary([score])
+    assert (found["value"], found["low"], found["high"]) == (0.4, 0.3, 0.5)
 
 
 def test_the_table_is_in_the_report(calls: list[Any], tmp_path: Path) -> None:
@@ -83,14 +99,119 @@ def test_a_stopped_run_stops_the_study(
     assert study.study(config(tmp_path)) == 85
 
 
+def test_when_the_minutes_are_over_the_run_is_told_and_the_study_ends(
+    calls: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[int] = []
+
+    def waits_for_the_signal(run: Any) -> int:
+        before = signal.signal(signal.SIGUSR1, lambda number, _: told.append(number))
+        while not told:
+            time.sleep(0.01)
+        signal.signal(signal.SIGUSR1, before)
+        return 85
+
+    monkeypatch.setattr(study, "pretrain", waits_for_the_signal)
+    assert study.study(config(tmp_path, minutes=0.005)) == 85
+    assert told == [signal.SIGUSR1]
+    assert study.study(config(tmp_path, minutes=0.0)) == 85, "no time for anything"
+
+
 def test_a_run_of_another_size_is_no_row_of_this_table(calls: list[Any], tmp_path: Path) -> None:
-    run = run_of(config(tmp_path), Row("MoCo", "moco"), 0)
+    run = run_of(config(tmp_path), work(Row("MoCo", "moco")))
     run.folder.mkdir(parents=True)
     (run.folder / "config.json").write_text(json.dumps(run.as_dict()))
     assert study.study(config(tmp_path)) == 0
-    longer = replace(config(tmp_path), steps=20)
+    longer = config(tmp_path, steps=20)
     with pytest.raises(UsageError, match=r"schedule_steps was 10, is 20.*another folder"):
         study.study(longer)
+
+
+def test_rows_that_train_the_same_share_a_run_within_and_between_studies(tmp_path: Path) -> None:
+    folders = {
+        (name, row.label): run_of(config(tmp_path, name=name), work(row)).folder.name
+        for name in ("table5", "table6", "table7", "table8", "table9")
+        for row in STUDIES[name].rows
+    }
+    ours = {folders["table5", "Ours"], folders["table7", STUDIES["table7"].rows[1].label],
+            folders["table9", "M = 3"], *(folders["table6", row.label] for row in
+                                          STUDIES["table6"].rows if row.paper in "bef"),
+            *(folders["table8", row.label] for row in STUDIES["table8"].rows)}  # fmt: skip
+    assert ours == {"glcm-0"}
+    # 7 objectives, 3 further ablations of Table 6, 1 of Table 7, 3 of Table 9
+    assert len(set(folders.values())) == 14
+
+
+@pytest.mark.parametrize(
+    ("letter", "switches", "features"),
+    [("a", {"objective": "g"}, "g"), ("b", {}, "g"), ("c", {"objective": "l"}, "l"),
+     ("d", {"encoders": "l_only"}, "l"), ("e", {}, "l"), ("f", {}, "both")],
+)  # fmt: skip
+def test_rows_of_table_6_are_those_of_the_paper(
+    letter: str, switches: dict[str, str], features: str, tmp_path: Path
+) -> None:
+    (row,) = (row for row in STUDIES["table6"].rows if row.paper == letter)
+    settings = config(tmp_path, name="table6")
+    model = run_of(settings, work(row)).model
+    usual = METHODS["glcm"].presets["tiny_grid"]
+    changed = {name: getattr(model, name) for name in ("objective", "encoders", "window_M")
+               if getattr(model, name) != getattr(usual, name)}  # fmt: skip
+    assert changed == switches
+    look = TASKS["grid_digits"].with_settings(**eval_of(settings, work(row), "grid_digits").changes)
+    assert look.settings.features == features
+
+
+@pytest.mark.parametrize(
+    ("name", "pictures", "pooling"),
+    [("full frame", "frames", "full_avg"), ("attention", "frames", "full_attention"),
+     ("crop", "lip", None)],
+)  # fmt: skip
+def test_rows_of_table_8_look_at_the_same_run_in_three_ways(
+    name: str, pictures: str, pooling: str | None, tmp_path: Path
+) -> None:
+    (row,) = (row for row in STUDIES["table8"].rows if row.label == name)
+    asked = eval_of(config(tmp_path, name="table8", cells=(4, 4, 4)), work(row), "grid_digits")
+    assert (asked.pictures, asked.pooling, asked.cells) == (pictures, pooling, (4, 1, 1))
+
+
+def test_a_task_without_the_protocol_takes_the_nearest_it_has(tmp_path: Path) -> None:
+    settings = config(tmp_path, protocol="svm")
+    row = STUDIES["table5"].rows[-1]
+    assert eval_of(settings, work(row), "grid_digits").protocol == "svm"
+    assert eval_of(settings, work(row), "grid_sentences").protocol == "linear"
+    assert eval_of(settings, work(row), "localization").protocol == "frozen"
+
+
+def test_the_order_of_rows_is_compared_with_the_papers() -> None:
+    """Table 5's MoCo, CPC, DPC: LRW 61.2, 65.3, 67.5; LRS2, lower is better: 71.5, 66.7, 65.1."""
+
+    def rows(task: str, values: list[float], higher: bool) -> list[dict[str, Any]]:
+        names = ("MoCo", "CPC", "DPC")
+        return [{"row": name, task: {"value": value, "higher_is_better": higher}}
+                for name, value in zip(names, values, strict=True)]  # fmt: skip
+
+    table5 = STUDIES["table5"]
+    same = agreement(table5, rows("grid_digits", [0.1, 0.2, 0.3], True), "grid_digits")
+    assert same == {"like": "LRW", "rho": pytest.approx(1.0), "rows": 3}
+    turned = agreement(table5, rows("grid_sentences", [0.1, 0.2, 0.3], False), "grid_sentences")
+    assert turned == {"like": "LRS2", "rho": pytest.approx(-1.0), "rows": 3}
+    # of ranks (1, 3, 2): 1 - 6 * (0 + 1 + 1) / (3 * 8) = 0.5
+    mixed = agreement(table5, rows("grid_digits", [0.1, 0.3, 0.2], True), "grid_digits")
+    assert mixed is not None
+    assert mixed["rho"] == pytest.approx(0.5)
+    assert agreement(table5, rows("grid_digits", [0.1, 0.3, 0.2], True)[:2], "grid_digits") is None
+    assert agreement(table5, rows("localization", [0.1, 0.3, 0.2], True), "localization") is None
+
+
+def test_every_row_has_its_papers_row_and_every_task_its_column() -> None:
+    for name in ("table5", "table6", "table7", "table8", "table9"):
+        for task in LIKE:
+            if name == "table8" and LIKE[task] == "UCF101":
+                continue  # Table 8 has no actions
+            if name == "table5" and LIKE[task] == "UCF101":
+                continue
+            theirs = goodness_in_paper(STUDIES[name], task)
+            assert list(theirs) == [row.label for row in STUDIES[name].rows], (name, task)
 
 
 def test_names_that_are_not_known(tmp_path: Path) -> None:
@@ -98,6 +219,30 @@ def test_names_that_are_not_known(tmp_path: Path) -> None:
         StudyConfig(name="table50")
     with pytest.raises(UsageError, match="--methods byol; the study table5 has moco"):
         config(tmp_path, methods="byol")
+    with pytest.raises(UsageError, match="--corpora kinetics; the study table5 has planted, grid"):
+        config(tmp_path, corpora="kinetics")
+    with pytest.raises(UsageError, match="say which one: --corpora planted or grid"):
+        config(tmp_path, corpora="", shards="data/shards/mine")
+
+
+def test_without_shards_it_says_what_makes_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=r"(?s)finds no shards.*make shards DATASET=planted"):
+        study.study(config(tmp_path, corpora=""))
+
+
+def test_other_shards_and_tasks_for_one_corpus(calls: list[Any], tmp_path: Path) -> None:
+    study.study(config(tmp_path, shards="mine", tasks="grid_commands"))
+    assert {run.shards for run in calls} == {"mine"}
+    facts = json.loads((tmp_path / "runs/studies/table5/study.json").read_text())
+    assert facts["columns"] == ["grid_commands"]
+
+
+def test_a_step_is_timed(tmp_path: Path) -> None:
+    run = run_of(config(tmp_path, preset="tiny", batch_size=2), work(STUDIES["table5"].rows[-1]))
+    assert 0 < step_seconds(run) < 60
 
 
 @pytest.mark.parametrize("size", ["tiny", "tiny_grid", "grid", "full"])
@@ -108,7 +253,7 @@ def test_every_method_has_a_preset_of_every_size(size: str) -> None:
 
 @pytest.mark.parametrize("row", STUDIES["table5"].rows, ids=lambda row: row.method)
 def test_every_row_of_table_5_has_a_run(row: Row, tmp_path: Path) -> None:
-    run = run_of(config(tmp_path), row, 0)
+    run = run_of(config(tmp_path), work(row))
     assert run.method in METHODS
     assert run.val_every == 0
     assert run.clips_per_batch == 8

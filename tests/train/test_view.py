@@ -8,12 +8,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from stores.local import LocalStore
 from tests.train.ramps import mixture_of, ramp_set
 from train.errors import UsageError
 from train.index import open_shards
 from train.loader import ClipLoader
 from train.plan import Plan
-from train.stores.local import LocalStore
 from train.view import View
 
 

@@ -38,6 +38,7 @@ import torch
 import tyro
 from tqdm import tqdm
 
+from stores import open_store
 from train.apply.clips import Clip, Sums, clips_of, covering, places_of
 from train.apply.table import Layout, Per, Rows, join, require_ending, write_part
 from train.apply.videos import DEFAULT_PROFILE, SOUND_PROFILE, Recipe, Video, existing, shards_of
@@ -59,7 +60,6 @@ from train.index import INDEX_NAME, ShardSet, open_shards
 from train.loader import default_workers
 from train.methods import method_named
 from train.read import FRAMES
-from train.stores import open_store
 
 log = logging.getLogger(__name__)
 

@@ -19,10 +19,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from stores import open_store
 from train.errors import TrainError, UsageError
 from train.evaluation.labelled import ERRORS, MANIFEST, LabelledSet, open_labelled
 from train.index import INDEX_NAME
-from train.stores import open_store
 
 log = logging.getLogger(__name__)
 

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from train.errors import TrainError
+from stores import open_store
+from train.errors import FOR_PEOPLE
 from train.evaluation.config import EvalConfig
 from train.evaluation.encoders import Encoders
 from train.evaluation.labelled import LabelledSet
 from train.evaluation.result import Predictions
 from train.evaluation.task import Round, Task
 from train.index import open_shards
-from train.stores import open_store
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +110,7 @@ def _known_before(labelled: LabelledSet, rounds: Sequence[Round], source: Encode
         try:
             trained = open_shards(open_store(path))
             rows = trained.in_split("train")
-        except TrainError as error:
+        except FOR_PEOPLE as error:
             log.info("whether the checkpoint was pretrained on test clips is not known: %s", error)
             continue
         seen |= tested & set(trained.keys.take(pa.array(rows)).to_pylist())

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from pipeline.format import MEL_SLICES_PER_FRAME, FormatError, split_jpegs, waveform_samples
 from train.augment import PCM_16, Augment, centre_pictures
 from train.cuts import Sound, Stretch, Wave
-from train.errors import TrainError, UsageError
+from train.errors import FOR_PEOPLE, UsageError
 from train.evaluation.labelled import Example
 from train.evaluation.task import Padding, Pictures
 from train.index import ShardSet
@@ -218,7 +218,7 @@ def read_clips(
         ShardError: a tar is damaged or is not the one the index means.
         StoreError: a tar cannot be reached.
     """
-    loader: DataLoader[ClipBatch | TrainError] = DataLoader(
+    loader: DataLoader[ClipBatch | Exception] = DataLoader(
         ClipReader(shard_set, examples, view),
         batch_sampler=batches,
         num_workers=min(workers, len(batches)),
@@ -227,12 +227,12 @@ def read_clips(
         generator=torch.Generator(),  # or starting would advance the model's random numbers
     )
     for item in items_of(loader):
-        if isinstance(item, TrainError):
+        if isinstance(item, Exception):
             raise item
         yield item
 
 
-class ClipReader(Dataset[ClipBatch | TrainError]):
+class ClipReader(Dataset[ClipBatch | Exception]):
     """Reads whole batches; lives in the workers."""
 
     def __init__(self, shard_set: ShardSet, examples: Sequence[Example], view: View) -> None:
@@ -240,14 +240,14 @@ class ClipReader(Dataset[ClipBatch | TrainError]):
         self._set, self._examples, self._view = shard_set, examples, view
         self._reader: ShardReader | None = None
 
-    def __getitems__(self, looks: list[Look]) -> ClipBatch | TrainError:
+    def __getitems__(self, looks: list[Look]) -> ClipBatch | Exception:
         """One batch; an error travels as a value, because a traceback helps nobody."""
         if self._reader is None:
             self._reader = ShardReader(self._set)
         length = max(look.frames for look in looks)
         try:
             read = [self._read(self._reader, look, length) for look in looks]
-        except TrainError as error:
+        except FOR_PEOPLE as error:
             return error
         videos, sounds, faceless = zip(*read, strict=True)
         return ClipBatch(

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from stores import open_store
 from train.checkpoint import git_state, write_atomically
 from train.config import RUNS
 from train.cuts import reads_of
@@ -45,7 +46,6 @@ from train.livepage import LivePage
 from train.loader import default_workers
 from train.metrics import Score, mean_over
 from train.plan import shuffled
-from train.stores import open_store
 from train.tasks import task_named
 
 log = logging.getLogger(__name__)

@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from stores.base import Store
 from train.errors import ShardError, UsageError
 from train.index import INDEX_NAME, ShardSet, open_shards
 from train.plan import seed_of, shuffled
-from train.stores.base import Store
 from train.view import Mask, View
 
 MANIFEST, ERRORS, SAMPLES = "manifest.parquet", "errors.parquet", "samples.parquet"
@@ -60,6 +60,8 @@ class LabelledSet:
     reasons: dict[str, str]
     """Of the rows that became no sample, by key."""
     index_sha256: str
+    otherwise: str = "not_run"
+    """The reason of a row that is neither a sample nor an error."""
     dataset: str = ""
     """Its canonical name."""
     silent: frozenset[str] = frozenset()
@@ -178,7 +180,7 @@ class LabelledSet:
     def missing(self, splits: Sequence[str]) -> dict[str, str]:
         """Planned clips of some splits that are no samples: key -> reason."""
         return {
-            planned["key"]: self.reasons.get(planned["key"], "not_run")
+            planned["key"]: self.reasons.get(planned["key"], self.otherwise)
             for planned in self.planned(splits)
             if planned["key"] not in self.row_of
         }
@@ -212,6 +214,7 @@ def open_labelled(store: Store) -> LabelledSet:
         classes=tuple(told.get("labels") or ()),
         reasons=reasons,
         index_sha256=hashlib.sha256(index).hexdigest(),
+        otherwise="dropped" if (told.get("counts") or {}).get("dropped") else "not_run",
         dataset=str(told.get("dataset") or ""),
         silent=_silent(store),
         official=(facts.get("report") or {}).get("official") or {},

@@ -10,6 +10,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 
+from stores import open_store
 from train.errors import UsageError
 from train.evaluation.config import EvalConfig
 from train.evaluation.frozen import test_features
@@ -19,7 +20,6 @@ from train.evaluation.result import Predictions
 from train.evaluation.retrieval import nearest_of, predictions_of, recall
 from train.evaluation.task import Round, Settings, Task
 from train.metrics import Score
-from train.stores import open_store
 
 REFERENCE = "vggsound-glcm"
 HELD_OUT = ("test", "val")

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from pipeline.config import ShardConfig
+from stores import open_store
 from tests.pipeline.fabricate import fabricate
 from tests.train.apply.conftest import VideoMaker
 from tests.train.evaluation.sets import CONFIG, Clip, labelled_set
@@ -26,7 +27,6 @@ from train.evaluation.encoders import load_checkpoint
 from train.evaluation.labelled import Example
 from train.index import open_shards
 from train.read import ShardReader
-from train.stores import open_store
 
 REPOSITORY = Path(__file__).parents[3]
 

@@ -15,6 +15,7 @@ import torch
 from manifests.listing import FFMPEG_FORMATS
 from manifests.render.encode import run as ffmpeg
 from pipeline.config import ShardConfig
+from stores import open_store
 from tests.pipeline.fabricate import fabricate
 from tests.train.apply.conftest import VideoMaker
 from train.apply import encoding, explain as explaining
@@ -26,7 +27,6 @@ from train.errors import TrainError, UsageError
 from train.evaluation.encoders import load_checkpoint
 from train.index import open_shards
 from train.read import ShardReader
-from train.stores import open_store
 
 PROGRAM = imageio_ffmpeg.get_ffmpeg_exe()
 

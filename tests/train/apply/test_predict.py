@@ -14,6 +14,7 @@ import soundfile
 import torch
 
 from pipeline import PROFILES
+from stores import open_store
 from tests.train.apply.conftest import VideoMaker
 from train.apply.predict import PredictOptions, Said, lines_of, model_of, predict
 from train.errors import TrainError, UsageError
@@ -26,7 +27,6 @@ from train.evaluation.result import Predictions
 from train.evaluation.task import Settings
 from train.index import open_shards
 from train.read import ShardReader
-from train.stores import open_store
 from train.tasks import TASKS
 
 REPOSITORY = Path(__file__).parents[3]

@@ -14,6 +14,7 @@ from manifests.ave import scan
 from manifests.dataset import ScanOptions
 from pipeline import format as shard_format
 from pipeline.mel import FLOOR
+from stores import open_store
 from tests.pipeline.fabricate import Members
 from tests.train.evaluation.conftest import NANO
 from tests.train.evaluation.sets import Clip, labelled_set
@@ -28,7 +29,6 @@ from train.evaluation.segments import SegmentClassifier
 from train.evaluation.task import Settings
 from train.methods.glcm import Glcm
 from train.metrics import segment_accuracy
-from train.stores import open_store
 from train.tasks.ave import BACKGROUND, by_segment, by_video, examples, seconds_of, video_class
 
 LISTS = Path(__file__).parents[3].parent / "shared/lists/ave"

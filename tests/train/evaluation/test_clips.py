@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from pipeline import format as shard_format
+from stores.local import LocalStore
 from tests.pipeline.fabricate import Members, edit_json
 from tests.train.evaluation.sets import CONFIG, FACES, Clip, labelled_set
 from tests.train.ramps import GRAY_STEP, ramp, ramp_set_of
@@ -25,7 +26,6 @@ from train.evaluation.clips import (
     training_looks,
 )
 from train.evaluation.labelled import Example, held_out_groups, open_labelled
-from train.stores.local import LocalStore
 
 
 def example(row: int, frames: int, start: int = 0, group: str = "g") -> Example:

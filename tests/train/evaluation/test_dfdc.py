@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pipeline import format as shard_format
 from pipeline.config import ShardConfig
+from stores import open_store
 from tests.pipeline.fabricate import Members
 from tests.train.evaluation.sets import Clip, labelled_set
 from train.errors import UsageError
@@ -23,7 +24,6 @@ from train.evaluation.encoders import from_scratch
 from train.evaluation.job import Job
 from train.evaluation.labelled import open_labelled
 from train.evaluation.result import Predictions
-from train.stores import open_store
 from train.tasks import task_named
 from train.tasks.dfdc import auc_or_loss, fake_class, larger_of_two, measure
 

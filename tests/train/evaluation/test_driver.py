@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from stores import open_store
 from tests.train.evaluation.sets import CONFIG, SOUND, Clip, labelled_set
 from train.errors import LockedError, UsageError
 from train.evaluation import driver
@@ -22,7 +23,6 @@ from train.evaluation.labelled import open_labelled, require_whole
 from train.evaluation.result import Predictions
 from train.evaluation.task import Round, Settings, Task, folds
 from train.metrics import Score
-from train.stores import open_store
 from train.tasks import TASKS
 
 

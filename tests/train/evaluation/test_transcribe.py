@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from stores import open_store
 from tests.pipeline.fabricate import Members
 from tests.train.evaluation.gray import painted
 from tests.train.evaluation.sets import FACES, Clip, labelled_set
@@ -20,7 +21,6 @@ from train.evaluation.kept import load
 from train.evaluation.labelled import Example, open_labelled
 from train.evaluation.result import Predictions
 from train.evaluation.task import Round, Settings, Task
-from train.stores import open_store
 from train.tasks import TASKS
 
 LEVELS = {"a": 30, "b": 130, "c": 230}

@@ -11,6 +11,7 @@ import torch
 
 from pipeline import format as shard_format
 from pipeline.config import ShardConfig
+from stores.local import LocalStore
 from tests.pipeline.fabricate import Members
 from tests.train.evaluation.sets import SOUND, Clip, labelled_set
 from tests.train.evaluation.test_clips import example
@@ -23,7 +24,6 @@ from train.evaluation.driver import evaluate
 from train.evaluation.encoders import from_scratch
 from train.evaluation.labelled import open_labelled
 from train.methods.avid_config import PRESETS
-from train.stores.local import LocalStore
 from train.tasks import TASKS
 
 RATE_HZ, PER_FRAME = 24_000, 2_400

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from stores import open_store
 from tests.train.evaluation.gray import STEP, painted, ramp
 from tests.train.evaluation.sets import FACES, Clip, labelled_set
 from train.errors import UsageError
 from train.evaluation.clips import View, read_clips, scored_looks, training_looks
 from train.evaluation.labelled import Example, LabelledSet, open_labelled
 from train.evaluation.words import window, word_examples
-from train.stores import open_store
 from train.tasks import TASKS
 
 CLASSES = {"at": 0, "by": 1}

@@ -14,13 +14,13 @@ from urllib.parse import urlsplit
 
 import pyarrow.fs
 
-from train.stores.base import (
+from stores.base import (
     ANSWER_SECONDS,
     CONNECT_SECONDS,
     REMOTE_READ_AHEAD_BYTES,
     pieces_of,
 )
-from train.stores.retry import retried
+from stores.retry import retried
 
 
 @dataclass(frozen=True)

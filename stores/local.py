@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from train.stores.base import pieces_of
+from stores.base import pieces_of
 
 LOCAL_READ_AHEAD_BYTES = 1 << 20
 

@@ -29,10 +29,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from train.errors import ShardError, StoreError, UsageError
-from train.stores.base import ShardFile, Store
-from train.stores.local import LocalFile
-from train.stores.retry import retried
+from stores.base import ShardFile, Store
+from stores.errors import StoreError
+from stores.local import LocalFile
+from stores.retry import retried
+from train.errors import ShardError, UsageError
 
 log = logging.getLogger(__name__)
 

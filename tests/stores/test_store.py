@@ -14,13 +14,13 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
-from tests.train.servers import Web, s3, web
-from train.errors import StoreError, UsageError
+from stores import objects, open_store
+from stores.errors import AddressError, StoreError
+from stores.local import LocalStore
+from stores.objects import ObjectStore
+from stores.web import HttpStore
+from tests.stores.servers import Web, s3, web
 from train.mixture import parse_shards
-from train.stores import objects, open_store
-from train.stores.local import LocalStore
-from train.stores.objects import ObjectStore
-from train.stores.web import HttpStore
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -47,7 +47,7 @@ def test_addresses_become_stores() -> None:
 
 @pytest.mark.parametrize("address", ["http://host/x", "https://host/x"])
 def test_web_servers_must_be_allowed(address: str) -> None:
-    with pytest.raises(UsageError, match="--allow-http"):
+    with pytest.raises(AddressError, match="--allow-http"):
         parse_shards(address, Path("data"))
 
 
@@ -65,7 +65,7 @@ def test_web_servers_must_be_allowed(address: str) -> None:
     ],
 )
 def test_other_addresses_are_refused(address: str) -> None:
-    with pytest.raises(UsageError, match="expected a folder, s3://bucket/set"):
+    with pytest.raises(AddressError, match="expected a folder, s3://bucket/set"):
         parse_shards(address, Path("data"))
 
 
@@ -81,7 +81,7 @@ def test_other_addresses_are_refused(address: str) -> None:
     ],
 )
 def test_secrets_in_addresses_are_refused_and_not_repeated(address: str) -> None:
-    with pytest.raises(UsageError, match="AWS_PROFILE") as caught:
+    with pytest.raises(AddressError, match="AWS_PROFILE") as caught:
         parse_shards(address, Path("data"), allow_http=True)
     assert "sesame" not in str(caught.value)
 
@@ -145,7 +145,7 @@ def test_a_server_without_ranges_is_refused_with_the_way_out(tmp_path: Path) -> 
     (tmp_path / "a.tar").write_bytes(bytes(1000))
     with (
         web(tmp_path, ranges=False) as facts,
-        pytest.raises(UsageError, match=r"no parts of files .*--cache-gb"),
+        pytest.raises(AddressError, match=r"no parts of files .*--cache-gb"),
     ):
         read(facts.url, 0, 10)
 
@@ -242,7 +242,7 @@ def test_keys_profile_region_and_endpoint_are_the_environments(
 ) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    code = "from train.stores import open_store; print(open_store('s3://shelf/x').open('a').size)"
+    code = "from stores import open_store; print(open_store('s3://shelf/x').open('a').size)"
     command = [sys.executable, "-c", code]  # a process of its own: the client keeps what it read
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=REPOSITORY)
     assert done.stdout == "5\n"

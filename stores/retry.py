@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from train.errors import StoreError
+from stores.errors import RefusedStoreError, StoreError
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +29,13 @@ class RefusedError(OSError):
     """The other side said no, and would say so again."""
 
 
-def retried(url: str, action: Callable[[], T]) -> T:
+def retried(url: str, action: Callable[[], T], doing: str = "read") -> T:
     """Do it; after a failure that may pass, wait and do it again, `TRIES` times in all.
+
+    Args:
+        url: what it is done to, for messages.
+        action: may be done again after it failed at any moment.
+        doing: past participle for the messages: read, written, listed.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -46,16 +51,16 @@ def retried(url: str, action: Callable[[], T]) -> T:
         except OSError as error:
             said = " ".join(str(error).split())[:300] or type(error).__name__
             if isinstance(error, RefusedError) or NEVER.search(said):
-                raise StoreError(
-                    f"{url} cannot be read: {said}. Check the address and the credentials that "
+                raise RefusedStoreError(
+                    f"{url} cannot be {doing}: {said}. Check the address and the credentials that "
                     "this machine uses (README, shards elsewhere)"
                 ) from error
             if tries == TRIES:
                 seconds = time.monotonic() - began
                 raise StoreError(
-                    f"{url} could not be read, tried {tries} times in {seconds:.0f} s; the last "
-                    f"time: {said}. When it can be reached again, the same command goes on from "
-                    "the last checkpoint"
+                    f"{url} could not be {doing}, tried {tries} times in {seconds:.0f} s; the last "
+                    f"time: {said}. When it can be reached again, the same command goes on where "
+                    "it stopped"
                 ) from error
             pause = min(FIRST_PAUSE_SECONDS * 2 ** (tries - 1), LONGEST_PAUSE_SECONDS)
             pause *= random.SystemRandom().uniform(0.5, 1)  # many readers must not come in step

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from train.stores.objects import file_system
+from stores.objects import file_system
 
 
 @dataclass

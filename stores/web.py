@@ -11,15 +11,15 @@ from functools import lru_cache
 import requests
 import urllib3
 
-from train.errors import UsageError
-from train.stores.base import (
+from stores.base import (
     ANSWER_SECONDS,
     CONNECT_SECONDS,
     FETCHED_BYTES,
     REMOTE_READ_AHEAD_BYTES,
     pieces_of,
 )
-from train.stores.retry import RefusedError, retried
+from stores.errors import AddressError
+from stores.retry import RefusedError, retried
 
 
 @dataclass(frozen=True)
@@ -72,10 +72,10 @@ class HttpFile:
         """As ShardFile.
 
         Raises:
-            UsageError: the server gives whole files only.
+            AddressError: the server gives whole files only.
         """
         if not self.has_ranges:
-            raise UsageError(
+            raise AddressError(
                 f"{self._url}: this server gives no parts of files (Range), and a whole shard for "
                 "each clip would be too much; keep shards here with --cache-gb, at least as large "
                 "as the set, or serve them with another server (nginx, caddy, s3)"

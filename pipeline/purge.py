@@ -1,0 +1,116 @@
+"""Takes the bytes of clips that were taken back out of tars and sidecars.
+
+The new tar is the one the shard's job would write today, which leaves these rows out: the samples
+that stay are copied byte for byte, so it has the same hash as one made anew. The sidecar names the
+rows it lacks and keeps its fingerprint, so that the shard is still committed. The tar is replaced
+before the sidecar: after a crash between the two the sizes disagree, and the shard is made again.
+"""
+
+import json
+import os
+import tarfile
+import uuid
+from pathlib import Path
+from typing import IO, Any
+
+from pipeline.check import file_hash
+from pipeline.format import FormatError
+from pipeline.outputs import Outputs
+from pipeline.plan import PlannedShard
+from pipeline.prepare import Prepared
+from pipeline.shard import HashedStream, open_new, sync_folder, to_disk, write_atomically
+
+COPY_BYTES = 1 << 20
+
+
+def purge_shards(prepared: Prepared, keys: frozenset[str]) -> tuple[int, list[str]]:
+    """Rewrite every shard that holds, or holds an error of, one of these rows.
+
+    Args:
+        prepared: the folder, its tombstones written.
+        keys: of rows that have a tombstone.
+
+    Returns:
+        How many were rewritten, and a sentence on each that is damaged and was left alone.
+    """
+    rewritten, damaged = 0, []
+    for shard in prepared.plan.shards:
+        gone = prepared.account.dropped_of(shard.name) & keys
+        if gone:
+            try:
+                rewritten += _purge(prepared, shard, gone)
+            except FormatError as error:
+                damaged.append(str(error))
+    return rewritten, damaged
+
+
+def _purge(prepared: Prepared, shard: PlannedShard, gone: frozenset[str]) -> bool:
+    """Rewrite one shard.
+
+    Returns:
+        Whether it had to be.
+
+    Raises:
+        FormatError: the tar is not the one the sidecar describes.
+    """
+    files = Outputs(prepared.out)
+    path, tar = files.sidecar_path(shard.name), files.tar_path(shard.name)
+    if not path.exists():
+        tar.unlink(missing_ok=True)  # a crash left it; it is made again anyhow
+        return False
+    sidecar = files.sidecar(shard.name)
+    stored: dict[str, Any] = json.loads(path.read_bytes())
+    assert sidecar is not None
+    if gone.isdisjoint(entry["key"] for entry in [*sidecar.samples, *sidecar.errors]):
+        return False
+    if not gone.isdisjoint(entry["key"] for entry in sidecar.samples):
+        if file_hash(tar, "sha256") != sidecar.sha256:
+            raise FormatError(
+                f"{tar} is not the one its sidecar describes, so nothing could be purged from it: "
+                "run the `python -m pipeline shards` command of this set after removing both, then "
+                "drop the clips again"
+            )
+        stored |= _rewritten(tar, [entry for entry in sidecar.samples if entry["key"] not in gone])
+    stored["errors"] = [entry for entry in sidecar.errors if entry["key"] not in gone]
+    absent = gone.union(sidecar.left_out)
+    rows = prepared.rows.of_shard(shard, ["key"])["key"].to_pylist()
+    stored["left_out"] = [key for key in rows if key in absent]
+    write_atomically(path, json.dumps(stored, separators=(",", ":")).encode())
+    return True
+
+
+def _rewritten(tar: Path, samples: list[dict[str, Any]]) -> dict[str, Any]:
+    """Replace a tar by one of these of its samples; what changes in its sidecar."""
+    temporary = tar.with_name(f"{tar.name}.tmp-{uuid.uuid4().hex}")
+    try:
+        with tar.open("rb") as old, open_new(temporary) as new:
+            stream = HashedStream(new)
+            moved = [_copied(old, stream, entry) for entry in samples]
+            end = 2 * tarfile.BLOCKSIZE
+            stream.write(bytes(end + -(stream.written + end) % tarfile.RECORDSIZE))
+            to_disk(new)
+        os.replace(temporary, tar)
+        sync_folder(tar.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return {
+        "nsamples": len(moved),
+        "filesize": stream.written,
+        "md5": stream.md5.hexdigest(),
+        "sha256": stream.sha256.hexdigest(),
+        "seconds": round(sum(entry["seconds"] for entry in moved), 6),
+        "samples": moved,
+    }
+
+
+def _copied(old: IO[bytes], new: HashedStream, entry: dict[str, Any]) -> dict[str, Any]:
+    """Copy one sample's members as they stand; its entry with the new places."""
+    shift = new.written - entry["offset"]
+    old.seek(entry["offset"])
+    left = entry["size"]
+    while left:
+        piece = old.read(min(left, COPY_BYTES))
+        new.write(piece)
+        left -= len(piece)
+    members = {name: [offset + shift, size] for name, (offset, size) in entry["members"].items()}
+    return {**entry, "offset": entry["offset"] + shift, "members": members}

@@ -1,0 +1,107 @@
+"""`pipeline retry OUT --reason R`: rows that failed for one reason are tried again, as patches.
+
+A patch is a new shard that holds only these rows; it takes them over, whether they succeed or fail
+again (`pipeline.account`). No old shard is touched, no row changes its key or number. The patches
+are in plan.json before they are made: after a crash any job on the folder makes what is missing.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.errors import Reason
+from pipeline.job import JobOptions, run
+from pipeline.lock import lock
+from pipeline.make import COMPLETE, INCOMPLETE, Outcome, write_page, write_tables
+from pipeline.outputs import Outputs
+from pipeline.plan import Ints, Patch, Plan, file_hashes, patch_fingerprint, shard_numbers
+from pipeline.prepare import Prepared, load, write_plan
+from pipeline.summary import is_complete, known_reason, summary
+
+
+def retry(out: Path, reason: str, options: JobOptions, say: Any) -> Outcome:
+    """Try the rows again that ended with this error, then index anew."""
+    known_reason(reason)
+    load(out)  # says what is wrong with a folder before a lock is left in it
+    with lock(out, shared=False):
+        prepared = load(out)
+        keys = failed_keys(prepared, reason)
+        if keys:
+            prepared = with_patches(prepared, keys)
+            write_plan(out, prepared.plan)
+        waiting = [patch for patch in prepared.plan.patches if not prepared.is_made(patch)]
+        if not waiting:
+            return Outcome([f"no committed shard has rows that ended as {reason}"], COMPLETE)
+        tried = {key for patch in waiting for key in patch.keys}
+        say(f"{len(tried)} rows that failed are tried again, in {len(waiting)} new shards")
+        result = run(prepared, options)
+        ledger = write_tables(prepared, result)
+    lines = [*_retried(prepared, waiting), *summary(prepared, result, ledger)]
+    if not is_complete(result, ledger):
+        return Outcome(lines, INCOMPLETE)
+    return Outcome([*lines, f"Report: {write_page(out)}"], COMPLETE)
+
+
+def failed_keys(prepared: Prepared, reason: str) -> list[str]:
+    """Rows whose last word is this error, by the sidecars of the shards as they are planned."""
+    if reason == Reason.NOT_RUN:
+        return []  # `pipeline shards` makes these, there is nothing to do again
+    found = []
+    files = Outputs(prepared.out)
+    for shard in prepared.plan.shards:
+        sidecar = files.sidecar(shard.name, with_samples=False)
+        if sidecar is None or sidecar.fingerprint != shard.fingerprint:
+            continue
+        elsewhere = prepared.account.not_of(shard.name)
+        failed = (error["key"] for error in sidecar.errors if error["reason"] == reason)
+        found += [key for key in failed if key not in elsewhere]
+    return found
+
+
+def with_patches(prepared: Prepared, keys: list[str]) -> Prepared:
+    """The folder with patches for these rows in its plan; nothing is written yet."""
+    plan, positions = prepared.plan, prepared.rows.positions(keys)
+    rows = prepared.rows.take(positions)
+    firsts = [part.first_row for part in plan.parts]
+    part_of = np.searchsorted(firsts, positions, "right") - 1
+    labels = np.array([plan.parts[number].split_label for number in part_of], dtype=object)
+    patches = plan.patches
+    for label in dict.fromkeys(labels.tolist()):
+        chosen = np.flatnonzero(labels == label)
+        patches += tuple(_cut(plan, label, rows.take(chosen), positions[chosen]))
+    return replace(prepared, plan=replace(plan, patches=patches))
+
+
+def _cut(plan: Plan, label: str, rows: pa.Table, positions: Ints) -> Iterator[Patch]:
+    """Patches of one split, as long as its other shards; a file's rows stay together."""
+    number = sum(patch.split_label == label for patch in plan.patches)
+    seconds = rows["planned_seconds"].to_numpy()
+    numbers = shard_numbers(seconds, file_hashes(rows["uri"]), plan.seconds_per_shard)
+    borders = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(numbers)]
+    for begin, end in pairwise(borders):
+        piece = rows.slice(begin, end - begin)
+        yield Patch(
+            # Names of other shards end in digits alone, so no split's name can make the same one.
+            name=f"{label}-p{number:06d}",
+            first_row=int(positions[begin]),
+            rows=end - begin,
+            seconds=round(float(seconds[begin:end].sum()), 3),
+            fingerprint=patch_fingerprint(piece, plan.config_hash),
+            split_label=label,
+            keys=tuple(piece["key"].to_pylist()),
+        )
+        number += 1
+
+
+def _retried(prepared: Prepared, patches: list[Patch]) -> Iterator[str]:
+    """What became of the rows that were tried again."""
+    files = Outputs(prepared.out)
+    sidecars = [files.sidecar(patch.name, with_samples=False) for patch in patches]
+    made = [sidecar for sidecar in sidecars if sidecar is not None]
+    good, bad = sum(car.nsamples for car in made), sum(len(car.errors) for car in made)
+    yield f"of the rows tried again {good} are samples now and {bad} failed again"

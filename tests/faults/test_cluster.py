@@ -1,0 +1,197 @@
+"""A job on a Ray cluster of several nodes on this machine, whose workers and nodes are killed.
+
+The nodes are started without our code and the plugin on their path: what runs there was shipped. A
+plugin holds back half of the clips, so that what is killed is always in the middle of a shard.
+"""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.pipeline.clips import ffmpeg, make_clip
+from tests.pipeline.test_job import FAST, hashes
+
+ROOT = Path(__file__).resolve().parents[2]
+PLUGINS = ROOT / "tests" / "pipeline" / "plugins"
+EARLY, LATE = 4, 4
+WAIT_SECONDS = 200.0
+HEALTH = {
+    "RAY_health_check_initial_delay_ms": "0",
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "1000",
+    "RAY_health_check_failure_threshold": "3",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+NODE: dict[str, Any] = {"object_store_memory": 80 << 20}
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """A head without CPUs and two nodes of one each, started far from our code."""
+    from ray.cluster_utils import Cluster
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in HEALTH.items():
+            patch.setenv(name, value)
+        patch.delenv("PYTHONPATH", raising=False)
+        patch.delenv("RAY_ADDRESS", raising=False)
+        patch.chdir(tmp_path_factory.mktemp("elsewhere"))
+        head = {"num_cpus": 0, "include_dashboard": False, "node_name": "head", **NODE}
+        cluster = Cluster(initialize_head=True, head_node_args=head)
+        try:
+            for name in ("alpha", "beta"):
+                cluster.add_node(num_cpus=1, node_name=name, **NODE)
+            yield cluster
+        finally:
+            cluster.shutdown()
+
+
+@pytest.fixture
+def raw(tmp_path):
+    """Clips of which the longer ones, which are begun first, can be opened at once."""
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    first = make_clip(folder / "early0.mp4", seconds=2.5, size="192x144", options=FAST)
+    for number in range(1, EARLY + LATE):
+        name, cut = (f"early{number}", ()) if number < EARLY else (f"late{number}", ("-t", "2"))
+        tint = ("-vf", f"hue=h={number * 30}")
+        ffmpeg("-i", first, *tint, *cut, *FAST[:6], folder / f"{name}.mp4")
+    return folder
+
+
+def command(raw, out, *flags):
+    base = [sys.executable, "-m", "pipeline", "shards", "--dataset", "folder", "--root", raw]
+    own = ["--out", out, "--seconds-per-shard", "0.8", "--faces", "off", "--timeout", "500"]
+    return [*map(str, [*base, *own]), *flags]
+
+
+def environment(plugins="glav_gate"):
+    kept = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    return {**kept, "PYTHONPATH": f"{ROOT}:{PLUGINS}", "GLAV_PLUGINS": plugins}
+
+
+def start(raw, out, address):
+    """The job, from another folder than the nodes' and with an output named from there."""
+    words = command(raw, os.path.relpath(out, raw.parent), "--ray-address", address)
+    with open(log_of(raw), "w") as log:
+        return subprocess.Popen(
+            words, cwd=raw.parent, env=environment(), stdout=log, stderr=subprocess.STDOUT
+        )
+
+
+def log_of(raw):
+    return raw.parent / "job.log"
+
+
+def wait_until(happens, job, raw, what):
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not happens():
+        if job.poll() is not None or time.monotonic() > deadline:
+            job.kill()
+            pytest.fail(f"waiting for {what}: {log_of(raw).read_text()}")
+        time.sleep(0.05)
+
+
+def wait_for_line(pattern, job, raw):
+    wait_until(lambda: re.search(pattern, log_of(raw).read_text(), re.M), job, raw, pattern)
+
+
+def wait_for_the_gate(job, raw, out, busy):
+    """Until only late clips are left and `busy` shards of them are begun."""
+    shards = out / "shards"
+
+    def stuck():
+        done = len(list(shards.glob("*.tar")))
+        return done == EARLY and len(list(shards.glob("*.tar.tmp-*"))) == busy
+
+    wait_until(stuck, job, raw, "the gate")
+
+
+def finish(job, raw):
+    (raw / "gate.txt").touch()
+    code, text = job.wait(timeout=WAIT_SECONDS), log_of(raw).read_text()
+    assert code == 0, text
+    return text
+
+
+def check_whole(raw, out, undisturbed):
+    """Every clip once, no litter, and the bytes of a run in threads of one process."""
+    done = subprocess.run(
+        command(raw, undisturbed, "--executor", "local", "--workers", "1"),
+        capture_output=True, text=True, env=environment(), cwd=ROOT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert hashes(out) == hashes(undisturbed)
+    assert len(hashes(out)) == EARLY + LATE
+    counts = json.loads((out / "shardindex.json").read_text())["counts"]
+    assert counts == {"planned": 8, "samples": 8, "errors": 0, "not_run": 0}
+    assert not [path for path in (out / "shards").iterdir() if path.suffix not in (".tar", ".json")]
+
+
+def pids(out):
+    """Of the Ray workers that made the shards."""
+    sidecars = (out / "shards").glob("*.json")
+    return {json.loads(path.read_text())["run"]["pid"] for path in sidecars}
+
+
+def shard_workers():
+    """The Ray workers below this process that make a shard at the moment."""
+    tree = psutil.Process().children(recursive=True)
+    return [p for p in tree if p.is_running() and "_make_in_ray_worker" in p.name()]
+
+
+def test_a_worker_that_is_killed_costs_a_second_try_and_nothing_else(cluster, raw, tmp_path):
+    out = tmp_path / "out"
+    job = start(raw, out, cluster.address)
+    wait_for_the_gate(job, raw, out, 2)
+    victim = shard_workers()[0]
+    children = victim.children()
+    victim.send_signal(signal.SIGKILL)
+    wait_until(lambda: not any(child.is_running() for child in children), job, raw, "its end")
+    text = finish(job, raw)
+    assert f"Ray cluster at {cluster.address}: 3 nodes, 2 CPUs; no dashboard" in text
+    assert text.count("was lost with its worker process (WorkerCrashedError)") == 1
+    assert "made again, try 2 of 4" in text
+    assert len(pids(out)) >= 2
+    check_whole(raw, out, tmp_path / "undisturbed")
+
+
+def test_a_node_that_dies_is_named_and_one_that_joins_takes_over(cluster, raw, tmp_path):
+    doomed = cluster.add_node(num_cpus=1, node_name="doomed", **NODE)
+    out = tmp_path / "out"
+    job = start(raw, out, cluster.address)
+    wait_for_the_gate(job, raw, out, 3)
+    cluster.remove_node(doomed, allow_graceful=False)
+    fresh = cluster.add_node(num_cpus=1, node_name="fresh", **NODE)
+    wait_for_line(r"^node doomed \(.*\) was lost: \d CPUs now$", job, raw)
+    wait_for_line(r"^node fresh \(.*\) joined: \d CPUs now$", job, raw)
+    text = finish(job, raw)
+    cluster.remove_node(fresh)
+    lost = re.findall(r"^shard all-\d{6} was lost with the node doomed \(.*$", text, re.M)
+    assert len(lost) == 1, text
+    assert lost[0].endswith("(NodeDiedError); it is made again, try 2 of 4")
+    check_whole(raw, out, tmp_path / "undisturbed")
+
+
+def test_a_cluster_that_was_not_named_is_not_joined(cluster, raw, tmp_path):
+    """Although it is on this machine, where Ray would find it."""
+    (raw / "gate.txt").touch()
+    before = len(cluster.global_state.job_table())
+    done = subprocess.run(
+        command(raw, tmp_path / "out", "--limit", "2"),
+        capture_output=True, text=True, env=environment(), cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "Ray cluster" not in done.stderr
+    assert len(cluster.global_state.job_table()) == before

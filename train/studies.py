@@ -1,0 +1,182 @@
+"""The studies: rows of a table of the GLCM paper, what each trains and looks at, on which clips.
+
+    STUDIES["table6"].rows -> Row("a: L_g, z_g", model={"objective": "g"}, look={"features": "g"})
+
+Only data; `train.study` carries it out. Rows that train the same thing share one run, within a
+study and between studies. Adding a study, a row or a corpus is one entry here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+SCRATCH = "random weights (glcm)"
+"""The row without pretraining: what the labels alone teach a probe."""
+MULTI, SINGLE = "No pooling & multiple pos. pairs", "Avg pooling & single pos. pair"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table: what is trained, and what of it is looked at."""
+
+    label: str
+    """As the paper names it."""
+    method: str = "glcm"
+    model: Mapping[str, Any] = field(default_factory=dict)
+    """Switches of the method's config that are other than its preset's."""
+    look: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of the evaluations that are the row's own."""
+    paper: Any = None
+    """First cell of the paper's row; None where the paper has no such row."""
+    trained: bool = True
+    """Random weights where it is False."""
+
+    @property
+    def run(self) -> str:
+        """Name of what is trained: rows with the same one share it."""
+        if not self.trained:
+            return f"random-{self.method}"
+        switches = (f"{name}_{value}" for name, value in self.model.items())
+        return "-".join([self.method, *switches])
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Clips to train on without labels, and tasks to score."""
+
+    shards: str
+    """Trained on."""
+    task_shards: str
+    """Scored."""
+    tasks: tuple[str, ...]
+    """Evaluations, a column each."""
+    small: str
+    """Preset of every method that fits two CPU cores and these clips' length."""
+    full: str
+    """Of the paper's size; see `train.study.preset_of`."""
+    make: str
+    """The commands that make the shards."""
+
+
+CORPORA = {
+    "planted": Corpus(
+        "data/shards/planted-glcm", "data/shards/planted-glcm",
+        ("planted_class", "planted_words", "planted_sentences", "planted_mismatch"),
+        "tiny", "full", "make shards DATASET=planted",
+    ),
+    "grid": Corpus(
+        "data/shards/grid-glcm", "data/shards/grid-lips", ("grid_digits", "grid_letters"),
+        "tiny_grid", "grid",
+        "make shards DATASET=grid ROOT=... PROFILE=glcm, and once more with PROFILE=lips",
+    ),
+}  # fmt: skip
+
+LIKE = {
+    "planted_class": "UCF101",
+    "planted_words": "LRW",
+    "planted_sentences": "LRS2",
+    "planted_mismatch": "DFDC",
+    "grid_digits": "LRW",
+    "grid_letters": "LRW",
+    "grid_commands": "LRW",
+    "grid_sentences": "LRS2",
+}
+"""Whose column of the paper has a task of the same kind, with whose order ours is compared."""
+
+LOOKS: Mapping[str, Mapping[str, Any]] = {
+    "planted_sentences": {"cells": (1, 4, 4)},
+    "grid_sentences": {"cells": (1, 4, 4)},
+    "localization": {"cells": (1, 1, 1)},
+}
+"""Settings of tasks that go before a study's: sentences keep every frame apart by themselves."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """A comparison."""
+
+    about: str
+    rows: tuple[Row, ...]
+    table: str = ""
+    """Of the GLCM paper; empty where it has none."""
+    tasks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Corpus -> other tasks than its own; an empty tuple leaves the corpus out."""
+
+    def tasks_on(self, corpus: str) -> tuple[str, ...]:
+        """The columns that a corpus gives."""
+        return self.tasks.get(corpus, CORPORA[corpus].tasks)
+
+    @property
+    def all_rows(self) -> tuple[Row, ...]:
+        """Random weights first, looked at as by most rows."""
+        usual = next((row.look for row in self.rows if not row.look), self.rows[-1].look)
+        return (Row(SCRATCH, look=usual, trained=False), *self.rows)
+
+
+def _glcm(label: str, paper: Any, look: Mapping[str, Any] | None = None, **model: Any) -> Row:
+    return Row(label, "glcm", model, look or {}, paper)
+
+
+_G, _L = {"features": "g"}, {"features": "l"}
+_TIME = (4, 1, 1)
+"""Attention leaves no place to tell apart, so all rows of its table keep only when."""
+
+STUDIES = {
+    "table5": Study(
+        "contrastive objectives on the same encoder and clips (GLCM paper, Table 5)",
+        (
+            *(Row(name, name.lower(), paper=name)
+              for name in ("MoCo", "CPC", "DPC", "VDIM", "AVTS", "AVSlowFast")),
+            Row("Ours", "glcm", paper="Ours"),
+        ),
+        table="5",
+    ),
+    "table6": Study(
+        "global and local encoders, objectives and features (GLCM paper, Table 6)",
+        (
+            _glcm("a: both encoders, L_g, z_g", "a", _G, objective="g"),
+            _glcm("b: both encoders, both, z_g", "b", _G),
+            _glcm("c: both encoders, L_l, z_l", "c", _L, objective="l"),
+            _glcm("d: E_l alone, both, z_l", "d", _L, encoders="l_only"),
+            _glcm("e: both encoders, both, z_l", "e", _L),
+            _glcm("f: both encoders, both, both", "f"),
+        ),
+        table="6",
+    ),
+    "table7": Study(
+        "several positive pairs in L_l (GLCM paper, Table 7)",
+        (
+            _glcm(SINGLE, "avg_pool_single_pair", multi_pair="avg_single"),
+            _glcm(MULTI, "multi_pair"),
+        ),
+        table="7",
+    ),
+    "table8": Study(
+        "whole frames, the attention map, or crops (GLCM paper, Table 8)",
+        (
+            _glcm("full frame", "Ours full frame",
+                  {"pictures": "frames", "pooling": "full_avg", "cells": _TIME}),
+            _glcm("attention", "Ours attention",
+                  {"pictures": "frames", "pooling": "full_attention", "cells": _TIME}),
+            _glcm("crop", "Ours crop", {"pictures": "lip", "cells": _TIME}),
+        ),
+        table="8",
+        tasks={"planted": ()},
+    ),
+    "table9": Study(
+        "audio window M (GLCM paper, Table 9)",
+        (
+            _glcm("M = 1", 1, window_M=1),
+            _glcm("M = 3", 3),
+            _glcm("M = 5", 5, window_M=5),
+            _glcm("M = 7", 7, window_M=7),
+        ),
+        table="9",
+    ),
+    "localization": Study(
+        "does the attention map lie on what sounds (GLCM paper, section 3.3 and Fig. 2)",
+        (_glcm("Ours", None), _glcm("Ours, L_g only", None, objective="g")),
+        tasks={"planted": ("localization",), "grid": ()},
+    ),
+}  # fmt: skip
+"""Tables 5 to 9 and the attention map; the preset's own M is 3 and its pairs are summed."""

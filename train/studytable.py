@@ -1,0 +1,173 @@
+"""The table of a study: means and intervals, and whether rows stand in the paper's order."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from train.checkpoint import write_atomically
+from train.papers import TABLES
+from train.studies import LIKE, Study
+
+if TYPE_CHECKING:
+    from train.study import StudyConfig
+
+STUDY, MARKDOWN = "study.json", "study.md"
+LEVEL = 0.95
+FEWEST_RANKED = 3
+"""Of fewer rows an order says nothing."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """Of a row with a seed."""
+
+    row: str
+    seed: int
+    scores: dict[str, dict[str, Any]]
+    """Task -> its first metric: `name`, `value`, `low`, `high`, `n`, `higher_is_better`, `unit`."""
+
+
+def write(config: "StudyConfig", results: list[Result]) -> None:
+    """study.json and study.md of the rows that are done."""
+    facts = facts_of(config, results)
+    folder = config.folder / config.name
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / STUDY, json.dumps(facts, indent=1) + "\n")
+    heads, lines = table(facts)
+    grid = ["| " + " | ".join(cells) + " |" for cells in (heads, ["---"] * len(heads), *lines)]
+    text = f"# {config.name}: {config.of.about}\n\n{facts['said']}\n\n" + "\n".join(grid) + "\n"
+    write_atomically(folder / MARKDOWN, text)
+
+
+def facts_of(config: "StudyConfig", results: list[Result]) -> dict[str, Any]:
+    """What study.json holds: every score, its row's mean and interval, the order of rows."""
+    columns = list(dict.fromkeys(task for one in results for task in one.scores))
+    rows: list[dict[str, Any]] = []
+    for label in dict.fromkeys(one.row for one in results):
+        scores = {task: _of(results, label, task) for task in columns}
+        rows.append({"row": label, **{task: summary(s) for task, s in scores.items() if s}})
+    orders = {task: agreement(config.of, rows, task) for task in columns}
+    return {
+        "name": config.name,
+        "about": config.of.about,
+        "said": said(config),
+        "columns": columns,
+        "results": [asdict(one) for one in results],
+        "rows": rows,
+        "agreement": {task: order for task, order in orders.items() if order is not None},
+    }
+
+
+def said(config: "StudyConfig") -> str:
+    """The size at which this was run, in a sentence."""
+    seen = (config.steps or 0) * (config.batch_size or 0)
+    corpora = [
+        f"{Path(corpus.shards).name}, scored on {Path(corpus.task_shards).name}"
+        for corpus in config.used_corpora().values()
+    ]
+    presets = dict.fromkeys(
+        config.preset or (corpus.full if config.size == "full" else corpus.small)
+        for corpus in config.used_corpora().values()
+    )
+    some = "" if not config.methods else " Some of the paper's rows only."
+    over = "seeds" if (config.seeds or 1) > 1 else "test items, of a single seed"
+    cells = "" if config.cells is None else f", features in {_times(config.cells)} cells"
+    return (
+        f"Preset {' and '.join(presets)} of each method, which sees as many pictures of a clip as "
+        f"its config says; {config.steps} steps of {config.batch_size} clips ({seen:,} clips seen) "
+        f"from {'; '.join(corpora)}; evaluation {config.protocol}{cells}, where a row or task has "
+        f"no other one of its own. Brackets: {LEVEL:.0%} intervals over {over}.{some}"
+    )
+
+
+def _times(cells: tuple[int, int, int]) -> str:
+    return "x".join(map(str, cells))
+
+
+def _of(results: list[Result], label: str, task: str) -> list[dict[str, Any]]:
+    return [one.scores[task] for one in results if one.row == label and task in one.scores]
+
+
+def summary(scores: list[dict[str, Any]]) -> dict[str, Any]:
+    """Mean and interval: over seeds where there are several (Student's t), else over test items."""
+    values = np.array([score["value"] for score in scores], np.float64)
+    kept = {name: scores[0].get(name) for name in ("name", "unit", "higher_is_better")}
+    if len(values) == 1:
+        return {**kept, **{name: scores[0][name] for name in ("value", "low", "high")}}
+    from scipy import stats
+
+    half = float(stats.t.ppf((1 + LEVEL) / 2, len(values) - 1) * stats.sem(values))
+    mean = float(values.mean())
+    return {**kept, "value": mean, "low": mean - half, "high": mean + half}
+
+
+def agreement(study: Study, rows: list[dict[str, Any]], task: str) -> dict[str, Any] | None:
+    """Spearman's rank correlation of a column with the paper's column of the same kind of task.
+
+    Returns:
+        `like` (the paper's column), `rho` (1: the same order; None where all our rows are equal)
+        and `rows`; None where the paper has no such column, or fewer than three rows are done.
+    """
+    theirs = goodness_in_paper(study, task)
+    known = [
+        (goodness(row[task]), theirs[row["row"]])
+        for row in rows
+        if task in row and row["row"] in theirs
+    ]
+    if len(known) < FEWEST_RANKED:
+        return None
+    from scipy import stats
+
+    ours, papers = zip(*known, strict=True)
+    rho = float(stats.spearmanr(ours, papers).statistic) if len(set(ours)) > 1 else None
+    return {"like": LIKE[task], "rho": rho, "rows": len(known)}
+
+
+def goodness_in_paper(study: Study, task: str) -> dict[str, float]:
+    """Label of a row -> the paper's number, negated where lower is better; empty: no column."""
+    for paper in TABLES:
+        if paper.key != ("glcm", study.table):
+            continue
+        for place, column in enumerate(paper.columns):
+            if task in LIKE and column.name.startswith(LIKE[task]):
+                sign = 1.0 if column.higher_is_better else -1.0
+                found = {keys[0]: numbers[place] for keys, numbers in paper.rows}
+                pairs = {row.label: found.get(row.paper) for row in study.rows}
+                return {label: sign * n for label, n in pairs.items() if n is not None}
+    return {}
+
+
+def goodness(score: dict[str, Any]) -> float:
+    """A score, negated where lower is better."""
+    value: float = score["value"]
+    return value if score.get("higher_is_better", True) else -value
+
+
+def table(facts: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Heads and rows of a study.json, for people; scores in percent."""
+    columns = facts["columns"]
+    lines = [
+        [row["row"], *(_shown(row[task]) if task in row else "" for task in columns)]
+        for row in facts["rows"]
+    ]
+    found = facts.get("agreement", {})
+    if found:
+        cells = [_agreed(found[task]) if task in found else "" for task in columns]
+        lines.append(["*the paper's order (Spearman)*", *cells])
+    return ["row", *columns], lines
+
+
+def _agreed(found: dict[str, Any]) -> str:
+    rho = "undefined" if found["rho"] is None else f"{found['rho']:+.2f}"
+    return f"{rho} ({found['like']}, {found['rows']} rows)"
+
+
+def _shown(score: dict[str, Any]) -> str:
+    scale, digits = (100, 1) if score.get("unit") in (None, "fraction") else (1, 3)
+    text = f"{scale * score['value']:.{digits}f}"
+    if score["low"] is None:
+        return text
+    return f"{text} [{scale * score['low']:.{digits}f}, {scale * score['high']:.{digits}f}]"
