@@ -29,7 +29,7 @@ EVEN = "scale=trunc(iw/2)*2:trunc(ih/2)*2"
 WAYS: dict[str, tuple[str, ...]] = {
     "rescaled to 60 %": ("-vf", f"scale=iw*0.6:ih*0.6,{EVEN}", *PICTURE, *SOUND),
     "recompressed hard": (
-        "-vf", EVEN, *PICTURE[:-4], "-crf", "38", "-pix_fmt", "yuv420p", "-c:a", "aac", "-b:a", "32k",
+        "-vf", EVEN, *PICTURE, "-crf", "38", *SOUND[:2], "-b:a", "32k",
     ),
     "mirrored": ("-vf", f"hflip,{EVEN}", *PICTURE, *SOUND),
     "cropped by 5 %": ("-vf", f"crop=iw*0.95:ih*0.95,{EVEN}", *PICTURE, *SOUND),
@@ -53,43 +53,37 @@ def main(root: Path, work: Path) -> None:
     _plant(sources, work / "planted-raw")
     _shards(work / "planted-raw", work / "planted")
     _run("pipeline", "duplicates", work / "real", work / "planted")
-    say(*table(work, len(sources)))
+    say(*table(root, work))
 
 
-def table(work: Path, sources: int) -> list[str]:
-    """Found and missed by way; pairs of sources that are found although nobody planted them."""
-    pairs = pq.read_table(work / "real" / "quality" / "duplicates.parquet").to_pylist()
-    found: dict[str, Counter[str]] = {way: Counter() for way in WAYS}
+def table(root: Path, work: Path) -> list[str]:
+    """Copies that are found, by way and kind, and the pairs of originals that nobody planted."""
+    real, planted = (pq.read_table(work / name / "samples.parquet") for name in ("real", "planted"))
+    key_of = dict(zip(real["uri"].to_pylist(), real["key"].to_pylist(), strict=True))
+    originals = [key_of[str(path.relative_to(root))] for path in _sources(root, work / "real")]
+    made = Counter(key.partition("/")[0] for key in planted["key"].to_pylist())
+    found: dict[str, Counter[str]] = {way: Counter() for way in _slugs()}
     strange: Counter[str] = Counter()
-    names = _slugs()
-    for pair in pairs:
-        one, other = _source(pair["key"], names), _source(pair["other_key"], names)
-        ways = [way for _, way in (one, other) if way]
-        if one[0] != other[0]:
-            strange[pair["kind"]] += 1
-        elif len(ways) == 1:
-            found[ways[0]][pair["kind"]] += 1
+    unplanted = []
+    for pair in pq.read_table(work / "real" / "quality" / "duplicates.parquet").to_pylist():
+        way, _, name = pair["other_key"].partition("/")
+        if way not in found:
+            unplanted.append(pair)
+        elif originals[int(name.partition("_")[0])] == pair["key"]:
+            found[way][pair["kind"]] += 1
+        else:
+            strange[f"{way}: {pair['kind']}"] += 1
     lines = ["| copy | made | near | picture | sound |", "|---|---|---|---|---|"]
-    made = Counter(_source(key, names)[1] for key in
-                   pq.read_table(work / "planted" / "samples.parquet")["key"].to_pylist())  # fmt: skip
-    for way, kinds in found.items():
-        counts = " | ".join(str(kinds[kind]) for kind in ("near", "picture", "sound"))
-        lines.append(f"| {way} | {made[way]} | {counts} |")
-    clips = pq.read_metadata(work / "real" / "samples.parquet").num_rows
-    lines.append(f"pairs of different sources among {clips} real clips: {dict(strange)}")
-    return lines
+    for slug, way in _slugs().items():
+        counts = " | ".join(str(found[slug][kind]) for kind in ("near", "picture", "sound"))
+        lines.append(f"| {way} | {made[slug]} | {counts} |")
+    lines.append(f"copies that are paired with another original: {dict(strange)}")
+    lines.append(f"pairs among the {len(real)} real clips, for eyes and ears:")
+    return lines + [f"  {pair}" for pair in unplanted]
 
 
 def _slugs() -> dict[str, str]:
     return {way.replace(" ", "_").replace("%", "percent"): way for way in WAYS}
-
-
-def _source(key: str, names: dict[str, str]) -> tuple[str, str]:
-    """The source's number or own name, and how it was copied; "" for the source itself."""
-    folder, _, rest = key.partition("/")
-    if folder in names:
-        return rest.rpartition("_mp4")[0], names[folder]
-    return "", ""
 
 
 def _sources(root: Path, out: Path) -> list[Path]:

@@ -27,6 +27,7 @@ GROUP_MAY_READ = 0o050
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
 
 Out = Annotated[Path, tyro.conf.Positional]
+Outs = Annotated[tuple[Path, ...], tyro.conf.Positional]
 
 
 def shards(options: Annotated[ShardsOptions, tyro.conf.arg(name="")]) -> int:
@@ -222,6 +223,23 @@ def report(out: Out, /, where: str | None = None) -> int:
     return 0
 
 
+def duplicates(outs: Outs, /, workers: int | None = None) -> int:
+    """Find clips that are there more than once, also rescaled, recompressed, cut or mirrored.
+
+    Writes pairs with their distances into OUT/quality/duplicates.parquet, and columns for --where:
+    "duplicate_rank == 0" keeps one clip of each group. Nothing is removed.
+
+    Args:
+        outs: folders of shard sets, made with any profile.
+        workers: processes; default: the usable cores.
+    """
+    from pipeline.duplicates import duplicates as run_duplicates
+    from pipeline.host import usable_cores
+
+    say(*run_duplicates(outs, workers=workers or usable_cores()))
+    return 0
+
+
 def doctor() -> int:
     """Check libraries, model files, codecs, Ray and disk; say what is missing and how to get it."""
     from pipeline.doctor import doctor as run_doctor
@@ -244,6 +262,7 @@ COMMANDS = {
         retry,
         drop,
         report,
+        duplicates,
         doctor,
     )
 }

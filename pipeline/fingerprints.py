@@ -75,9 +75,7 @@ def fingerprint(meta: Mapping[str, Any], members: Mapping[str, bytes]) -> Finger
     return Fingerprint(
         pictures=picture_hashes(lumas[every // 2 :: every]),
         sound=_sound_of(meta, mel) if mel else np.zeros(0, np.uint64),
-        motion=np.abs(np.diff(lumas, axis=0)).mean((1, 2))
-        if len(lumas)
-        else np.zeros(0, np.float32),
+        motion=np.abs(np.diff(lumas, axis=0)).mean((1, 2)),
     )
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import rankdata
 
 from pipeline.fingerprints import (
     PICTURE_BITS,
@@ -23,8 +24,12 @@ from pipeline.fingerprints import (
 
 LEAST_OVERLAP = 0.4
 """Of the shorter clip."""
-LEAST_PICTURES, LEAST_SOUND_STEPS, LEAST_MOTION_STEPS = 2, 15, 10
-"""Fewer that say something are no evidence; that is 1 s, 1.5 s and 1 s."""
+LEAST_PICTURES, LEAST_SOUND_STEPS, LEAST_MOTION_STEPS = 2, 15, 15
+"""Fewer that say something are no evidence; that is 1 s, 1.5 s and 1.5 s."""
+LEAST_MOTION_OVERLAP = 0.6
+"""Of the shorter clip's motion: a second of two people talking may well go together."""
+CHANCE_PICTURE, CHANCE_SOUND = 0.3, 0.4
+"""Strangers are seldom so close at their best shift; only below does a shift mean something."""
 MOTION_SLACK = 3
 """Steps of a tenth of a second by which motion may lie beside the other match."""
 
@@ -40,7 +45,8 @@ class Distance:
     sound_distance: float
     """Share of the sound's bits that differ."""
     motion_correlation: float
-    """Of how much the pictures change, -1 .. 1, at the sound's shift or else the pictures'."""
+    """Of how much the pictures change, by ranks, -1 .. 1, at the sound's shift or else the
+    pictures'. NaN too where the pictures are not alike."""
     offset_seconds: float
     """What is at time t in the one clip is at t + offset in the other; from the sound, a tenth of
     a second exact, where that is closer than chance, else from the pictures, half a second."""
@@ -55,7 +61,9 @@ def distance(one: Fingerprint, other: Fingerprint) -> Distance:
     offset = picture_shift / PICTURES_PER_SECOND
     if sound < CHANCE_SOUND:
         offset = sound_shift / STEPS_PER_SECOND
-    motion = _motion(one.motion, other.motion, round(offset * STEPS_PER_SECOND))
+    motion = np.nan
+    if pictures < CHANCE_PICTURE:
+        motion = _motion(one.motion, other.motion, round(offset * STEPS_PER_SECOND))
     return Distance(
         float(pictures) if np.isfinite(pictures) else np.nan,
         bool(flipped < straight),
@@ -63,10 +71,6 @@ def distance(one: Fingerprint, other: Fingerprint) -> Distance:
         motion,
         float(offset),
     )
-
-
-CHANCE_SOUND = 0.4
-"""Strangers' best shift has a share of about 0.4; below, the shift means something."""
 
 
 def _pictures(one: Hashes, other: Hashes) -> tuple[float, int]:
@@ -113,14 +117,15 @@ def _correlation(one: Floats, other: Floats, size: int) -> npt.NDArray[np.float6
 
 
 def _motion(one: Floats, other: Floats, shift: int) -> float:
-    """The highest correlation near a shift; NaN where nothing moves or too little overlaps."""
+    """Spearman's correlation near a shift, the highest; NaN where too little moves or overlaps."""
     found = []
+    enough = max(LEAST_MOTION_STEPS, LEAST_MOTION_OVERLAP * min(len(one), len(other)))
     for near in range(shift - MOTION_SLACK, shift + MOTION_SLACK + 1):
         a = one[max(0, -near) : len(other) - near if near <= len(other) else 0]
         b = other[max(0, near) :]
         length = min(len(a), len(b))
-        if length >= LEAST_MOTION_STEPS:
-            a, b = a[:length], b[:length]
+        if length >= enough:
+            a, b = rankdata(a[:length]), rankdata(b[:length])
             if a.std() > 0 and b.std() > 0:
                 found.append(float(np.corrcoef(a, b)[0, 1]))
     return max(found, default=np.nan)
