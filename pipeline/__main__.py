@@ -240,6 +240,40 @@ def duplicates(outs: Outs, /, workers: int | None = None) -> int:
     return 0
 
 
+def leaks(
+    outs: Outs,
+    /,
+    table: Path = Path("leaks.parquet"),
+    html: Path | None = None,
+    kinds: tuple[str, ...] = ("exact", "near", "picture", "sound", "source", "group"),
+    workers: int | None = None,
+) -> int:
+    """Find what is learned from and held out, too: between splits, and between data sets.
+
+    The first OUT is learned from (its train splits, or all of it where there are none); held out
+    are its other splits and those of the other sets. Ends with 0 whatever is found.
+
+    Args:
+        outs: folders of shard sets, the one that is learned from first.
+        table: where the pairs go; `train pretrain --without FILE` leaves their clips out.
+        html: write a page with the pairs' pictures side by side.
+        kinds: of likeness that count: exact near picture sound (content), source (the same file),
+            group (the same speaker or source video).
+        workers: processes; default: the usable cores.
+    """
+    from pipeline.host import usable_cores
+    from pipeline.leakpage import write_page
+    from pipeline.leaks import find_leaks, write_leaks
+
+    found = find_leaks(outs, kinds, workers or usable_cores())
+    write_leaks(found, table)
+    say(*found.lines(), f"Table: {table}; to leave them out: train pretrain --without {table}")
+    if html is not None:
+        write_page(found, html)
+        say(f"Page: {html}")
+    return 0
+
+
 def doctor() -> int:
     """Check libraries, model files, codecs, Ray and disk; say what is missing and how to get it."""
     from pipeline.doctor import doctor as run_doctor
@@ -263,6 +297,7 @@ COMMANDS = {
         drop,
         report,
         duplicates,
+        leaks,
         doctor,
     )
 }

@@ -45,8 +45,8 @@ class Distance:
     sound_distance: float
     """Share of the sound's bits that differ."""
     motion_correlation: float
-    """Of how much the pictures change, by ranks, -1 .. 1, at the sound's shift or else the
-    pictures'. NaN too where the pictures are not alike."""
+    """Of how much the pictures change, by ranks, -1 .. 1. NaN too where it tells nothing more: the
+    pictures are not alike, or the sound is."""
     offset_seconds: float
     """What is at time t in the one clip is at t + offset in the other; from the sound, a tenth of
     a second exact, where that is closer than chance, else from the pictures, half a second."""
@@ -62,7 +62,7 @@ def distance(one: Fingerprint, other: Fingerprint) -> Distance:
     if sound < CHANCE_SOUND:
         offset = sound_shift / STEPS_PER_SECOND
     motion = np.nan
-    if pictures < CHANCE_PICTURE:
+    if pictures < CHANCE_PICTURE and not sound < CHANCE_SOUND:
         motion = _motion(one.motion, other.motion, round(offset * STEPS_PER_SECOND))
     return Distance(
         float(pictures) if np.isfinite(pictures) else np.nan,
@@ -118,6 +118,7 @@ def _correlation(one: Floats, other: Floats, size: int) -> npt.NDArray[np.float6
 
 def _motion(one: Floats, other: Floats, shift: int) -> float:
     """Spearman's correlation near a shift, the highest; NaN where too little moves or overlaps."""
+    one, other = rankdata(one), rankdata(other)
     found = []
     enough = max(LEAST_MOTION_STEPS, LEAST_MOTION_OVERLAP * min(len(one), len(other)))
     for near in range(shift - MOTION_SLACK, shift + MOTION_SLACK + 1):
@@ -125,7 +126,7 @@ def _motion(one: Floats, other: Floats, shift: int) -> float:
         b = other[max(0, near) :]
         length = min(len(a), len(b))
         if length >= enough:
-            a, b = rankdata(a[:length]), rankdata(b[:length])
-            if a.std() > 0 and b.std() > 0:
-                found.append(float(np.corrcoef(a, b)[0, 1]))
+            a, b = a[:length] - a[:length].mean(), b[:length] - b[:length].mean()
+            if scale := np.sqrt((a @ a) * (b @ b)):
+                found.append(float(a @ b / scale))
     return max(found, default=np.nan)

@@ -10,11 +10,12 @@ the numbers are kept. Clips that only look alike, such as two sentences of one s
 camera, are no pair: their pictures agree, their motion and sound do not.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from pipeline.candidates import Ints, candidates
 from pipeline.fingerprints import PICTURE_BITS, SOUND_BITS, Hashes, mirrored
@@ -30,6 +31,7 @@ ALONE_SOUND = 0.3
 SOUND_EVERY = 2
 """Of the ten hashes a second that overlap by a quarter of a second, these are looked up."""
 EXACT, NEAR, PICTURE, SOUND = "exact", "near", "picture", "sound"
+Keep = Callable[[Ints, Ints], npt.NDArray[np.bool_]]
 SAME = Distance(0.0, False, 0.0, 1.0, 0.0)
 
 
@@ -61,7 +63,7 @@ class Sets:
     @property
     def firsts(self) -> Ints:
         """The number of each set's first clip, and one more than the last clip's."""
-        return np.cumsum([0, *(len(prints) for prints in self.sets)])
+        return np.cumsum([0, *(len(prints) for prints in self.sets)], dtype=np.int64)
 
     def where(self, clip: int) -> tuple[int, int]:
         """The set of a clip, and its row there."""
@@ -85,14 +87,20 @@ class Sets:
         return [value for prints in self.sets for value in prints.clips[name].to_pylist()]
 
 
-def find_pairs(sets: Sets) -> list[Pair]:
-    """All pairs of a kind, in the order of their clips."""
-    exact = _exact(sets)
+def find_pairs(sets: Sets, keep: Keep | None = None) -> list[Pair]:
+    """All pairs of a kind, in the order of their clips.
+
+    Of clips that are exactly the same, the first alone is compared with others.
+
+    Args:
+        sets: of the clips.
+        keep: which of two columns of clips are worth comparing; default: all.
+    """
+    exact = exact_pairs(sets)
     found = {(pair.one, pair.other): pair for pair in exact}
-    chained = {pair.other for pair in exact}  # compared by what they are the same as
-    for one, other in _candidates(sets).tolist():
-        if one in chained or other in chained:
-            continue
+    alike = _candidates(sets)
+    alike = alike[~np.isin(alike, [pair.other for pair in exact]).any(1)]
+    for one, other in (alike if keep is None else alike[keep(*alike.T)]).tolist():
         measured = _distance(sets, one, other)
         if kind := kind_of(measured):
             found[one, other] = Pair(one, other, kind, measured)
@@ -133,7 +141,7 @@ def _distance(sets: Sets, one: int, other: int) -> Distance:
     return distance(sets.sets[first][row], sets.sets[second][other_row])
 
 
-def _exact(sets: Sets) -> list[Pair]:
+def exact_pairs(sets: Sets) -> list[Pair]:
     """Each clip beside the first one that is the same."""
     first: dict[tuple[object, ...], int] = {}
     pairs = []

@@ -2,6 +2,7 @@
 
 import json
 
+import cv2
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -9,7 +10,14 @@ import pytest
 from manifests.errors import UsageError
 from pipeline import candidates as lookup
 from pipeline.duplicates import duplicates
-from pipeline.fingerprints import Fingerprint, content_box, mirrored, picture_hashes, sound_hashes
+from pipeline.fingerprints import (
+    Fingerprint,
+    content_box,
+    fingerprint,
+    mirrored,
+    picture_hashes,
+    sound_hashes,
+)
 from pipeline.matching import distance
 from pipeline.prints import prints_of
 from pipeline.view import view_of
@@ -93,10 +101,12 @@ def test_a_changed_shard_is_looked_at_again(tmp_path, monkeypatch):
     index["shardlist"][1]["sha256"] = "other"
     (out / "shardindex.json").write_text(json.dumps(index))
     looked = []
-    real = prints_of.__globals__["fingerprint"]
-    monkeypatch.setattr(
-        "pipeline.prints.fingerprint", lambda meta, m: looked.append(meta["key"]) or real(meta, m)
-    )
+
+    def noted(meta, members):
+        looked.append(meta["key"])
+        return fingerprint(meta, members)
+
+    monkeypatch.setattr("pipeline.prints.fingerprint", noted)
     prints_of(out)
     assert looked == ["b"]
 
@@ -126,9 +136,7 @@ def test_borders_are_what_is_never_bright():
 def test_sound_is_known_at_another_rate_of_slices():
     """The same sound at 30 and at 75 slices a second; silence says nothing."""
     slow = copies.mel(5, 60)
-    import cv2
-
-    fast = cv2.resize(slow, (450, 80))
+    fast = np.asarray(cv2.resize(slow, (450, 80)), np.float32)
     nothing = np.zeros(0, np.uint64)
     one, other = (
         Fingerprint(nothing, sound_hashes(mel, rate, 22050), nothing.astype(np.float32))
