@@ -274,6 +274,21 @@ def leaks(
     return 0
 
 
+def offsets(out: Out, /) -> int:
+    """Estimate by how much sound and picture of each clip are apart; columns for --where.
+
+    From the mouth's opening where landmarks are stored, else from motion; av_offset_peak_ratio says
+    how far the estimate can be believed.
+
+    Args:
+        out: folder of a shard set.
+    """
+    from pipeline.offsets import offsets as run_offsets
+
+    say(*run_offsets(out))
+    return 0
+
+
 def doctor() -> int:
     """Check libraries, model files, codecs, Ray and disk; say what is missing and how to get it."""
     from pipeline.doctor import doctor as run_doctor
@@ -298,6 +313,7 @@ COMMANDS = {
         report,
         duplicates,
         leaks,
+        offsets,
         doctor,
     )
 }

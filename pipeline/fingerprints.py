@@ -69,7 +69,7 @@ def fingerprint(meta: Mapping[str, Any], members: Mapping[str, bytes]) -> Finger
         meta: its JSON.
         members: by extension; `frames.mjpeg` and `mel.npy` are looked at.
     """
-    lumas = _lumas(meta, members)
+    lumas = lumas_of(meta, members, STEPS_PER_SECOND)
     every = STEPS_PER_SECOND // PICTURES_PER_SECOND
     mel = members.get("mel.npy")
     return Fingerprint(
@@ -82,8 +82,10 @@ def fingerprint(meta: Mapping[str, Any], members: Mapping[str, bytes]) -> Finger
 # --- pictures ---------------------------------------------------------------------------------
 
 
-def _lumas(meta: Mapping[str, Any], members: Mapping[str, bytes]) -> Floats:
-    """(steps, 32, 32): ten pictures a second, without black borders."""
+def lumas_of(
+    meta: Mapping[str, Any], members: Mapping[str, bytes], steps_per_second: Fraction | int
+) -> Floats:
+    """(steps, 32, 32): so many pictures a second, small and without black borders."""
     import cv2
 
     sizes = meta["jpeg_sizes"].get("frames")
@@ -91,8 +93,8 @@ def _lumas(meta: Mapping[str, Any], members: Mapping[str, bytes]) -> Floats:
         return np.zeros((0, SIDE, SIDE), np.float32)
     jpegs = split_jpegs(members["frames.mjpeg"], sizes)
     fps = Fraction(meta["fps"])
-    count = max(1, int(len(jpegs) * STEPS_PER_SECOND / fps))
-    ticks = [min(int((step + Fraction(1, 2)) * fps / STEPS_PER_SECOND), len(jpegs) - 1)
+    count = max(1, int(len(jpegs) * steps_per_second / fps))
+    ticks = [min(int((step + Fraction(1, 2)) * fps / steps_per_second), len(jpegs) - 1)
              for step in range(count)]  # fmt: skip
     gray = {tick: _gray(jpegs[tick] or b"") for tick in set(ticks)}
     box = content_box(np.max(list(gray.values()), axis=0))
