@@ -10,6 +10,8 @@ PY := $(VENV)/bin/python
 # What a target takes from the command line. Make ignores other names, and the wish with them:
 # PROFIL=lips would quietly give the default profile.
 TAKES := DATA PYTHON ARGS
+TAKES_setup := WHEELS TORCH_INDEX CLUSTER
+TAKES_wheels := $(TAKES_setup)
 TAKES_manifest := DATASET ROOT OUT TABLE ANNOTATIONS
 TAKES_shards := $(TAKES_manifest) PROFILE FACES WORKERS RAY_ADDRESS
 TAKES_pretrain := METHOD PRESET SHARDS RUN
@@ -36,18 +38,42 @@ help:  ## this list
 
 # --- install -----------------------------------------------------------------------------------
 
-.PHONY: setup
-setup: $(VENV)/.done  ## .venv with the locked dependencies (a second call is instant)
+# These three count only where they stand behind `make`: a CLUSTER of the environment is another one.
+$(foreach name,WHEELS TORCH_INDEX CLUSTER,$(if $(filter-out command,$(firstword $(origin $(name)))),$(eval $(name) :=)))
+# WHEELS=DIR      a folder of wheels instead of a network; `make wheels` fills it
+# TORCH_INDEX=URL the package index with the torch for your GPU; without it, the one pip finds
+# CLUSTER=1       also Ray's dashboard and job server, which the head of a cluster needs
+LOCKS := -r requirements.lock $(if $(CLUSTER),-r requirements-cluster.lock)
+PIP_FROM := $(if $(WHEELS),--no-index --find-links "$(WHEELS)",$(if $(TORCH_INDEX),--extra-index-url "$(TORCH_INDEX)"))
 
-$(VENV)/.done: requirements.lock pyproject.toml
+# A .venv knows by a hash for which torch it was made; another wish makes it anew, never mixes.
+WISH := $(if $(TORCH_INDEX)$(CLUSTER),$(shell printf '%s' '$(TORCH_INDEX) $(CLUSTER)' | sha256sum | cut -c 1-16))
+HAVE := $(shell cat $(VENV)/.done 2>/dev/null)
+
+.PHONY: setup
+setup: $(VENV)/.done  ## [WHEELS= TORCH_INDEX= CLUSTER=]: .venv with the locked dependencies (a second call is instant)
+
+$(VENV)/.done: requirements.lock pyproject.toml $(if $(filter-out $(HAVE),$(WISH)),another-wish)
 	@command -v $(PYTHON) >/dev/null || { echo "make setup needs Python 3.11 or newer with venv: apt-get install python3.11 python3.11-venv (or PYTHON=/path/to/python make setup)"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make setup needs Python 3.11 or newer; $(PYTHON) is older. Name another: PYTHON=/path/to/python make setup"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' || { echo "make setup needs the venv module: apt-get install python3-venv"; exit 1; }
+	@[ -z "$(WHEELS)" ] || [ -d "$(WHEELS)" ] || { echo "WHEELS=$(WHEELS) is no folder; on a machine with a network, make wheels WHEELS=$(WHEELS) fills it"; exit 1; }
 	@echo "installing the locked packages into $(VENV): about 2.5 GB on disk, a few minutes"
-	@$(PYTHON) -m venv $(VENV)
-	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@$(PYTHON) -m venv $(if $(filter another-wish,$^),--clear) $(VENV)
+	@$(PY) -m pip install --quiet --disable-pip-version-check $(PIP_FROM) $(LOCKS)
 	@echo "$(CURDIR)" > "$$($(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/glav.pth"
-	@touch $@
+	@printf '%s' '$(WISH)' > $@
+
+.PHONY: another-wish
+another-wish:
+
+.PHONY: wheels
+wheels:  ## WHEELS=DIR [TORCH_INDEX= CLUSTER=]: fill a folder for `make setup WHEELS=DIR` without a network
+	@[ -n "$(WHEELS)" ] || { echo "name a folder: make wheels WHEELS=/path/to/wheels"; exit 2; }
+	@builder=$$(mktemp -d) && trap 'rm -rf "$$builder"' EXIT && $(PYTHON) -m venv "$$builder" && \
+		"$$builder/bin/python" -m pip wheel --quiet --disable-pip-version-check --wheel-dir "$(WHEELS)" \
+		$(if $(TORCH_INDEX),--extra-index-url "$(TORCH_INDEX)") $(LOCKS)
+	@echo "$(WHEELS) is full; where there is no network: make setup WHEELS=$(WHEELS)$(if $(CLUSTER), CLUSTER=$(CLUSTER))"
 
 .PHONY: doctor
 doctor: setup  ## libraries, model files, codecs, Ray, disk: what is missing and how to get it
@@ -126,3 +152,4 @@ bench: setup  ## the speed table: our pipeline against ffmpeg and a plain script
 lock: setup  ## requirements.lock from pyproject.toml (names and versions only)
 	$(PY) -m piptools compile --quiet --strip-extras --extra dev --no-emit-index-url --no-emit-find-links --no-header --annotation-style line -o requirements.lock pyproject.toml
 	@sed -i 's/^torch==\([0-9.]*\)+[a-z0-9]*/torch==\1/' requirements.lock  # one pin for CPU and CUDA builds
+	$(PY) -m piptools compile --quiet --strip-extras --no-emit-index-url --no-emit-find-links --no-header --annotation-style line -c requirements.lock -o requirements-cluster.lock requirements-cluster.in

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from bench.steps import Step
 
 
-Part = Literal["all", "pipeline", "loader", "step", "methods"]
+Part = Literal["all", "pipeline", "scale", "loader", "step", "methods"]
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,9 @@ def _measured(options: Options) -> Iterator[Measured]:
         from bench import methods
 
         yield from methods.measure(options.rounds)
-    if options.only in ("step", "methods"):
+    if options.only in ("all", "scale"):
+        yield from _scale(options)
+    if options.only in ("scale", "step", "methods"):
         return
     folder = options.out.parent / f"media-{media.VERSION}"
     made = media.made_media(folder)
@@ -91,7 +93,7 @@ def _measured(options: Options) -> Iterator[Measured]:
 
 def _pipeline(options: Options, made: "list[Media]", files: "list[Media]") -> Iterator[Measured]:
     """The shard job."""
-    from bench import clips, faces, planning, starting, workers
+    from bench import clips, faces, starting, workers
 
     for kind in ("kinetics", "head720", "head1080", "other"):
         for file in (file for file in files if file.kind == kind):
@@ -100,8 +102,16 @@ def _pipeline(options: Options, made: "list[Media]", files: "list[Media]") -> It
         yield from faces.measure(file)
     yield from workers.second_core(made[0], options.rounds)
     yield from workers.memory(made[2])
-    yield from planning.measure(planning.ROWS // 10 if options.quick else planning.ROWS)
     yield from starting.measure(options.rounds)
+
+
+def _scale(options: Options) -> Iterator[Measured]:
+    """Two million rows: planning them, and living with their 20,000 shards."""
+    from bench import growing, planning
+
+    share = 10 if options.quick else 1
+    yield from planning.measure(planning.ROWS // share)
+    yield from growing.measure(growing.ROWS // share)
 
 
 def _loader(options: Options, files: "list[Media]", folder: Path) -> Iterator[Measured]:

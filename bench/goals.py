@@ -42,9 +42,22 @@ GOALS = {
     "help": Goal("python -m pipeline --help", 1.5, "s"),
 }
 """All of them; `x` in the first four means times the floor."""
+SCALE_STEPS = {
+    "resume": "large set: nothing to make",
+    "index": "large set: index and tables",
+    "status": "large set: status",
+    "errors": "large set: errors",
+    "verify": "large set: verify (tars of 100 kB)",
+    "report": "large set: report.html",
+    "retry": "large set: planning a retry",
+    "open": "large set: the trainer opens it",
+    "append": "large set: planning rows that came later",
+}
 WITHOUT_GOAL = {
     "other": "other clip, landmarks and crops",
     "loader jpegs": "decoding the JPEGs of those windows alone",
+    **{f"scale {step}": f"{text}, CPU seconds" for step, text in SCALE_STEPS.items()},
+    **{f"scale {step} memory": f"{text}, peak MiB" for step, text in SCALE_STEPS.items()},
 }
 """What is shown beside them, to compare with."""
 

@@ -39,8 +39,13 @@ def measure(rows: int) -> list[Measured]:
     ]
 
 
-def generated(rows: int) -> pa.Table:
-    """AVSpeech-like rows: one window a file, a point on the speaker, two splits."""
+def generated(rows: int, prefix: str = "clip_") -> pa.Table:
+    """AVSpeech-like rows: one window a file, a point on the speaker, two splits.
+
+    Args:
+        rows: how many.
+        prefix: of their names; rows with another one are others.
+    """
     random = np.random.default_rng(0)
     seconds = random.uniform(3, 10, PATTERN_ROWS).round(2).tolist()
     points = random.uniform(0.2, 0.8, (PATTERN_ROWS, 2)).tolist()
@@ -59,13 +64,13 @@ def generated(rows: int) -> pa.Table:
         for number in range(PATTERN_ROWS)
     )
     copies = pa.concat_tables([pattern] * -(-rows // PATTERN_ROWS)).slice(0, rows)
-    return _with_names(copies)
+    return _with_names(copies, prefix)
 
 
-def _with_names(rows: pa.Table) -> pa.Table:
+def _with_names(rows: pa.Table, prefix: str) -> pa.Table:
     """The rows with names like those of YouTube clips: unique, in no order."""
     numbers = pa.array(np.random.default_rng(1).permutation(len(rows)))
-    name = pc.binary_join_element_wise("clip_", pc.cast(numbers, pa.string()), "")
+    name = pc.binary_join_element_wise(prefix, pc.cast(numbers, pa.string()), "")
     columns = {
         "key": pc.binary_join_element_wise("avspeech/", name, ""),
         "source_id": name,

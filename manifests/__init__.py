@@ -32,7 +32,6 @@ from __future__ import annotations
 import difflib
 import importlib
 import os
-from dataclasses import replace
 
 from manifests.audioset import AUDIOSET
 from manifests.augvgg import AUGVGG
@@ -54,6 +53,7 @@ from manifests.kinetics_sounds import KINETICS_SOUNDS
 from manifests.lrs2 import LRS2
 from manifests.lrs3 import LRS3
 from manifests.lrw import LRW
+from manifests.planted import PLANTED
 from manifests.table import TABLE
 from manifests.ucf101 import UCF101
 from manifests.vggsound import VGGSOUND
@@ -92,7 +92,8 @@ DATASETS: dict[str, Dataset] = {
     "dfdc_preview": DFDC_PREVIEW,
     "folder": FOLDER,
     "table": TABLE,
-    "demo": replace(DEMO, generated=True),
+    "demo": DEMO,
+    "planted": PLANTED,
 }
 """Canonical name -> data set."""
 

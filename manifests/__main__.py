@@ -15,9 +15,13 @@ import tyro
 
 import manifests
 from manifests import build, schema
-from manifests.dataset import ScanOptions
+from manifests.dataset import Dataset, ScanOptions
 from manifests.errors import UsageError
+from manifests.listing import Listing
+from manifests.remote import located
 from manifests.text import all_lines, say
+from stores import is_remote
+from stores.errors import StoreError
 
 
 @dataclass(frozen=True)
@@ -26,8 +30,8 @@ class Build:
 
     dataset: str
     """Name of the data set; `python -m manifests datasets` lists them."""
-    root: Path | None = None
-    """Folder with the files; default: DATA/raw/NAME."""
+    root: str | None = None
+    """Folder with the files, or s3://bucket/raw, gs://...; default: DATA/raw/NAME."""
     out: Path | None = None
     """Manifest to write; default: DATA/manifests/NAME.parquet."""
     data: Path = Path("data")
@@ -47,13 +51,17 @@ class Build:
     """AugVGG: the data set whose clips are manipulated."""
     recipe_seed: int = 0
     """AugVGG: another number draws other recipes."""
+    planted_clips: int = ScanOptions.planted_clips
+    """Planted corpus: how many clips are rendered."""
+    planted_seconds: float = ScanOptions.planted_seconds
+    """Planted corpus: how long each is."""
+    planted_seed: int = ScanOptions.planted_seed
+    """Planted corpus: another number draws another corpus."""
 
     def run(self) -> int:
         """Build and print the report."""
         entry = manifests.dataset(self.dataset)
-        root = self.root
-        if root is None and self.table is None:
-            root = build.default_root(entry.name, self.data, self.reference)
+        root, listing = self._located(entry)
         out = self.out or build.default_out(entry.name, self.data)
         options = ScanOptions(
             annotations=self.annotations,
@@ -63,11 +71,23 @@ class Build:
             label_set=self.label_set,
             reference=self.reference,
             recipe_seed=self.recipe_seed,
+            listing=listing,
+            planted_clips=self.planted_clips,
+            planted_seconds=self.planted_seconds,
+            planted_seed=self.planted_seed,
         )
         _, report = build.build(entry.name, root, out, options)
         say(*report.lines(), f"  manifest: {out}")
         say(f"next: make shards DATASET={entry.name}{self._wishes()}")
         return 0
+
+    def _located(self, entry: Dataset) -> tuple[Path | None, Listing | None]:
+        """The root, and its listing where it is in a bucket."""
+        if self.root is not None and is_remote(self.root):
+            return located(entry, self.root)
+        if self.root is None and self.table is None:
+            return build.default_root(entry.name, self.data, self.reference), None
+        return None if self.root is None else Path(self.root), None
 
     def _wishes(self) -> str:
         """Return the wishes for the next command: without them it would make another manifest."""
@@ -76,6 +96,9 @@ class Build:
         flags = {"--window": self.window, "--hop": self.hop}
         if self.label_set != Build.label_set:
             flags["--label-set"] = self.label_set
+        for name in ("planted_clips", "planted_seconds", "planted_seed"):
+            if getattr(self, name) != getattr(Build, name):
+                flags["--" + name.replace("_", "-")] = getattr(self, name)
         more = " ".join(f"{name} {value:g}" for name, value in flags.items() if value is not None)
         return f'{said} ARGS="{more}"' if more else said
 
@@ -141,7 +164,7 @@ def main() -> int:
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `... | head` ends it quietly
     try:
         return int(_command(sys.argv[1:]).run())
-    except UsageError as error:
+    except (UsageError, StoreError) as error:
         print(f"error: {all_lines(str(error))}", file=sys.stderr)
         return 2
 

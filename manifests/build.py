@@ -116,7 +116,7 @@ def _build(dataset: Dataset, root: Path | None, out: Path, options: ScanOptions)
     report.official = report.official or dict(dataset.official)
     report.count(table)
     report.warnings += schema.warnings(table)
-    _check(dataset, root, table, report)
+    _check(dataset, _home(root, options), table, report)
     labels = report.vocabulary
     problems = schema.validate(table, {dataset.name: labels} if labels else None)
     if problems:
@@ -136,7 +136,7 @@ def _write(
         table,
         out,
         labels={dataset.name: report.vocabulary} if report.vocabulary else None,
-        root=root,
+        root=_home(root, options),
         fingerprint=_fingerprint(options),
         report=report.as_dict(),
         options=options.as_dict(),
@@ -174,13 +174,19 @@ def _check_options(dataset: Dataset, options: ScanOptions) -> None:
                 f"the data set {dataset.name} has no option {name} (given: "
                 f"{getattr(options, name)}); it has: {heard}. Leave it out."
             )
+    elsewhere = options.listing is not None and options.listing.address
+    if elsewhere and options.window_seconds is not None and dataset.name == "folder":
+        raise UsageError(
+            f"--window asks every file for its length, and the files lie in {elsewhere}; name them "
+            "in a table with columns path, start, end (DATASET=table), or fetch them to a folder"
+        )
     for name in ("annotations", "table"):
         path = getattr(options, name)
         if path is not None and not path.exists():
             raise UsageError(f"--{name} {path} does not exist; give the path of a file or folder.")
 
 
-def _check(dataset: Dataset, root: Path, table: pa.Table, report: Report) -> None:
+def _check(dataset: Dataset, root: str, table: pa.Table, report: Report) -> None:
     """Refuse a scan that found no file at all: the folder is the wrong one."""
     if report.rows > report.missing_files:
         return
@@ -204,11 +210,17 @@ def _is_true(dataset: Dataset, root: Path, out: Path, options: ScanOptions) -> b
     except UsageError:
         return False  # of another version, or damaged: made anew
     return (
-        facts.root == str(root.absolute())
+        facts.root == _home(root, options)
         and facts.fingerprint == _fingerprint(options)
         and facts.options == options.as_dict()
         and facts.report.get("dataset") == dataset.name
     )
+
+
+def _home(root: Path, options: ScanOptions) -> str:
+    """Where the uris of the manifest start."""
+    assert options.listing is not None
+    return options.listing.address or str(root.absolute())
 
 
 def _fingerprint(options: ScanOptions) -> str:

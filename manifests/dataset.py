@@ -40,6 +40,12 @@ class ScanOptions:
     """AugVGG: the data set whose clips are manipulated."""
     recipe_seed: int = 0
     """AugVGG: what the recipes are drawn from."""
+    planted_clips: int = 600
+    """Planted corpus: how many clips are rendered."""
+    planted_seconds: float = 7.0
+    """Planted corpus: how long each is."""
+    planted_seed: int = 0
+    """Planted corpus: what everything is drawn from."""
     listing: Listing | None = field(default=None, compare=False, repr=False)
     """A listing of ROOT made earlier, so that a million files are not walked twice."""
 
@@ -52,6 +58,12 @@ class ScanOptions:
         if self.hop_seconds is not None and self.window_seconds is None:
             raise UsageError(
                 "--hop was given without --window; give both, e.g. --window 10 --hop 10."
+            )
+        if self.planted_clips < 1 or not 3 <= self.planted_seconds <= 60 or self.planted_seed < 0:
+            raise UsageError(
+                f"--planted-clips is {self.planted_clips}, --planted-seconds "
+                f"{self.planted_seconds:g}, --planted-seed {self.planted_seed}; expected 1 or more "
+                "clips, 3 to 60 seconds and a seed of 0 or more."
             )
         if self.label_set not in (31, 32):
             raise UsageError(f"label set {self.label_set} is unknown; expected 31 or 32.")
@@ -70,6 +82,8 @@ class ScanOptions:
             "label_set": self.label_set,
             "reference": self.reference,
             "recipe_seed": self.recipe_seed,
+            # left out where they are as always: manifests of other data sets stay true
+            **{name: getattr(self, name) for name in self.changed() if name.startswith("planted_")},
         }
 
     def changed(self) -> list[str]:

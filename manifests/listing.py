@@ -1,7 +1,7 @@
-"""One walk over a folder of raw videos, shared by all adapters.
+"""One walk over a folder of raw videos, here or in a bucket, shared by all adapters.
 
-Reads a folder, gives `Listing` to the adapters. Nothing is opened: names, sizes and times come from
-the directory entries, so a FIFO cannot hang it and a million files take seconds.
+Reads a folder, or what a store lists; gives `Listing` to the adapters. Nothing is opened: names,
+sizes and times come from the entries, so a FIFO cannot hang it and a million files take seconds.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+from stores.base import Listed
 
 SIDE_KINDS = frozenset({".txt", ".json", ".csv", ".align"})
 """Text files that lie beside media: no rows, but annotations are found among them."""
@@ -63,6 +65,7 @@ class Listing:
     """Everything below a root, in the order of the paths."""
 
     root: Path
+    """The folder, or the one with copies of the side files of what lies at `address`."""
     files: list[Entry] = field(default_factory=list)
     """Every entry that may be a row: media, files of unknown kinds, links, FIFOs."""
     side: list[Entry] = field(default_factory=list)
@@ -71,6 +74,8 @@ class Listing:
     """What is no row, by kind."""
     links_out: int = 0
     """Links to files outside the root; the pipeline refuses them (`bad_path`)."""
+    address: str = ""
+    """Where the files lie, such as s3://bucket/raw; empty: in `root`."""
 
     def media(self) -> Iterator[Entry]:
         """Yield the entries whose extension is one of a video or a sound file."""
@@ -92,6 +97,22 @@ def walk(root: Path) -> Listing:
     pending = [""]
     while pending:
         pending += _read_folder(listing, pending.pop(), inside, linked)
+    listing.files.sort()
+    listing.side.sort()
+    return listing
+
+
+def of_store(root: Path, address: str, objects: Iterable[Listed]) -> Listing:
+    """What `walk` would give had the objects been files below a folder."""
+    listing = Listing(root, address=address)
+    for name, size, mtime_ns in objects:
+        folders, _, last = name.rpartition("/")
+        if any(folder.startswith(".") for folder in folders.split("/")):
+            listing.ignored["files in hidden folders"] += 1
+        elif (kind := _ignored_kind(last)) is not None:
+            listing.ignored[kind] += 1
+        else:
+            _sort_in(listing, Entry(name, size, mtime_ns, "file"))
     listing.files.sort()
     listing.side.sort()
     return listing
@@ -182,7 +203,11 @@ def _add(listing: Listing, entry: os.DirEntry[str], path: str, inside: str) -> N
     row = _entry(entry, path)
     if row.kind == "link" and not os.path.realpath(entry.path).startswith(inside):
         listing.links_out += 1
-    suffix = _suffix(entry.name)
+    _sort_in(listing, row)
+
+
+def _sort_in(listing: Listing, row: Entry) -> None:
+    suffix = row.suffix
     if suffix in SIDE_KINDS:
         listing.ignored[f"*{suffix} side files"] += 1
         if row.kind != "special":

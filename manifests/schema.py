@@ -68,7 +68,7 @@ def write(
     path: Path,
     *,
     labels: Mapping[str, list[str]] | list[str] | None,
-    root: Path,
+    root: Path | str,
     fingerprint: str,
     report: Mapping[str, Any],
     options: Mapping[str, Any] | None = None,
@@ -79,7 +79,7 @@ def write(
         rows: a table of `SCHEMA`.
         path: the Parquet file; its folder is made.
         labels: class names in order, for the one data set of the table or per data set.
-        root: folder that relative uris start from.
+        root: folder, or address, that relative uris start from.
         fingerprint: sha1 of the listing (`listing.fingerprint`).
         report: `Report.as_dict()`.
         options: `ScanOptions.as_dict()`.
@@ -91,7 +91,7 @@ def write(
     for name, classes in vocabularies.items():
         _write_text(labels_path(path, name), _vocabulary_text(classes))
     facts = Facts(
-        root=str(root.absolute()),
+        root=root if isinstance(root, str) else str(root.absolute()),
         fingerprint=fingerprint,
         options=dict(options or {}),
         labels_sha1={n: _sha1(_vocabulary_text(c)) for n, c in vocabularies.items()},

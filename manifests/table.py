@@ -44,7 +44,7 @@ from manifests.columns import Row, table as table_of
 from manifests.dataset import Dataset, Report, ScanOptions
 from manifests.errors import UsageError
 from manifests.keys import folder_key, slug
-from manifests.listing import to_uri
+from manifests.listing import Listing, to_uri
 from manifests.records import Record, read
 from manifests.text import one_line
 
@@ -98,7 +98,7 @@ def scan(root: Path, options: ScanOptions) -> tuple[pa.Table, Report]:
             ".parquet), with a column 'path' and, if you have them, start, end, label, split."
         )
     report = Report("table", LICENCE)
-    rows = list(_Rows(root, path, report).rows())
+    rows = list(_Rows(root, path, report, _elsewhere(options)).rows())
     if not rows:
         raise UsageError(f"the table {path} has no rows; expected one row per clip.")
     report.vocabulary = _number_labels(rows)
@@ -108,14 +108,23 @@ def scan(root: Path, options: ScanOptions) -> tuple[pa.Table, Report]:
     return table_of(rows), report
 
 
+def _elsewhere(options: ScanOptions) -> Listing | None:
+    """The listing of a root that is no folder of this machine."""
+    return options.listing if options.listing is not None and options.listing.address else None
+
+
 class _Rows:
     """Turns the table's records into manifest rows."""
 
-    def __init__(self, root: Path, path: Path, report: Report) -> None:
+    def __init__(
+        self, root: Path, path: Path, report: Report, listing: Listing | None = None
+    ) -> None:
         self.root, self.path, self.report = root.absolute(), path, report
         header, self.records = read(path)
         self.columns = _columns(header, path)
         self.outside = 0
+        self.sizes = None if listing is None else {e.path: e.bytes for e in listing.files}
+        """Of the files in a bucket; None: they are here."""
 
     def rows(self) -> Iterator[Row]:
         """Yield the rows; labels are names still (`_number_labels`)."""
@@ -178,7 +187,7 @@ class _Rows:
             return given
         path = os.path.normpath(os.path.join(self.root, given))
         beside = os.path.normpath(os.path.join(self.path.absolute().parent, given))
-        if not os.path.lexists(path) and os.path.lexists(beside):
+        if self.sizes is None and not os.path.lexists(path) and os.path.lexists(beside):
             path = beside
         inside = os.path.join(self.root, "")
         self.outside += not path.startswith(inside)
@@ -189,6 +198,8 @@ class _Rows:
         return None if given is None else to_uri(self._place(given))
 
     def _bytes(self, path: str) -> int | None:
+        if self.sizes is not None:
+            return self.sizes.get(path)
         try:
             return os.stat(os.path.join(self.root, path)).st_size
         except (OSError, ValueError):  # not there; or no name a file can have

@@ -8,26 +8,34 @@ verify), 4 output locked by another job (shards, retry, finalize, drop), 5 corru
 Commands that only tell (status, plan, peek, errors, report) end with 0 when they could tell it.
 """
 
+import contextlib
 import errno
 import json
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from manifests.errors import UsageError
 from manifests.text import all_lines, say
 from pipeline.options import ShardsOptions
+from stores import is_remote
+from stores.errors import StoreError
+
+if TYPE_CHECKING:
+    from pipeline.make import Outcome
 
 USAGE, INCOMPLETE, LOCKED, CORRUPT = 2, 3, 4, 5
 GROUP_MAY_READ = 0o050
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
 
-Out = Annotated[Path, tyro.conf.Positional]
-Outs = Annotated[tuple[Path, ...], tyro.conf.Positional]
+Out = Annotated[str, tyro.conf.Positional]
+"""A folder, or s3://bucket/set, gs://bucket/set."""
+Outs = Annotated[tuple[str, ...], tyro.conf.Positional]
 
 
 def shards(options: Annotated[ShardsOptions, tyro.conf.arg(name="")]) -> int:
@@ -37,9 +45,8 @@ def shards(options: Annotated[ShardsOptions, tyro.conf.arg(name="")]) -> int:
     """
     from pipeline.make import make_shards
 
-    outcome = make_shards(options, say)
-    say(*outcome.lines)
-    return outcome.exit_code
+    with _addresses_in(options.out, options.scratch):
+        return _said(make_shards(options, _say))
 
 
 def plan(options: Annotated[ShardsOptions, tyro.conf.arg(name="")]) -> int:
@@ -51,7 +58,7 @@ def plan(options: Annotated[ShardsOptions, tyro.conf.arg(name="")]) -> int:
 
     with tempfile.TemporaryDirectory() as scratch:
         rows = wish(options, Path(scratch), say)
-        say(*plan_lines(rows, job_options(options).limits))
+        say(*plan_lines(rows, job_options(options).limits, options.scratch or ""))
     return 0
 
 
@@ -59,14 +66,13 @@ def finalize(out: Out, /, partial: bool = False) -> int:
     """Write index, tables and report once the tasks of a job array are through.
 
     Args:
-        out: folder of a shard set.
+        out: folder of a shard set, or s3://bucket/set, gs://bucket/set.
         partial: write an index marked incomplete, so that training can start.
     """
     from pipeline.make import finalize_folder
 
-    outcome = finalize_folder(out, partial=partial)
-    say(*outcome.lines)
-    return outcome.exit_code
+    with _folder_of(out) as folder:
+        return _said(finalize_folder(folder, partial=partial))
 
 
 def status(out: Out, /, as_json: Annotated[bool, tyro.conf.arg(name="json")] = False) -> int:
@@ -75,13 +81,14 @@ def status(out: Out, /, as_json: Annotated[bool, tyro.conf.arg(name="json")] = F
     Exits 0 for an unfinished set, too; `verify` exits 3 there, and `--json` has the counts.
 
     Args:
-        out: folder of a shard set.
+        out: folder of a shard set, or s3://bucket/set, gs://bucket/set.
         as_json: machine-readable.
     """
     from pipeline.status import status as read_status, status_lines
 
-    state = read_status(out)
-    say(*([json.dumps(state.as_dict())] if as_json else status_lines(state)))
+    with _folder_of(out) as folder:
+        state = read_status(folder)
+        _say(*([json.dumps(state.as_dict())] if as_json else status_lines(state)))
     return 0
 
 
@@ -89,15 +96,16 @@ def verify(out: Out, /, deep: bool = False, workers: int | None = None) -> int:
     """Check ledger, counts, sizes and hashes of a shard set.
 
     Args:
-        out: folder of a shard set.
+        out: folder of a shard set, or s3://bucket/set, gs://bucket/set.
         deep: also decode every sample, as the trainer does.
         workers: processes; default: the usable cores.
     """
     from pipeline.host import usable_cores
     from pipeline.verify import verify as run_verify
 
-    verdict = run_verify(out, deep, workers=workers or usable_cores())
-    say(*verdict.lines())
+    with _folder_of(out) as folder:
+        verdict = run_verify(folder, deep, workers=workers or usable_cores())
+        _say(*verdict.lines())
     return int(verdict.exit_code)
 
 
@@ -112,7 +120,7 @@ def peek(
     """Show samples: frames, face, lips, mel and sound in step.
 
     Args:
-        out: folder of a shard set.
+        out: folder of a shard set, or s3://bucket/set, gs://bucket/set.
         keys: which samples; default: some, spread over the set.
         html: write one self-contained page instead of a summary.
         count: how many samples when no key is given.
@@ -121,8 +129,11 @@ def peek(
     from pipeline.peek import peek as run_peek
     from pipeline.playback import source_sound_of
 
-    sound_of = source_sound_of(out)
-    say(*run_peek(out, list(keys), html=html, count=count, where=where, sound_of=sound_of))
+    with _folder_of(out) as folder:
+        sound_of = source_sound_of(folder)
+        wanted = list(keys)
+        lines = run_peek(folder, wanted, html=html, count=count, where=where, sound_of=sound_of)
+        _say(*lines)
     return 0
 
 
@@ -130,13 +141,14 @@ def errors(out: Out, /, reason: str | None = None, most: int = 20) -> int:
     """Say why rows have no sample.
 
     Args:
-        out: folder of a shard set.
+        out: folder of a shard set, or s3://bucket/set, gs://bucket/set.
         reason: only this reason.
         most: how many rows to list.
     """
     from pipeline.summary import error_lines
 
-    say(*error_lines(out, reason, most))
+    with _folder_of(out) as folder:
+        _say(*error_lines(folder, reason, most))
     return 0
 
 
@@ -156,7 +168,7 @@ def retry(
     shard is touched.
 
     Args:
-        out: folder of a shard set.
+        out: folder of a shard set, or s3://bucket/set, gs://bucket/set.
         reason: timeout, crash, out_of_memory, missing_file or any other that `errors` lists.
         executor: ray or local.
         workers: clips decoded at the same time.
@@ -167,20 +179,16 @@ def retry(
     from pipeline.retry import retry as run_retry
     from pipeline.settings import job_options, stored_limits
 
-    job = job_options(
-        ShardsOptions(
-            "folder",
-            executor=executor,
-            workers=workers,
-            max_error_rate=max_error_rate,
-            timeout=timeout,
-            max_clip_seconds=max_clip_seconds,
-        ),
-        stored_limits(out),
+    wanted = ShardsOptions(
+        "folder",
+        executor=executor,
+        workers=workers,
+        max_error_rate=max_error_rate,
+        timeout=timeout,
+        max_clip_seconds=max_clip_seconds,
     )
-    outcome = run_retry(out, reason, job, say)
-    say(*outcome.lines)
-    return outcome.exit_code
+    with _folder_of(out) as folder:
+        return _said(run_retry(folder, reason, job_options(wanted, stored_limits(folder)), _say))
 
 
 def drop(
@@ -194,7 +202,7 @@ def drop(
     """Take clips back: index, tables, report and every later job leave them out.
 
     Args:
-        out: folder of a shard set.
+        out: folder of a shard set, or s3://bucket/set, gs://bucket/set.
         keys: text file with one key a line, as in samples.parquet; errors can be dropped, too.
         reason: why, for whoever reads dropped.parquet.
         purge: also remove their bytes from tars and sidecars.
@@ -202,9 +210,8 @@ def drop(
     """
     from pipeline.drop import Wanted, drop as run_drop, read_keys
 
-    outcome = run_drop(out, Wanted(read_keys(keys), reason, purge, runs))
-    say(*outcome.lines)
-    return outcome.exit_code
+    with _folder_of(out) as folder:
+        return _said(run_drop(folder, Wanted(read_keys(keys), reason, purge, runs)))
 
 
 def report(out: Out, /, where: str | None = None) -> int:
@@ -218,8 +225,10 @@ def report(out: Out, /, where: str | None = None) -> int:
     from pipeline.make import write_page
     from pipeline.view import view_lines, view_of
 
-    view = None if where is None else view_of(out, where)
-    say(*(view_lines(view) if view else ()), f"Report: {write_page(out, view)}")
+    with _folder_of(out) as folder:
+        view = None if where is None else view_of(folder, where)
+        _say(*(view_lines(view) if view else ()), f"Report: {write_page(folder, view)}")
+        _push(out, folder)
     return 0
 
 
@@ -236,7 +245,10 @@ def duplicates(outs: Outs, /, workers: int | None = None) -> int:
     from pipeline.duplicates import duplicates as run_duplicates
     from pipeline.host import usable_cores
 
-    say(*run_duplicates(outs, workers=workers or usable_cores()))
+    with _folders_of(outs) as folders:
+        _say(*run_duplicates(folders, workers=workers or usable_cores()))
+        for out, folder in zip(outs, folders, strict=True):
+            _push(out, folder)
     return 0
 
 
@@ -265,12 +277,15 @@ def leaks(
     from pipeline.leakpage import write_page
     from pipeline.leaks import find_leaks, write_leaks
 
-    found = find_leaks(outs, kinds, workers or usable_cores())
-    write_leaks(found, table)
-    say(*found.lines(), f"Table: {table}; to leave them out: train pretrain --without {table}")
-    if html is not None:
-        write_page(found, html)
-        say(f"Page: {html}")
+    with _folders_of(outs) as folders:
+        found = find_leaks(folders, kinds, workers or usable_cores())
+        write_leaks(found, table)
+        _say(*found.lines(), f"Table: {table}; to leave them out: train pretrain --without {table}")
+        if html is not None:
+            write_page(found, html)
+            say(f"Page: {html}")
+        for out, folder in zip(outs, folders, strict=True):
+            _push(out, folder)
     return 0
 
 
@@ -281,11 +296,13 @@ def offsets(out: Out, /) -> int:
     how far the estimate can be believed.
 
     Args:
-        out: folder of a shard set.
+        out: folder of a shard set, or s3://bucket/set, gs://bucket/set.
     """
     from pipeline.offsets import offsets as run_offsets
 
-    say(*run_offsets(out))
+    with _folder_of(out) as folder:
+        _say(*run_offsets(folder))
+        _push(out, folder)
     return 0
 
 
@@ -317,6 +334,64 @@ COMMANDS = {
         doctor,
     )
 }
+
+
+# --- sets on stores ---
+
+_said_as: dict[str, str] = {}
+"""Mirrors of sets on stores -> the addresses that people know them by."""
+
+
+@contextlib.contextmanager
+def _folder_of(out: str) -> Iterator[Path]:
+    """The set as a folder: itself, or the mirror of one on a store, made true."""
+    from pipeline.remote import reading
+
+    with _addresses_in(out), reading(out) as folder:
+        yield folder
+
+
+@contextlib.contextmanager
+def _folders_of(outs: tuple[str, ...]) -> Iterator[list[Path]]:
+    """Several sets as folders."""
+    if not outs:
+        raise UsageError("name one shard set or more: folders, or s3://bucket/set")
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(_folder_of(out)) for out in outs]
+
+
+def _push(out: str, folder: Path) -> None:
+    """Upload what was written into the mirror of a set on a store."""
+    from pipeline import remote
+
+    if is_remote(out):
+        with remote.alone(folder):
+            remote.push(folder)
+
+
+@contextlib.contextmanager
+def _addresses_in(out: str | None, scratch: str | None = None) -> Iterator[None]:
+    """What is said and raised inside names addresses, not their mirrors."""
+    if out is not None and is_remote(out):
+        from pipeline.remote import home_of
+
+        _said_as[str(home_of(out, scratch))] = out.rstrip("/")
+    yield
+
+
+def _addressed(text: str) -> str:
+    for folder, address in _said_as.items():
+        text = text.replace(folder, address)
+    return text
+
+
+def _say(*lines: str) -> None:
+    say(*map(_addressed, lines))
+
+
+def _said(outcome: "Outcome") -> int:
+    _say(*outcome.lines)
+    return outcome.exit_code
 
 
 def main() -> None:
@@ -358,6 +433,8 @@ def _fail_by_kind(error: Exception) -> int:
     from pipeline.lock import LockedError
     from pipeline.outputs import NotFinishedError
 
+    if isinstance(error, StoreError):
+        return _fail(str(error), INCOMPLETE)
     if isinstance(error, LockedError):
         return _fail(str(error), LOCKED)
     if isinstance(error, FormatError):
@@ -372,7 +449,7 @@ def _fail_by_kind(error: Exception) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"error: {all_lines(message)}", file=sys.stderr)
+    print(f"error: {all_lines(_addressed(message))}", file=sys.stderr)
     return code
 
 

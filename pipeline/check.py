@@ -93,14 +93,14 @@ def check_shard(
             return check
         _take_counts(check, sidecar, elsewhere)
         check.findings += _sidecar_findings(planned, sidecar, config_hash, elsewhere)
-        tar = outputs.tar_path(planned.name)
-        check.findings += _file_findings(tar, sidecar)
-        if deep and tar.is_file():
-            rows = _planned_rows(outputs, planned)
-            if rows is not None:
-                check.row_findings += _row_findings(planned, sidecar, rows)
-            stated = [] if rows is None else rows.to_pylist()
-            check.findings += _tar_findings(tar, sidecar, outputs.config, stated)
+        with outputs.local_tar(planned.name) as tar:
+            check.findings += _file_findings(tar, sidecar)
+            if deep and tar.is_file():
+                rows = _planned_rows(outputs, planned)
+                if rows is not None:
+                    check.row_findings += _row_findings(planned, sidecar, rows)
+                stated = [] if rows is None else rows.to_pylist()
+                check.findings += _tar_findings(tar, sidecar, outputs.config, stated)
     except UNREADABLE as error:
         check.committed = True
         check.findings.append(f"{planned.name}: {plain_text(str(error))}")

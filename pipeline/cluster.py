@@ -65,7 +65,7 @@ def runtime_env() -> dict[str, Any]:
     """What the workers of a cluster need of this process: our code and the user's plugins."""
     plugins = os.environ.get(PLUGINS_VARIABLE, "")
     modules = [*_own_packages(), *_plugin_modules(plugins)]
-    environment: dict[str, Any] = {"py_modules": modules, "excludes": ["__pycache__/", "*.pyc"]}
+    environment: dict[str, Any] = {"py_modules": modules}
     if plugins:
         environment["env_vars"] = {PLUGINS_VARIABLE: plugins}
     return environment
@@ -102,7 +102,7 @@ def check_worker(task: ShardTask) -> None:
         ShardError: the shard folder or the root is not there, or a library has another version.
     """
     host = platform.node()
-    for name, folder in (("output", task.folder), ("root", task.root)):
+    for name, folder in (("output", task.store or task.folder), ("root", task.root)):
         if "://" not in folder and not Path(folder).is_dir():
             raise ShardError(
                 f"{host} does not see the {name} folder {folder}; every node of the cluster must "

@@ -17,7 +17,7 @@ from typing import Literal
 from pipeline.check import file_hash
 from pipeline.errors import plain_text
 from pipeline.host import usable_cores
-from pipeline.status import bytes_text
+from pipeline.units import bytes_text
 
 EXIT_OK, EXIT_MISSING = 0, 3
 State = Literal["ok", "note", "missing"]

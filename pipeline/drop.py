@@ -17,13 +17,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from manifests.errors import UsageError
+from pipeline import remote
 from pipeline.dropped import SCHEMA, read_tombstones, write_tombstones
 from pipeline.errors import plain_text
 from pipeline.format import FormatError
 from pipeline.index import finalize
 from pipeline.job import clean
-from pipeline.lock import lock
-from pipeline.make import COMPLETE, CORRUPT, Outcome, write_page
+from pipeline.make import COMPLETE, CORRUPT, Outcome, locked, write_page
+from pipeline.mirror import store_of
 from pipeline.outputs import NotFinishedError, Outputs
 from pipeline.prepare import Prepared, load
 from pipeline.purge import purge_shards
@@ -55,19 +56,32 @@ def drop(out: Path, wanted: Wanted) -> Outcome:
         LockedError: a job works on the set.
     """
     load(out)  # says what is wrong with a folder before a lock is left in it
-    with lock(out, shared=False):
-        refuse_unknown(load(out), wanted.keys)
-        before = read_tombstones(out)
-        fresh = wanted.keys.difference(before["key"].to_pylist())
-        lines = [f"{len(fresh)} clips dropped"]
-        if len(fresh) < len(wanted.keys):
-            lines.append(f"{len(wanted.keys) - len(fresh)} were dropped before")
-        partial = _take_index(Outputs(out))
-        if fresh:
-            write_tombstones(out, pa.concat_tables([before, _stones(fresh, wanted.reason)]))
-        prepared = load(out)
-        damaged = _purge(prepared, wanted, lines) if wanted.purge else []
-        ledger = finalize(prepared, partial=partial)
+    if wanted.purge and store_of(out) is not None:
+        raise UsageError(
+            f"--purge rewrites tars, and those of {out} lie on a store: drop without it, then copy "
+            "the set to a folder, purge there, and put it back"
+        )
+    with locked(out, shared=False), remote.alone(out):
+        lines, damaged = _drop(out, wanted)
+        remote.push(out)
+    lines += [*lines_about_runs(wanted.runs, out, wanted.keys), *damaged]
+    return Outcome(lines, CORRUPT if damaged else COMPLETE)
+
+
+def _drop(out: Path, wanted: Wanted) -> tuple[list[str], Sequence[str]]:
+    """What was done, and sentences about damaged shards."""
+    refuse_unknown(load(out), wanted.keys)
+    before = read_tombstones(out)
+    fresh = wanted.keys.difference(before["key"].to_pylist())
+    lines = [f"{len(fresh)} clips dropped"]
+    if len(fresh) < len(wanted.keys):
+        lines.append(f"{len(wanted.keys) - len(fresh)} were dropped before")
+    partial = _take_index(Outputs(out))
+    if fresh:
+        write_tombstones(out, pa.concat_tables([before, _stones(fresh, wanted.reason)]))
+    prepared = load(out)
+    damaged = _purge(prepared, wanted, lines) if wanted.purge else []
+    ledger = finalize(prepared, partial=partial)
     lines += ledger_lines(ledger)
     if Outputs(out).index_path.exists():
         lines.append(f"Report: {write_page(out)}")
@@ -76,8 +90,7 @@ def drop(out: Path, wanted: Wanted) -> Outcome:
             "their bytes are still in the tars, where readers that go by the tars alone find them; "
             "--purge removes them"
         )
-    lines += [*lines_about_runs(wanted.runs, out, wanted.keys), *damaged]
-    return Outcome(lines, CORRUPT if damaged else COMPLETE)
+    return lines, damaged
 
 
 def read_keys(path: Path) -> frozenset[str]:

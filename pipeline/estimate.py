@@ -16,6 +16,7 @@ from pipeline.paths import resolve
 from pipeline.plan import PlanPart, guess_note, plan_rows
 from pipeline.prepare import Wish
 from pipeline.sandbox import Sandbox
+from pipeline.staging import staged
 
 PROBED_FILES = 6
 
@@ -31,7 +32,7 @@ class Probe:
     reasons: Counter[str] = field(default_factory=Counter)
 
 
-def plan_lines(wish: Wish, limits: Limits) -> list[str]:
+def plan_lines(wish: Wish, limits: Limits, scratch: str = "") -> list[str]:
     """Samples, shards, bytes, core-hours and rows that will fail, without writing anything."""
     rows, parts, seconds_per_shard = plan_rows(
         wish.rows,
@@ -41,7 +42,7 @@ def plan_lines(wish: Wish, limits: Limits) -> list[str]:
     )
     planned = rows.slice(0, sum(part.rows for part in parts))
     media_seconds = float(pc.sum(planned["planned_seconds"]).as_py() or 0.0)
-    probe = _probe(planned, wish.root, wish.config, limits)
+    probe = _probe(planned, wish.root, wish.config, limits, scratch)
     lines = [_part_line(part) for part in parts]
     lines.append(
         f"in all: {len(planned)} rows, {sum(len(p.shards) for p in parts)} shards of about "
@@ -72,7 +73,7 @@ def _part_line(part: PlanPart) -> str:
     return f"{part.name}: {part.rows} rows, {len(part.shards)} shards, {seconds / 3600:.2f} h"
 
 
-def _probe(rows: pa.Table, root: str, config: ShardConfig, limits: Limits) -> Probe:
+def _probe(rows: pa.Table, root: str, config: ShardConfig, limits: Limits, scratch: str) -> Probe:
     """Make a few clips spread over the plan; the first warms the child up and is not timed."""
     there = rows.filter(pc.is_valid(rows["bytes"]))
     probe = Probe()
@@ -80,9 +81,11 @@ def _probe(rows: pa.Table, root: str, config: ShardConfig, limits: Limits) -> Pr
         return probe
     step = max(1, len(there) // (PROBED_FILES + 1))
     picked = there.take(list(range(0, len(there), step))[: PROBED_FILES + 1]).to_pylist()
-    with Sandbox(config, limits) as sandbox:
-        for number, row in enumerate([picked[0], *picked[1:]] if len(picked) > 1 else picked * 2):
-            _probe_row(probe if number else Probe(), sandbox, Item(root, (row,)))
+    picked = picked if len(picked) > 1 else picked * 2
+    items = (Item(root, (row,)) for row in picked)
+    with Sandbox(config, limits) as sandbox, staged(root, items, scratch, sandbox) as here:
+        for number, item in enumerate(here):
+            _probe_row(probe if number else Probe(), sandbox, item)
     return probe
 
 

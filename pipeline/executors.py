@@ -8,6 +8,7 @@ import contextlib
 import logging
 import os
 import shutil
+import signal
 import tempfile
 import threading
 import time
@@ -30,6 +31,7 @@ RAY_MAX_CALLS = 100
 """Shards after which Ray replaces a worker, which bounds leaks."""
 POLL_SECONDS = 0.5
 LIST_NODES_SECONDS = 5.0
+REMOVE_SECONDS = 5.0
 RAY_FOLDER = "glav-ray-"
 OBJECT_STORE_BYTES = 100 << 20
 """Samples never pass through Ray's object store; this is its least comfortable size."""
@@ -176,10 +178,11 @@ class RayExecutor:
         self._nodes = Nodes()
         self._running: dict[Any, _Try] = {}
         address = checked_address(address)
-        if address is not None:
-            self._join(address)
-        else:
-            self._start_embedded(workers)
+        try:
+            self._begin(workers, address)
+        except BaseException:
+            self.stop()
+            raise
         self._list_nodes()
         remote = ray.remote(num_cpus=1, max_retries=0, max_calls=RAY_MAX_CALLS)
         self._task = remote(body)
@@ -190,6 +193,27 @@ class RayExecutor:
     def capacity(self) -> int:
         """Two tasks a CPU, following the nodes that join and leave."""
         return 2 * max(1, self._nodes.cpus)
+
+    def _begin(self, workers: int, address: str | None) -> None:
+        """Join the named cluster, or start a Ray of our own.
+
+        Raises:
+            UsageError: the cluster cannot be joined.
+            ShardError: Ray does not start; what it raises then is of any kind.
+        """
+        try:
+            with _own_sigterm():
+                if address is not None:
+                    self._join(address)
+                else:
+                    self._start_embedded(workers)
+        except UsageError:
+            raise
+        except Exception as error:
+            raise ShardError(
+                f"Ray does not start ({plain_text(str(error))}). Run the same command again, or do "
+                "without Ray: --executor local"
+            ) from error
 
     def _start_embedded(self, workers: int) -> None:
         """A private Ray in a folder of its own: no other job's cluster is joined."""
@@ -216,9 +240,8 @@ class RayExecutor:
                 logging_level=logging.ERROR,
             )
         except (OSError, RuntimeError, ValueError, self._ray.exceptions.RayError) as error:
-            raise UsageError(
-                f"the Ray cluster at {address} cannot be joined: {plain_text(str(error))}"
-            ) from error
+            said = plain_text((str(error).strip().splitlines() or [type(error).__name__])[-1])
+            raise UsageError(f"the Ray cluster at {address} cannot be joined: {said}") from error
         url = getattr(context, "dashboard_url", "")
         without = "no dashboard (its head needs `ray[default]`)"
         self._dashboard = f"dashboard at http://{url}" if url else without
@@ -283,7 +306,38 @@ class RayExecutor:
                 self._ray.cancel(reference, force=True)
         self._ray.shutdown()
         if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            _remove(Path(self._folder))
+            _remove_abandoned()  # those of jobs killed a moment ago were still written to before
+
+
+@contextlib.contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep this process's way of ending: `ray.init` puts handlers of its own in its place.
+
+    Theirs end it by SIGABRT, or with code 15, with Ray's folder left and no word on how to go on.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python allows handlers to be set in the main thread only
+        return
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    except SystemExit as stop:
+        if stop.code == signal.SIGTERM:
+            raise KeyboardInterrupt(int(signal.SIGTERM)) from stop
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+
+
+def _remove(folder: Path) -> None:
+    """Remove Ray's folder; its processes may write there for a moment after they were ended."""
+    deadline = time.monotonic() + REMOVE_SECONDS
+    while folder.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        if time.monotonic() > deadline:
+            return
+        time.sleep(0.05)
 
 
 @dataclass(frozen=True)

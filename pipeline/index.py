@@ -8,6 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,7 @@ def finalize(prepared: Prepared, *, partial: bool, into: Path | None = None) -> 
     account = prepared.account
     ledger = Ledger(prepared.plan.planned_rows, dropped=len(account.dropped))
     index_path = out / "shardindex.json"
+    fps = float(prepared.config.fps)
     shards: list[dict[str, Any]] = []
     missing = 0
     with (
@@ -124,7 +126,7 @@ def finalize(prepared: Prepared, *, partial: bool, into: Path | None = None) -> 
                 continue
             if sidecar["nsamples"]:  # readers of the ecosystem trip over empty tars
                 shards.append(_index_entry(part, sidecar, account.dropped_of(shard.name)))
-            _add_shard(ledger, samples, errors, _counting(sidecar, elsewhere), prepared.config.fps)
+            _add_shard(ledger, samples, errors, _counting(sidecar, elsewhere), fps)
         _add_errors(ledger, errors, _not_run(prepared.keys_without_shard(), "left out by --limit"))
     if missing and not partial:
         index_path.unlink(missing_ok=True)
@@ -176,19 +178,30 @@ def _add_errors(ledger: Ledger, table: "_Table", errors: Iterable[dict[str, Any]
 
 
 def _add_shard(
-    ledger: Ledger, samples: "_Table", errors: "_Table", sidecar: dict[str, Any], fps: Any
+    ledger: Ledger, samples: "_Table", errors: "_Table", sidecar: dict[str, Any], fps: float
 ) -> None:
     place = {"shard": sidecar["shard"], "host": sidecar["run"]["host"]}
     _add_errors(ledger, errors, ({**error, **place} for error in sidecar["errors"]))
     ledger.shards += 1
     ledger.seconds += sidecar["seconds"]
-    for sample in sidecar["samples"]:
-        ledger.samples += 1
-        ledger.splits.update(sample["splits"])
-        source = {f"source_{name}": sample["source"][name] for name in ("width", "height", "fps")}
-        place = {"uri": sample["source"]["uri"], "shard": sidecar["shard"]}
-        facts = {**sample, **sample["quality"], **source, **place}
-        samples.add({**facts, "fps": float(fps)})
+    ledger.samples += len(sidecar["samples"])
+    ledger.splits.update(chain.from_iterable(sample["splits"] for sample in sidecar["samples"]))
+    samples.extend(_sample_columns(sidecar, fps))
+
+
+def _sample_columns(sidecar: dict[str, Any], fps: float) -> dict[str, list[Any]]:
+    """The samples of a shard, by column: rows one by one would take twice the time."""
+    samples = sidecar["samples"]
+    sources = [sample["source"] for sample in samples]
+    qualities = [sample["quality"] for sample in samples]
+    columns = {name: [sample.get(name) for sample in samples] for name in SAMPLES_SCHEMA.names}
+    columns |= {name: [quality.get(name) for quality in qualities] for name in QUALITY + FLAGS}
+    for name in ("width", "height", "fps"):
+        columns[f"source_{name}"] = [source[name] for source in sources]
+    columns["uri"] = [source["uri"] for source in sources]
+    columns["shard"] = [sidecar["shard"]] * len(samples)
+    columns["fps"] = [fps] * len(samples)
+    return columns
 
 
 def _index_entry(part: str, sidecar: dict[str, Any], dropped: frozenset[str]) -> dict[str, Any]:
@@ -245,7 +258,8 @@ class _Table:
         self._path = path
         self._temporary = path.with_name(path.name + ".tmp")
         self._schema = schema
-        self._rows: list[dict[str, Any]] = []
+        self._columns: dict[str, list[Any]] = {name: [] for name in schema.names}
+        self._waiting = 0
 
     def __enter__(self) -> "_Table":
         try:
@@ -257,13 +271,20 @@ class _Table:
 
     def add(self, row: dict[str, Any]) -> None:
         """Append one row; columns it lacks are null, further ones are left out."""
-        self._rows.append({name: row.get(name) for name in self._schema.names})
-        if len(self._rows) == ROWS_A_WRITE:
+        self.extend({name: [row.get(name)] for name in self._schema.names})
+
+    def extend(self, columns: dict[str, list[Any]]) -> None:
+        """Append rows, by column."""
+        for name, values in self._columns.items():
+            values += columns[name]
+        self._waiting += len(columns[self._schema.names[0]])
+        if self._waiting >= ROWS_A_WRITE:
             self._flush()
 
     def _flush(self) -> None:
-        self._writer.write_table(pa.Table.from_pylist(self._rows, schema=self._schema))
-        self._rows = []
+        self._writer.write_table(pa.table(self._columns, schema=self._schema))
+        self._columns = {name: [] for name in self._schema.names}
+        self._waiting = 0
 
     def __exit__(self, kind: object, *exc: object) -> None:
         try:

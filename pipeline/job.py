@@ -11,12 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipeline import remote
 from pipeline.config import Limits
 from pipeline.errors import FAULTS, LostError, ShardError
 from pipeline.executors import Executor, executor
+from pipeline.mirror import tar_bytes
 from pipeline.plan import PlannedShard
 from pipeline.prepare import Prepared
-from pipeline.progress import Display, Tally, read_progress
+from pipeline.progress import LINE_EVERY_SECONDS, Display, Pace, Tally, read_progress
+from pipeline.watch import Moment, Watch, WatchOptions, remove_task_metrics
 
 ERROR_RATE_AFTER_ROWS = 200
 STALE_TEMPORARY_SECONDS = 3600.0
@@ -33,6 +36,11 @@ class JobOptions:
     ray_address: str | None = None
     max_error_rate: float = 0.05
     limits: Limits = field(default_factory=Limits)
+    scratch: str = ""
+    """Folder of workers for what lies on stores; empty: see `stores.scratch`."""
+    watch: WatchOptions = field(default_factory=WatchOptions)
+    log_seconds: float = LINE_EVERY_SECONDS
+    """Between two lines about the progress, where there is no terminal."""
     task: tuple[int, int] | None = None
     """(I, N): make only every N-th shard, from the I-th on (job arrays)."""
 
@@ -64,8 +72,8 @@ def run(prepared: Prepared, options: JobOptions) -> Result:
     started = time.monotonic()
     _remove_stale(prepared.out / "shards")
     missing = list(_missing(prepared, options.task))
-    if any((prepared.out / "shards" / f"{shard.name}.tar").exists() for shard in missing):
-        (prepared.out / "shardindex.json").unlink(missing_ok=True)
+    if any(tar_bytes(prepared.out / "shards" / f"{s.name}.tar") is not None for s in missing):
+        remote.forget(prepared.out, "shardindex.json")
     result = Result(kept=len(_slice(prepared, options.task)) - len(missing))
     if missing:
         workers = min(options.workers, len(missing))
@@ -100,10 +108,21 @@ class _Run:
         self._running: set[str] = set()
         self._tally = Tally()
         self._result = result
-        self._display = Display(sum(shard.rows for shard in missing), len(missing))
+        clips = sum(shard.rows for shard in missing)
+        self._pace = Pace(clips)
+        self._display = Display(clips, len(missing), self._pace, options.log_seconds)
+        moment = Moment(
+            prepared.plan.name,
+            shards=len(missing) + result.kept,
+            kept=result.kept,
+            clips=clips,
+            task="" if options.task is None else f"{options.task[0]}/{options.task[1]}",
+        )
+        self._outside = Watch(prepared.out, moment, options.watch)
 
     def work(self, pool: Executor) -> None:
         """Submit and watch until all is done or something stops the job."""
+        how = "the job was stopped"
         try:
             while (self._waiting or self._running) and not self._result.stopped:
                 self._top_up(pool)
@@ -112,19 +131,24 @@ class _Run:
                     self._take(finished.name, finished.error)
                 self._watch()
             self._own_up()
+            how = self._result.stopped or "all shards are made"
         finally:
             self._display.close()
+            self._outside.close(how)
             self._result.rows = self._tally.rows
             self._result.seconds = self._tally.seconds
 
     def _top_up(self, pool: Executor) -> None:
         while self._waiting and len(self._running) < pool.capacity:
             shard = self._waiting.pop()
-            pool.submit(self._prepared.task(shard, self._options.limits))
+            task = self._prepared.task(shard, self._options.limits, self._options.scratch)
+            pool.submit(task)
             self._running.add(shard.name)
 
     def _take(self, name: str, error: ShardError | None) -> None:
         """Count a finished shard; one that cannot be written stops the job (the disk is full)."""
+        if error is None:
+            error = self._taken_over(name)
         if error is None:
             self._result.made += 1
             self._tally.add_sidecar(_sidecar(self._folder / f"{name}.json"))
@@ -142,13 +166,26 @@ class _Run:
                 f"({self._result.failed[0]}); run the same command again"
             )
 
+    def _taken_over(self, name: str) -> ShardError | None:
+        """Note what is committed, if it is committed elsewhere; why not, where that fails."""
+        try:
+            remote.take(self._prepared.out, name)
+        except ShardError as error:
+            return error
+        return None
+
     def _watch(self) -> None:
         """Show the state; stop if too many rows fail in ways that may mean a broken machine."""
-        now = Tally(self._tally.shards, self._tally.rows, self._tally.samples, self._tally.seconds)
-        now.reasons.update(self._tally.reasons)
-        for name in self._running:
-            now.add(read_progress(self._folder, name))
+        now = self._tally.with_running(read_progress(self._folder, name) for name in self._running)
+        self._pace.see(now.rows)
         self._display.show(now)
+        self._outside.tell(
+            running=len(self._running),
+            clips_done=now.rows,
+            committed=self._tally.copy(),
+            clips_per_second=self._pace.clips_per_second,
+            eta_seconds=self._pace.eta_seconds,
+        )
         faults = sum(now.reasons[reason] for reason in FAULTS)
         if now.rows >= ERROR_RATE_AFTER_ROWS and faults > self._options.max_error_rate * now.rows:
             self._result.stopped = (
@@ -189,3 +226,4 @@ def clean(out: Path) -> None:
     for pattern in ("*.tmp-*", ".*.progress"):
         for path in (out / "shards").glob(pattern):
             path.unlink(missing_ok=True)
+    remove_task_metrics(out)

@@ -45,7 +45,7 @@ def lock(out: Path, *, shared: bool) -> Iterator[None]:
         try:
             fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise LockedError(_sentence(out, _read(file))) from None
+            raise LockedError(sentence(out, _read(file))) from None
         _check_lease(file, out, shared)
         _write(file, shared)
         done = threading.Event()
@@ -84,7 +84,7 @@ def _check_lease(file: IO[bytes], out: Path, shared: bool) -> None:
             f"If that job is dead, its lease ends by itself: run the same command again in "
             f"{minutes} min."
         )
-        raise LockedError(f"{_sentence(out, owner)} {advice}")
+        raise LockedError(f"{sentence(out, owner)} {advice}")
 
 
 def _renew(file: IO[bytes], done: threading.Event) -> None:
@@ -102,18 +102,23 @@ def _read(file: IO[bytes]) -> dict[str, Any]:
 
 
 def _write(file: IO[bytes], shared: bool) -> None:
-    owner = {
+    file.truncate(0)
+    file.write(json.dumps(owner_of(shared=shared)).encode())
+    file.flush()
+
+
+def owner_of(*, shared: bool) -> dict[str, Any]:
+    """What a lock says about its owner: this process."""
+    return {
         "host": platform.node(),
         "pid": os.getpid(),
         "started": time.strftime("%Y-%m-%d %H:%M:%S"),
         "shared": shared,
     }
-    file.truncate(0)
-    file.write(json.dumps(owner).encode())
-    file.flush()
 
 
-def _sentence(out: Path, owner: dict[str, Any]) -> str:
+def sentence(out: Path | str, owner: dict[str, Any]) -> str:
+    """Who works on an output, and what to do."""
     pid, host, started = (owner.get(name, "?") for name in ("pid", "host", "started"))
     who = plain_text(f"process {pid} on {host}, started {started}")
     return (

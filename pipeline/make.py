@@ -5,7 +5,6 @@ verify, status, peek, report.
 """
 
 import contextlib
-import fcntl
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from manifests.errors import UsageError
+from pipeline import remote
 from pipeline.errors import ShardError, disk_sentence
 from pipeline.index import Ledger, finalize
 from pipeline.job import Result, clean, run
@@ -24,7 +24,6 @@ from pipeline.summary import is_complete, ledger_lines, plan_line, summary
 from pipeline.view import SetView
 
 COMPLETE, INCOMPLETE, CORRUPT = 0, 3, 5
-PLAN_LOCK_NAME = "plan.lock"
 
 
 @dataclass(frozen=True)
@@ -46,20 +45,31 @@ def make_shards(options: ShardsOptions, say: Any) -> Outcome:
     out = output_folder(options)
     job = job_options(options)
     _check_writable(out)
-    with lock(out, shared=job.task is not None):
-        with _planning(out), _no_litter(out):
+    with locked(out, shared=job.task is not None):
+        with remote.alone(out), _no_litter(out):
+            remote.pull(out)
             prepared = prepare(out, wish(options, out, say))
+            remote.push(out)
         say(plan_line(prepared))
         result = run(prepared, job)
         if job.task is not None:
             return _task_outcome(prepared, result)
-        ledger = write_tables(prepared, result)
-        if not result.stopped:
-            clean(out)
-    lines = summary(prepared, result, ledger)
-    if is_complete(result, ledger):
-        lines.append(f"Report: {write_page(out)}")
+        with remote.alone(out):
+            ledger = write_tables(prepared, result)
+            if not result.stopped:
+                clean(out)
+            lines = summary(prepared, result, ledger)
+            if is_complete(result, ledger):
+                lines.append(f"Report: {write_page(out)}")
+            remote.push(out)
     return Outcome(lines, COMPLETE if is_complete(result, ledger) else INCOMPLETE)
+
+
+@contextlib.contextmanager
+def locked(out: Path, *, shared: bool) -> Iterator[None]:
+    """One job on one output: on this machine, and everywhere where the output is on a store."""
+    with lock(out, shared=shared), remote.lease(out, shared=shared):
+        yield
 
 
 def write_tables(prepared: Prepared, result: Result) -> Ledger:
@@ -86,10 +96,18 @@ def _task_outcome(prepared: Prepared, result: Result) -> Outcome:
 def finalize_folder(out: Path, *, partial: bool) -> Outcome:
     """Write index, tables and report of a folder that a job array has filled."""
     prepared = load(out)
-    with lock(out, shared=partial):
+    with locked(out, shared=partial), remote.alone(out):
         ledger = finalize(prepared, partial=partial)
         if ledger.shards == len(prepared.plan.shards) and not partial:
             clean(out)
+        outcome = _finalized(prepared, ledger, partial)
+        remote.push(out)
+    return outcome
+
+
+def _finalized(prepared: Prepared, ledger: Ledger, partial: bool) -> Outcome:
+    """What came of it; a complete set gets its page."""
+    out = prepared.out
     missing = len(prepared.plan.shards) - ledger.shards
     lines = ledger_lines(ledger)
     if missing:
@@ -126,19 +144,12 @@ def _no_litter(out: Path) -> Iterator[None]:
     try:
         yield
     except UsageError:
-        if {path.name for path in out.iterdir()} <= {LOCK_NAME, PLAN_LOCK_NAME}:
-            for name in (LOCK_NAME, PLAN_LOCK_NAME):
+        litter = (LOCK_NAME, remote.ALONE_NAME)
+        if {path.name for path in out.iterdir()} <= set(litter):
+            for name in litter:
                 (out / name).unlink(missing_ok=True)
             out.rmdir()
         raise
-
-
-@contextlib.contextmanager
-def _planning(out: Path) -> Iterator[None]:
-    """One process plans at a time; the tasks of a job array start together."""
-    with open(out / PLAN_LOCK_NAME, "ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def write_page(out: Path, view: SetView | None = None) -> Path:

@@ -175,7 +175,7 @@ def _between(curve: Signal, best: int) -> float:
 def _blurred(signal: Signal, rate: float) -> Signal:
     width = max(1, round(BLUR_SECONDS * rate))
     window = np.hanning(width + 2)[1:-1]
-    return np.convolve(signal, window / window.sum(), "same")
+    return np.asarray(np.convolve(signal, window / window.sum(), "same"), np.float64)
 
 
 def _without_trend(signal: Signal, rate: float) -> Signal:
@@ -184,7 +184,9 @@ def _without_trend(signal: Signal, rate: float) -> Signal:
     trend = np.convolve(signal, ones, "same") / np.convolve(np.ones(len(signal)), ones, "same")
     rest = signal - trend
     limit = 4 * rest.std()
-    return np.clip(rest, -limit, limit)  # a cut to another scene is one change among many
+    return np.asarray(
+        np.clip(rest, -limit, limit)
+    )  # a cut to another scene is one change among many
 
 
 def _opening(members: Mapping[str, bytes]) -> Signal | None:
@@ -198,7 +200,7 @@ def _opening(members: Mapping[str, bytes]) -> Signal | None:
     lips = np.linalg.norm(points[:, UPPER_LIP] - points[:, LOWER_LIP], axis=1)
     face = np.linalg.norm(points[:, NOSE_BRIDGE] - points[:, CHIN], axis=1)
     ticks = np.arange(len(points))
-    return np.interp(ticks, ticks[seen], (lips / np.maximum(face, 1.0))[seen])
+    return np.asarray(np.interp(ticks, ticks[seen], (lips / np.maximum(face, 1.0))[seen]))
 
 
 def _voice(mel: Signal, rate_hz: int) -> Signal:
@@ -211,4 +213,4 @@ def _voice(mel: Signal, rate_hz: int) -> Signal:
 def _flux(mel: Signal) -> Signal:
     """How much the bands change from the slice before and to the one after, as pictures do."""
     change = np.abs(np.diff(mel, axis=1)).mean(0)
-    return 0.5 * (np.append(change, 0.0) + np.insert(change, 0, 0.0))
+    return np.asarray(0.5 * (np.append(change, 0.0) + np.insert(change, 0, 0.0)))

@@ -10,9 +10,9 @@ class ShardsOptions:
     dataset: str
     """Data set name; `python -m manifests datasets` lists them."""
     root: str | None = None
-    """Folder with the raw files; default DATA/raw/NAME."""
+    """Folder with the raw files, or s3://bucket/raw, gs://...; default DATA/raw/NAME."""
     out: str | None = None
-    """Output folder; default DATA/shards/NAME-PROFILE."""
+    """Output folder, or s3://bucket/set, gs://...; default DATA/shards/NAME-PROFILE."""
     data: str = "data"
     """Folder that holds raw, manifests and shards by default."""
     manifest: str | None = None
@@ -41,6 +41,12 @@ class ShardsOptions:
     """AugVGG: the data set whose clips are manipulated."""
     recipe_seed: int = 0
     """AugVGG: another number draws other recipes."""
+    planted_clips: int = 600
+    """Planted corpus: how many clips are rendered."""
+    planted_seconds: float = 7.0
+    """Planted corpus: how long each is."""
+    planted_seed: int = 0
+    """Planted corpus: another number draws another corpus."""
     seconds_per_shard: float | None = None
     """Seconds of media in a shard, fixed by the first run; default by the size of the set, 20 to
     1000."""
@@ -49,9 +55,16 @@ class ShardsOptions:
     executor: str = "ray"
     """ray (embedded, or the cluster that RAY_ADDRESS names) or local (no Ray)."""
     ray_address: str | None = None
-    """Ray cluster to use; default: the environment's RAY_ADDRESS, else an embedded Ray."""
+    """Ray cluster to use: HOST:6379, ray://HOST:10001 or auto; default: the environment's
+    RAY_ADDRESS, else an embedded Ray."""
     workers: int | None = None
-    """Clips decoded at the same time; default: the usable cores."""
+    """Clips decoded at the same time; default: the usable cores. A cluster's CPUs are all used."""
+    metrics_port: int | None = None
+    """Serve Prometheus metrics at this port; OUT/metrics.prom has them in any case."""
+    metrics_host: str = "127.0.0.1"
+    """Address to serve them at; 0.0.0.0 lets other machines read them."""
+    log_seconds: float = 10.0
+    """Seconds between two lines about the progress, where there is no terminal."""
     task: str | None = None
     """I/N: make only every N-th shard from the I-th on, I from 0 (job arrays; then `finalize`)."""
     max_error_rate: float = 0.05
@@ -60,5 +73,8 @@ class ShardsOptions:
     """Wall-clock seconds a file may take to open, and the least it gets in all; default 30."""
     max_clip_seconds: float | None = None
     """Longest clip; default 600. Cut longer recordings with --window."""
+    scratch: str | None = None
+    """Folder of this machine, on a local disk, for copies of what lies on s3:// or gs://; default
+    GLAV_SCRATCH, else one below TMPDIR."""
     overwrite: bool = False
     """Throw away what is in the output folder and start anew."""

@@ -13,7 +13,7 @@ import io
 import json
 import tarfile
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +26,10 @@ from manifests.schema import SCHEMA
 from pipeline.config import ShardConfig
 from pipeline.errors import plain_text
 from pipeline.format import MAX_MEMBER_BYTES, FormatError
+from pipeline.mirror import STAND_IN, store_of
 from pipeline.plan import Plan, PlannedShard
+from stores.objects import ObjectStore
+from stores.scratch import scratch_folder, workplace
 
 SCHEMA_VERSION = 1
 TAR_BLOCK_BYTES = 512
@@ -114,6 +117,37 @@ class Outputs:
         if Path(shard).name != shard or not shard:
             raise FormatError(f"{shard!r} is no shard name")
         return self.shards / f"{shard}.tar"
+
+    @contextmanager
+    def local_tar(self, shard: str) -> Iterator[Path]:
+        """The tar of a shard for one who reads it through: fetched for the moment from a store.
+
+        Raises:
+            StoreError: it cannot be fetched.
+        """
+        path = self.tar_path(shard)
+        if self.store is None:
+            yield path
+            return
+        with workplace(scratch_folder(self.scratch)) as folder:
+            with suppress(FileNotFoundError):
+                self.store.fetch(f"shards/{path.name}", folder / path.name)
+            yield folder / path.name
+
+    @cached_property
+    def store(self) -> ObjectStore | None:
+        """Where the tars are, if this folder only mirrors a set."""
+        return store_of(self.out)
+
+    @property
+    def scratch(self) -> Path:
+        """Where a mirror lies, and what is fetched for the moment, too."""
+        return self.out.parent.parent
+
+    def tars(self) -> list[str]:
+        """The names of all tars there are, in the plan or not."""
+        ending = ".tar" if self.store is None else f".tar{STAND_IN}"
+        return sorted(path.name.removesuffix(STAND_IN) for path in self.shards.glob(f"*{ending}"))
 
     def sidecar_path(self, shard: str) -> Path:
         """The commit mark of a shard."""
@@ -220,13 +254,18 @@ class Outputs:
         path = self.tar_path(place.shard)
         if not 0 < place.size <= MAX_MEMBER_BYTES:
             raise FormatError(f"{path}: {place.key!r} claims {place.size} bytes")
-        with path.open("rb") as file:
-            file.seek(place.offset)
-            data = file.read(place.size)
+        data = self._bytes_of(path, place)
         try:
             return dict(_members(data))
         except tarfile.TarError as error:
             raise FormatError(f"{path}: no sample at {place.offset}: {error}") from error
+
+    def _bytes_of(self, path: Path, place: Place) -> bytes:
+        if self.store is not None:
+            return self.store.read_range(f"shards/{path.name}", place.offset, place.size)
+        with path.open("rb") as file:
+            file.seek(place.offset)
+            return file.read(place.size)
 
 
 def _members(data: bytes) -> Iterator[tuple[str, bytes]]:

@@ -133,7 +133,7 @@ def _candidates(sets: Sets) -> Ints:
     alike = [candidates(both, np.concatenate([owners, owners]), PICTURE_BITS + 1)]
     alike.append(candidates(*sets.hashes("sound", SOUND_EVERY), SOUND_BITS))
     pairs = np.unique(np.concatenate(alike), axis=0)
-    return pairs[pairs[:, 0] != pairs[:, 1]]
+    return np.asarray(pairs[pairs[:, 0] != pairs[:, 1]], np.int64)
 
 
 def _distance(sets: Sets, one: int, other: int) -> Distance:

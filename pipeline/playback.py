@@ -14,13 +14,17 @@ from pipeline.media import open_media
 from pipeline.outputs import Outputs
 from pipeline.paths import resolve
 from pipeline.sound import Wave, decode_sound
+from stores import is_remote
 
 PAGE_RATE_HZ = 22050
 
 
 def source_sound_of(out: Path) -> Callable[[dict[str, Any]], tuple[Wave, int] | None]:
     """A function from a sample's JSON to (waveform (samples, 1), rate); None without its file."""
-    root = Path(Outputs(out).plan.manifest_root)
+    home = Outputs(out).plan.manifest_root
+    if is_remote(home):
+        return lambda meta: None  # a page is not worth fetching videos for
+    root = Path(home)
 
     def sound_of(meta: dict[str, Any]) -> tuple[Wave, int] | None:
         try:

@@ -26,10 +26,11 @@ import pyarrow.parquet as pq
 
 from manifests.errors import UsageError
 from manifests.schema import SCHEMA
-from pipeline import mend
+from pipeline import mend, remote
 from pipeline.account import Account, account_of
 from pipeline.config import FORMAT_VERSION, Limits, ShardConfig, canonical_hash
 from pipeline.dropped import forget
+from pipeline.mirror import address_of
 from pipeline.outputs import Outputs
 from pipeline.plan import PLAN_COLUMNS, Plan, PlannedShard, plan_rows, with_fingerprints_of
 from pipeline.rows import PlannedRows
@@ -58,7 +59,7 @@ class Prepared:
         """The rows of OUT/manifest.parquet, read as they are needed."""
         return PlannedRows(Outputs(self.out).manifest_path)
 
-    def task(self, shard: PlannedShard, limits: Limits) -> ShardTask:
+    def task(self, shard: PlannedShard, limits: Limits, scratch: str = "") -> ShardTask:
         """What a worker needs to make one shard."""
         return ShardTask(
             name=shard.name,
@@ -70,6 +71,8 @@ class Prepared:
             fingerprint=shard.fingerprint,
             limits=limits,
             versions=versions(),
+            store=address_of(self.out),
+            scratch=scratch,
             left_out=self.account.not_of(shard.name),
         )
 
@@ -117,7 +120,10 @@ def prepare(out: Path, wish: Wish) -> Prepared:
         UsageError: the folder was made with another configuration or from another data set.
     """
     stored = {**stored_config(wish.config), "limits": asdict(wish.limits)}
-    note = _clear(out) if wish.overwrite else ""
+    note = ""
+    if wish.overwrite:
+        note = _clear(out)
+        remote.clear(out)
     (out / "shards").mkdir(parents=True, exist_ok=True)
     if (out / "plan.json").exists():
         return _go_on(out, wish, stored)
@@ -216,7 +222,9 @@ def _moved(out: Path, plan: Plan, before: Prepared, wish: Wish) -> Plan:
     """
     if wish.root == plan.manifest_root:
         return plan
-    here = pc.is_in(before.rows.column("key"), value_set=wish.rows["key"].combine_chunks())
+    keys = before.rows.column("key")
+    taken_back = pc.is_in(keys, value_set=pa.array(before.account.dropped, pa.string()))
+    here = pc.or_(pc.is_in(keys, value_set=wish.rows["key"].combine_chunks()), taken_back)
     if not pc.all(here).as_py():
         raise UsageError(
             f"{out} was made from {plan.manifest_root}; {wish.root} lacks some of its files, so it "
@@ -277,10 +285,13 @@ def _merge(before: Prepared, wish: Wish) -> tuple[pa.Table | None, Plan, str]:
     place = pc.index_in(
         wish.rows["key"].combine_chunks(), value_set=planned["key"].combine_chunks()
     )
-    known = wish.rows.filter(pc.is_valid(place)).take(pc.sort_indices(place.drop_null()))
     fresh = wish.rows.filter(pc.is_null(place))
+    # Whoever takes a clip back may remove its file, too: that is no change of its shard.
+    dropped = pa.array(before.account.dropped, pa.string())
+    wanted = pc.and_not(pc.is_valid(place), pc.is_in(wish.rows["key"].combine_chunks(), dropped))
+    known = wish.rows.filter(wanted).take(pc.sort_indices(place.filter(wanted)))
     kept = planned.filter(pc.is_in(planned["key"], value_set=known["key"].combine_chunks()))
-    gone = len(planned) - len(kept)
+    gone = len(planned) - len(kept) - before.account.dropped_in_shards
     unchanged = kept.select(SCHEMA.names).cast(SCHEMA).equals(known.cast(SCHEMA))
     waiting = len(old) - len(planned)
     notes = [f"{gone} planned rows are no longer in the manifest"] if gone else []

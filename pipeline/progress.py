@@ -8,15 +8,19 @@ import contextlib
 import json
 import sys
 import time
-from collections import Counter
-from dataclasses import asdict, dataclass, field
+from collections import Counter, deque
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.errors import plain_text
 from pipeline.shard import Progress
+from pipeline.units import time_text
 
 WRITE_EVERY_SECONDS = 1.0
 LINE_EVERY_SECONDS = 10.0
+PACE_SECONDS = 600.0
 
 
 class ProgressFile:
@@ -63,6 +67,10 @@ class Tally:
     samples: int = 0
     seconds: float = 0.0
     reasons: Counter[str] = field(default_factory=Counter)
+    hosts: Counter[str] = field(default_factory=Counter)
+    """Committed shards by the machine that made them."""
+    failures: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Rows of committed shards that failed, by reason and machine."""
 
     def add(self, progress: Progress) -> None:
         """Take in one shard's counts."""
@@ -77,7 +85,55 @@ class Tally:
         self.rows += sidecar["rows"]
         self.samples += sidecar["nsamples"]
         self.seconds += sidecar["seconds"]
-        self.reasons.update(error["reason"] for error in sidecar["errors"])
+        host = plain_text(str(sidecar["run"]["host"]))
+        self.hosts[host] += 1
+        for error in sidecar["errors"]:
+            self.reasons[error["reason"]] += 1
+            self.failures[error["reason"], host] += 1
+
+    def copy(self) -> "Tally":
+        """As it is now."""
+        return replace(
+            self,
+            reasons=Counter(self.reasons),
+            hosts=Counter(self.hosts),
+            failures=Counter(self.failures),
+        )
+
+    def with_running(self, running: Iterable[Progress]) -> "Tally":
+        """Also what the shards say that are still being made."""
+        now = self.copy()
+        for progress in running:
+            now.add(progress)
+        return now
+
+
+class Pace:
+    """Clips a second over the last ten minutes, so that it follows machines that come and go."""
+
+    def __init__(self, rows: int) -> None:
+        self._rows = rows
+        self._seen: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
+
+    def see(self, rows: int) -> None:
+        """So many clips are done now."""
+        now = time.monotonic()
+        if now - self._seen[-1][0] >= WRITE_EVERY_SECONDS or len(self._seen) == 1:
+            self._seen.append((now, rows))
+        while self._seen[1][0] < now - PACE_SECONDS:
+            self._seen.popleft()
+
+    @property
+    def clips_per_second(self) -> float:
+        """0 while nothing is known."""
+        (then, before), (now, rows) = self._seen[0], self._seen[-1]
+        return max(0.0, (rows - before) / (now - then)) if now > then else 0.0
+
+    @property
+    def eta_seconds(self) -> float | None:
+        """Until the last clip, at this pace; None while nothing is known."""
+        pace = self.clips_per_second
+        return max(0, self._rows - self._seen[-1][1]) / pace if pace else None
 
 
 def note(line: str) -> None:
@@ -92,11 +148,15 @@ def note(line: str) -> None:
 
 
 class Display:
-    """Shows a job's progress: one bar on a terminal, a line every ten seconds elsewhere."""
+    """Shows a job's progress: one bar on a terminal, a line now and then elsewhere."""
 
-    def __init__(self, rows: int, shards: int) -> None:
+    def __init__(
+        self, rows: int, shards: int, pace: Pace, line_seconds: float = LINE_EVERY_SECONDS
+    ) -> None:
         self._rows = rows
         self._shards = shards
+        self._pace = pace
+        self._line_seconds = line_seconds
         self._started = time.monotonic()
         self._last_line = time.monotonic()
         self._bar: Any = None
@@ -110,7 +170,7 @@ class Display:
         if self._bar is not None:
             self._bar.n = tally.rows
             self._bar.set_postfix_str(self._facts(tally), refresh=True)
-        elif time.monotonic() - self._last_line >= LINE_EVERY_SECONDS:
+        elif time.monotonic() - self._last_line >= self._line_seconds:
             self._last_line = time.monotonic()
             note(f"{tally.rows}/{self._rows} clips, {self._line(tally)}")
 
@@ -120,9 +180,8 @@ class Display:
             self._bar.close()
 
     def _line(self, tally: Tally) -> str:
-        elapsed = time.monotonic() - self._started
-        left = elapsed * (self._rows / tally.rows - 1) if tally.rows else None
-        eta = "unknown" if left is None else time.strftime("%H:%M:%S", time.gmtime(left))
+        left = self._pace.eta_seconds
+        eta = "unknown" if left is None else time_text(left)
         return f"{self._facts(tally)}, ETA about {eta}"
 
     def _facts(self, tally: Tally) -> str:

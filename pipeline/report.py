@@ -25,7 +25,8 @@ from pipeline.listen import SoundOf
 from pipeline.outputs import Outputs, Place, reading_table
 from pipeline.pages import render
 from pipeline.peek import cards_of, write_text
-from pipeline.status import Status, bytes_text, status, time_text
+from pipeline.status import Status, status
+from pipeline.units import bytes_text, time_text
 from pipeline.view import NO_SPLIT, SetView
 
 GALLERY = 6

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from pipeline import remote
 from pipeline.errors import Reason
 from pipeline.job import JobOptions, run
-from pipeline.lock import lock
-from pipeline.make import COMPLETE, INCOMPLETE, Outcome, write_page, write_tables
+from pipeline.make import COMPLETE, INCOMPLETE, Outcome, locked, write_page, write_tables
 from pipeline.outputs import Outputs
 from pipeline.plan import Ints, Patch, Plan, file_hashes, patch_fingerprint, shard_numbers
 from pipeline.prepare import Prepared, load, write_plan
@@ -28,23 +28,27 @@ def retry(out: Path, reason: str, options: JobOptions, say: Any) -> Outcome:
     """Try the rows again that ended with this error, then index anew."""
     known_reason(reason)
     load(out)  # says what is wrong with a folder before a lock is left in it
-    with lock(out, shared=False):
-        prepared = load(out)
-        keys = failed_keys(prepared, reason)
-        if keys:
-            prepared = with_patches(prepared, keys)
-            write_plan(out, prepared.plan)
+    with locked(out, shared=False):
+        with remote.alone(out):
+            prepared = load(out)
+            keys = failed_keys(prepared, reason)
+            if keys:
+                prepared = with_patches(prepared, keys)
+                write_plan(out, prepared.plan)
+                remote.push(out)
         waiting = [patch for patch in prepared.plan.patches if not prepared.is_made(patch)]
         if not waiting:
             return Outcome([f"no committed shard has rows that ended as {reason}"], COMPLETE)
         tried = {key for patch in waiting for key in patch.keys}
         say(f"{len(tried)} rows that failed are tried again, in {len(waiting)} new shards")
         result = run(prepared, options)
-        ledger = write_tables(prepared, result)
-    lines = [*_retried(prepared, waiting), *summary(prepared, result, ledger)]
-    if not is_complete(result, ledger):
-        return Outcome(lines, INCOMPLETE)
-    return Outcome([*lines, f"Report: {write_page(out)}"], COMPLETE)
+        with remote.alone(out):
+            ledger = write_tables(prepared, result)
+            lines = [*_retried(prepared, waiting), *summary(prepared, result, ledger)]
+            if is_complete(result, ledger):
+                lines.append(f"Report: {write_page(out)}")
+            remote.push(out)
+    return Outcome(lines, COMPLETE if is_complete(result, ledger) else INCOMPLETE)
 
 
 def failed_keys(prepared: Prepared, reason: str) -> list[str]:

@@ -21,7 +21,7 @@ from pipeline.plan import Ints, Patch, PlannedShard
 
 
 class PlannedRows:
-    """Rows of a Parquet file by position; memory holds one row group, however long the file is."""
+    """Rows of a Parquet file by position; memory holds a row group or two, however long it is."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -30,6 +30,7 @@ class PlannedRows:
         metadata = self._file.metadata
         counts = (metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
         self._firsts: list[int] = list(accumulate(counts, initial=0))
+        self._kept: tuple[tuple[int, int, tuple[str, ...]], pa.Table] | None = None
 
     def __len__(self) -> int:
         return self._firsts[-1]
@@ -43,9 +44,18 @@ class PlannedRows:
         """Rows `[first, first + count)`."""
         begin = bisect_right(self._firsts, first) - 1
         end = bisect_left(self._firsts, first + count)
-        with self._reading():
-            rows = self._file.read_row_groups(list(range(begin, end)), columns=columns)
+        rows = self._groups(begin, end, columns)
         return rows.slice(first - self._firsts[begin], count)
+
+    def _groups(self, begin: int, end: int, columns: list[str] | None) -> pa.Table:
+        """Some row groups; the last ones stay, because the next shard mostly lies in them, too."""
+        wanted = (begin, end, tuple(columns or ()))
+        if self._kept is None or self._kept[0] != wanted:
+            self._kept = None  # before the next ones are read: memory holds one piece
+            with self._reading():
+                rows = self._file.read_row_groups(list(range(begin, end)), columns=columns)
+            self._kept = wanted, rows
+        return self._kept[1]
 
     def positions(self, keys: Collection[str]) -> Ints:
         """Where the rows with some keys are, ascending; keys without a row are passed over."""

@@ -137,6 +137,11 @@ class Sandbox:
                 members = {name: reader.exactly(size) for name, size in head["members"]}
                 yield Made(head["index"], members, head["facts"])
 
+    @property
+    def stopped(self) -> bool:
+        """Whether the work was ended from another thread."""
+        return self._stopped
+
     def stop(self) -> None:
         """End the work from another thread: the child is killed, `run` raises `Stopped`."""
         self._stopped = True

@@ -13,20 +13,25 @@ import manifests.build
 from manifests import schema
 from manifests.dataset import ScanOptions
 from manifests.errors import UsageError
+from manifests.listing import Listing
+from manifests.remote import local_copy, located, open_root
 from pipeline import PROFILES, profile_for
 from pipeline.config import Limits, ShardConfig
 from pipeline.host import usable_cores
 from pipeline.job import JobOptions
 from pipeline.options import ShardsOptions
 from pipeline.prepare import Wish, load
+from pipeline.remote import home_of
+from pipeline.watch import WatchOptions
+from stores import is_remote
 
 MOST_ADVISED_FPS = 60
 
 
 def output_folder(options: ShardsOptions) -> Path:
-    """Where the shards go."""
+    """Where the shards go: a folder, or the mirror of one on a store."""
     if options.out is not None:
-        return Path(options.out)
+        return home_of(options.out, options.scratch)
     name = manifests.dataset(options.dataset).name
     return Path(options.data) / "shards" / f"{name}-{shard_config(options).profile}"
 
@@ -102,7 +107,7 @@ def job_options(options: ShardsOptions, limits: Limits | None = None) -> JobOpti
         raise UsageError(f"--executor {options.executor}: expected ray or local")
     if options.workers is not None and options.workers < 1:
         raise UsageError(f"--workers {options.workers}: expected at least 1")
-    for name in ("seconds_per_shard", "limit", "timeout", "max_clip_seconds"):
+    for name in ("log_seconds", "seconds_per_shard", "limit", "timeout", "max_clip_seconds"):
         value = getattr(options, name)
         if value is not None and not 0 < value < math.inf:
             raise UsageError(f"--{name.replace('_', '-')} {value}: expected a number above 0")
@@ -124,6 +129,9 @@ def job_options(options: ShardsOptions, limits: Limits | None = None) -> JobOpti
         ray_address=options.ray_address or os.environ.get("RAY_ADDRESS") or None,
         max_error_rate=options.max_error_rate,
         limits=limits,
+        scratch=options.scratch or "",
+        watch=WatchOptions(options.metrics_port, options.metrics_host),
+        log_seconds=options.log_seconds,
         task=_task(options.task),
     )
 
@@ -144,10 +152,10 @@ def wish(options: ShardsOptions, out: Path, say: Any) -> Wish:
     path, root = _manifest(options, out, say)
     every = "folder" in (dataset.name, options.reference)
     takes_every_file = every and options.manifest is None
-    if takes_every_file and out.resolve().is_relative_to(root.resolve()):
+    if takes_every_file and _is_inside(options.out or str(out), root):
         raise UsageError(
-            f"the output folder {out} lies inside the root {root}, so shards would become input of "
-            "the next run; choose an --out outside of it"
+            f"the output folder {options.out or out} lies inside the root {root}, so shards would "
+            "become input of the next run; choose an --out outside of it"
         )
     rows = schema.read(path)
     problems = schema.validate(rows) if options.manifest is not None else []
@@ -156,7 +164,7 @@ def wish(options: ShardsOptions, out: Path, say: Any) -> Wish:
     return Wish(
         rows=rows,
         dataset=dataset.name,
-        root=str(root),
+        root=root,
         licence=dataset.licence,
         labels=tuple(schema.read_labels(path, dataset.name) or ()),
         config=shard_config(options),
@@ -167,34 +175,66 @@ def wish(options: ShardsOptions, out: Path, say: Any) -> Wish:
     )
 
 
-def _manifest(options: ShardsOptions, out: Path, say: Any) -> tuple[Path, Path]:
+def _is_inside(out: str, root: str) -> bool:
+    """Whether what is made would be found among what it is made from."""
+    if is_remote(out) or is_remote(root):
+        return f"{out.rstrip('/')}/".startswith(f"{root.rstrip('/')}/")
+    return Path(out).resolve().is_relative_to(Path(root).resolve())
+
+
+def _named_manifest(options: ShardsOptions) -> tuple[Path, str]:
+    """A manifest made earlier, and where its files are."""
+    path = local_copy(str(options.manifest), "--manifest", options.scratch)
+    root = options.root or schema.read_facts(path).root
+    if is_remote(root):
+        open_root(root)
+        return path, root.rstrip("/")
+    if not Path(root).is_dir():
+        raise UsageError(f"the root of {path} is {root!r}; name the folder with --root")
+    return path, str(Path(root).absolute())
+
+
+def _manifest(options: ShardsOptions, out: Path, say: Any) -> tuple[Path, str]:
     """The manifest file and the root its paths count from; made if it is not there or not true."""
     if options.manifest is not None:
-        path = Path(options.manifest)
-        facts = schema.read_facts(path)
-        root = Path(options.root or facts.root)
-        if not root.is_dir():
-            raise UsageError(f"the root of {path} is {str(root)!r}; name the folder with --root")
-        return path, root.absolute()
+        return _named_manifest(options)
     data = Path(options.data)
     path = manifests.build.default_out(options.dataset, data)
     if options.out is not None:
         path = out / "scan" / "manifest.parquet"  # labels of the scan are not those of the set
-    root_wanted = Path(options.root) if options.root else None
+    root_wanted, listing = _root(options)
     needs_table = "table" in manifests.dataset(options.dataset).options
     if root_wanted is None and not needs_table:
         root_wanted = manifests.build.default_root(options.dataset, data, options.reference)
     scan = ScanOptions(
-        annotations=Path(options.annotations) if options.annotations else None,
-        table=Path(options.table) if options.table else None,
+        annotations=_copy_of(options.annotations, "--annotations", options),
+        table=_copy_of(options.table, "--table", options),
         window_seconds=options.window,
         hop_seconds=options.hop,
         label_set=options.label_set,
         reference=options.reference,
         recipe_seed=options.recipe_seed,
+        listing=listing,
+        planted_clips=options.planted_clips,
+        planted_seconds=options.planted_seconds,
+        planted_seed=options.planted_seed,
     )
     built = manifests.build.ensure(options.dataset, root_wanted, path, scan)
     if built.rebuilt:
         for line in built.report.lines():
             say(line)
-    return path, built.root.absolute()
+    return path, listing.address if listing else str(built.root.absolute())
+
+
+def _root(options: ShardsOptions) -> tuple[Path | None, Listing | None]:
+    """The root that was named, and its listing where it is on a store."""
+    named = options.root
+    if named is None and options.table is not None and is_remote(options.table):
+        named = options.table.rpartition("/")[0]  # files lie beside or below their table
+    if named is not None and is_remote(named):
+        return located(manifests.dataset(options.dataset), named, options.scratch)
+    return None if named is None else Path(named), None
+
+
+def _copy_of(address: str | None, what: str, options: ShardsOptions) -> Path | None:
+    return None if address is None else local_copy(address, what, options.scratch)

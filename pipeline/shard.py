@@ -1,6 +1,7 @@
 """One shard: manifest rows -> a tar and its sidecar, committed so that no half shard can be seen.
 
-The tar is written under a temporary name, flushed to disk and renamed; then the sidecar likewise.
+The tar is written under a temporary name, flushed to disk and renamed, or, where OUT is on a store,
+uploaded whole; then the sidecar likewise.
 The sidecar is the commit mark: whoever finds it may trust the tar (distributed.md §2). Equal rows,
 configuration and library versions give equal bytes, whichever worker wrote them and however often
 it was interrupted.
@@ -16,6 +17,7 @@ import tarfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -25,9 +27,14 @@ from pipeline import format as shard_format
 from pipeline.config import Limits, ShardConfig
 from pipeline.errors import ClipError, ShardError, disk_sentence
 from pipeline.item import Failed, Item, Made, Outcome, Row
+from pipeline.mirror import tar_bytes
 from pipeline.outputs import without_samples
 from pipeline.paths import resolve
 from pipeline.sandbox import Sandbox
+from pipeline.staging import staged
+from stores import open_objects
+from stores.errors import AddressError, StoreError
+from stores.scratch import scratch_folder, workplace
 
 SIDECAR_SCHEMA = 1
 FILE_MODE = 0o644
@@ -45,7 +52,7 @@ class ShardTask:
     root: str
     """Folder that the rows' paths stay below."""
     folder: str
-    """Where the tar and the sidecar go."""
+    """Where the tar and the sidecar go, and how far the work is."""
     config: ShardConfig
     config_hash: str
     fingerprint: str
@@ -53,6 +60,10 @@ class ShardTask:
     limits: Limits
     versions: dict[str, str] = field(default_factory=dict)
     """Versions of the libraries that the bytes depend on."""
+    store: str = ""
+    """Address of OUT where that is no folder; tar and sidecar go there."""
+    scratch: str = ""
+    """A folder for what is fetched and what is to be uploaded; empty: see `stores.scratch`."""
     left_out: frozenset[str] = frozenset()
     """Keys of rows that are not made here: a patch has them, or they were taken back."""
 
@@ -105,41 +116,59 @@ def write_shard(task: ShardTask, sandbox: Sandbox, watch: Watcher) -> dict[str, 
         ShardError: it could not be written; nothing of it is left behind.
     """
     started = time.time()
-    folder = Path(task.folder)
-    temporary = folder / f"{task.name}.tar.tmp-{uuid.uuid4().hex}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with open_new(temporary) as file:
-            writer = TarWriter(file, task)
-            _fill(task, sandbox, writer, watch)
-            writer.close()
-            to_disk(file)
-        os.replace(temporary, folder / f"{task.name}.tar")
-        sync_folder(folder)
-        sidecar = writer.sidecar(started)
-        write_atomically(task.sidecar, json.dumps(sidecar, separators=(",", ":")).encode())
+        Path(task.folder).mkdir(parents=True, exist_ok=True)
+        with ExitStack() as stack:
+            folder = stack.enter_context(_folder_of(task))
+            temporary = folder / f"{task.name}.tar.tmp-{uuid.uuid4().hex}"
+            stack.callback(temporary.unlink, missing_ok=True)
+            with open_new(temporary) as file:
+                writer = TarWriter(file, task)
+                _fill(task, sandbox, writer, watch)
+                writer.close()
+                to_disk(file)
+            sidecar = writer.sidecar(started)
+            _commit(task, temporary, json.dumps(sidecar, separators=(",", ":")).encode())
+    except (StoreError, AddressError) as error:
+        raise ShardError(f"shard {task.name}: {error}") from error
     except OSError as error:
         where = f"shard {task.name} in {task.folder}"
         need = sum(row.get("bytes") or 0 for row in task.made_rows)
         raise ShardError(disk_sentence(where, error, need)) from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return sidecar
+
+
+def _folder_of(task: ShardTask) -> AbstractContextManager[Path]:
+    """Where the tar is written: where it will stay, or on the way to a store."""
+    return workplace(scratch_folder(task.scratch)) if task.store else nullcontext(Path(task.folder))
+
+
+def _commit(task: ShardTask, tar: Path, sidecar: bytes) -> None:
+    """Give the finished tar its name, then the sidecar, which says that the tar is there."""
+    if task.store:
+        store = open_objects(task.store, what="the output")
+        store.put(tar, f"shards/{task.name}.tar")
+        store.write(f"shards/{task.name}.json", sidecar)
+        return
+    os.replace(tar, Path(task.folder) / f"{task.name}.tar")
+    sync_folder(Path(task.folder))
+    write_atomically(task.sidecar, sidecar)
 
 
 def _fill(task: ShardTask, sandbox: Sandbox, writer: "TarWriter", watch: Watcher) -> None:
     """Run every file of the shard through the sandbox, rows staying in plan order."""
     progress = Progress()
-    for item in items(task):
-        started = time.monotonic()
-        for outcome, tries in _outcomes(item, sandbox):
-            row = item.rows[outcome.index]
-            if isinstance(outcome, Made):
-                writer.add(row, outcome)
-            else:
-                writer.fail(row, outcome, tries, time.monotonic() - started)
-            progress.count(outcome)
-            watch(progress)
+    with staged(task.root, items(task), task.scratch, sandbox) as here:
+        for item in here:
+            started = time.monotonic()
+            for outcome, tries in _outcomes(item, sandbox):
+                row = item.rows[outcome.index]
+                if isinstance(outcome, Made):
+                    writer.add(row, outcome)
+                else:
+                    writer.fail(row, outcome, tries, time.monotonic() - started)
+                progress.count(outcome)
+                watch(progress)
 
 
 def _outcomes(item: Item, sandbox: Sandbox) -> Iterator[tuple[Outcome, int]]:
@@ -324,7 +353,7 @@ def is_committed(sidecar: Path, fingerprint: str, may_lack: frozenset[str] = fro
     """
     try:
         facts = json.loads(without_samples(sidecar.read_bytes()))
-        size = sidecar.with_suffix(".tar").stat().st_size
+        size = tar_bytes(sidecar.with_suffix(".tar"))
     except (OSError, ValueError):
         return False
     return (

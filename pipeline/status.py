@@ -14,6 +14,7 @@ from pipeline.account import account_of
 from pipeline.errors import plain_text
 from pipeline.format import FormatError
 from pipeline.outputs import Outputs, Sidecar
+from pipeline.units import bytes_text, time_text
 
 RECENT_SECONDS = 3600.0
 """The rate is that of the last hour of work, so that it follows a change of machines."""
@@ -54,6 +55,8 @@ class Status:
     reasons: dict[str, int] = field(default_factory=dict)
     hosts: dict[str, dict[str, int]] = field(default_factory=dict)
     """Shards and errors by host."""
+    failures: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Errors by host and reason."""
     unreadable: list[str] = field(default_factory=list)
     """Sidecars that cannot be read; `pipeline verify` says more."""
 
@@ -111,11 +114,15 @@ def _add(state: Status, sidecar: Sidecar, elsewhere: frozenset[str], reasons: Co
     state.seconds += sidecar.seconds - sum(entry["seconds"] for entry in gone)
     state.filesize += sidecar.filesize
     state.work_seconds += float(sidecar.run.get("work_seconds") or 0)
-    reasons.update(plain_text(str(error.get("reason"))) for error in errors)
     host = plain_text(str(sidecar.run.get("host")))
     counts = state.hosts.setdefault(host, {"shards": 0, "errors": 0})
     counts["shards"] += 1
     counts["errors"] += len(errors)
+    failures = state.failures.setdefault(host, {})
+    for error in errors:
+        reason = plain_text(str(error.get("reason")))
+        reasons[reason] += 1
+        failures[reason] = failures.get(reason, 0) + 1
     state.last_commit_unix = max(state.last_commit_unix or 0, sidecar.committed_unix)
 
 
@@ -183,24 +190,11 @@ def status_lines(state: Status, now_unix: float | None = None) -> list[str]:
         failed = ", ".join(f"{reason} {count:,}" for reason, count in state.reasons.items())
         lines.append(f"failures  {failed}")
     for host, counts in sorted(state.hosts.items()):
-        lines.append(f"host      {host}: {counts['shards']:,} shards, {counts['errors']:,} errors")
+        ranked = sorted(state.failures[host].items(), key=lambda item: (-item[1], item[0]))
+        why = ", ".join(f"{reason} {count:,}" for reason, count in ranked)
+        lines.append(
+            f"host      {host}: {counts['shards']:,} shards, {counts['errors']:,} errors"
+            + (f" ({why})" if why else "")
+        )
     lines += [f"broken    {said}" for said in state.unreadable]
     return lines
-
-
-def time_text(seconds: float) -> str:
-    """A length of time as a person says it: `48 s`, `12 min`, `3.1 h`, `2.4 days`."""
-    for limit, unit_seconds, unit in ((120, 1, "s"), (7200, 60, "min"), (172800, 3600, "h")):
-        if seconds < limit:
-            count = seconds / unit_seconds
-            return f"{count:.1f} {unit}" if count < 10 else f"{count:.0f} {unit}"
-    return f"{seconds / 86400:.1f} days"
-
-
-def bytes_text(count: float) -> str:
-    """A number of bytes: `512 B`, `1.2 MB`, `3.4 TB`."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"

@@ -29,7 +29,7 @@ from pipeline.outputs import NotFinishedError, Outputs, reading_table
 from pipeline.plan import Plan, PlannedShard
 from pipeline.progress import LINE_EVERY_SECONDS
 from pipeline.rebuilt import table_findings
-from pipeline.status import bytes_text, time_text
+from pipeline.units import bytes_text, time_text
 
 MAX_FINDINGS = 1000
 """Sentences kept; further ones are counted."""
@@ -313,6 +313,10 @@ def _check_ledger(verdict: Verdict, outputs: Outputs, tars: Mapping[str, tuple[i
     except FormatError as error:
         verdict.add(verdict.corrupt, plain_text(str(error)), Cure.FINALIZE)
         return
+    if verdict.committed_shards < verdict.planned_shards and _is_older(index, tars):
+        said = "index and tables are older than the last shards; they are written at the end"
+        verdict.add(verdict.missing, said, Cure.AGAIN)
+        return
     if listed != verdict.samples:
         said = f"samples.parquet has {listed} rows, the sidecars {verdict.samples} samples"
         verdict.add(verdict.corrupt, said, Cure.FINALIZE)
@@ -323,6 +327,17 @@ def _check_ledger(verdict: Verdict, outputs: Outputs, tars: Mapping[str, tuple[i
         verdict.add(verdict.missing, said, Cure.FINALIZE)
     verdict.not_run = not_run
     _check_index(verdict, index, tars)
+
+
+def _is_older(index: dict[str, Any], tars: Mapping[str, tuple[int, str]]) -> bool:
+    """Whether the index says nothing false of the shards there are, but lacks some of them."""
+    listed: dict[str, Any] = {
+        str(entry.get("url")): (entry.get("nsamples"), entry.get("sha256"))
+        for entry in index.get("shardlist") or ()
+    }
+    with_samples = {url for url, (stored, _) in tars.items() if stored}
+    same = all(tars.get(url) == facts for url, facts in listed.items())
+    return same and listed.keys() < with_samples
 
 
 def _count_errors(path: Path) -> tuple[int, int]:
@@ -336,9 +351,9 @@ def _count_errors(path: Path) -> tuple[int, int]:
 
 def _check_strays(verdict: Verdict, outputs: Outputs, planned: Mapping[str, object]) -> None:
     """Tars that no plan knows: whoever reads `shards/*.tar` would read them too."""
-    for tar in sorted(outputs.shards.glob("*.tar")):
-        if f"shards/{tar.name}" not in planned:
-            said = f"{plain_text(tar.name)} is not in the plan"
+    for tar in outputs.tars():
+        if f"shards/{tar}" not in planned:
+            said = f"{plain_text(tar)} is not in the plan"
             verdict.add(verdict.corrupt, said, Cure.STRAY)
 
 

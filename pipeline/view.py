@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from manifests.errors import UsageError
 from pipeline.outputs import Place, reading_table
-from pipeline.status import time_text
+from pipeline.units import time_text
 from selection import SelectionError
 from selection.facts import SAMPLES, Facts, read_facts
 from selection.where import Where

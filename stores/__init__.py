@@ -10,12 +10,14 @@ here as it is there; `scratch` is where such copies lie.
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stores.base import Store
 from stores.errors import AddressError
 from stores.local import LocalStore
-from stores.objects import ObjectStore
-from stores.web import HttpStore
+
+if TYPE_CHECKING:
+    from stores.objects import ObjectStore
 
 SCHEMES = "a folder, s3://bucket/set, gs://bucket/set, or https://host/set with --allow-http"
 
@@ -44,16 +46,20 @@ def open_store(address: str, *, allow_http: bool = False) -> Store:
     if not re.fullmatch(r"[\w.:\[\]-]+(/[^/?#\s]+)*", rest) or ".." in rest.split("/"):
         raise AddressError(f"{scheme}://{rest[:200]} is no address; expected {SCHEMES}")
     if scheme in ("s3", "gs"):
+        from stores.objects import ObjectStore  # its client is loaded only where it is needed
+
         return ObjectStore(scheme, rest)
     if not allow_http:
         raise AddressError(
             f"{address} is on a web server, whose answers nobody vouches for; say --allow-http if "
             "you trust it, or copy the files to a folder"
         )
+    from stores.web import HttpStore
+
     return HttpStore(f"{scheme}://{rest}")
 
 
-def open_objects(address: str, *, what: str) -> ObjectStore:
+def open_objects(address: str, *, what: str) -> "ObjectStore":
     """A store that can be written and listed.
 
     Args:
@@ -69,6 +75,8 @@ def open_objects(address: str, *, what: str) -> ObjectStore:
             f"{what} {address} is on a web server; expected a folder, s3://bucket/name or "
             "gs://bucket/name"
         )
+    from stores.objects import ObjectStore
+
     store = open_store(address)
     if not isinstance(store, ObjectStore):
         raise AddressError(f"{what} {address}: expected s3://bucket/name or gs://bucket/name")
@@ -76,7 +84,10 @@ def open_objects(address: str, *, what: str) -> ObjectStore:
 
 
 def _refuse_secrets(scheme: str, rest: str) -> None:
-    if "@" in rest.partition("/")[0] or "?" in rest or "#" in rest:
+    first = rest.partition("/")[0]
+    # A secret key may hold a slash, so that its @ comes later; no bucket has a colon.
+    in_front = "@" in first or (scheme in ("s3", "gs") and ":" in first)
+    if in_front or "?" in rest or "#" in rest:
         host = re.split(r"[/?#]", rest.rpartition("@")[2])[0]
         raise AddressError(
             f"the address {scheme}://{host}/... holds a password, a signature or a query, which "

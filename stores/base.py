@@ -1,7 +1,7 @@
-"""What a place of shards can do, and the files in it."""
+"""What a place of files can do, and the files in it."""
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 CONNECT_SECONDS, ANSWER_SECONDS = 10, 60
 """Time limits of one request: until there is a connection, and between two pieces of an answer."""
@@ -9,6 +9,17 @@ REMOTE_READ_AHEAD_BYTES = 4 << 20
 """A request's round trip costs as much as megabytes do, so most clips come in one."""
 FETCHED_BYTES = 8 << 20
 """A request of a whole tar's copy."""
+
+
+class Listed(NamedTuple):
+    """An object as a listing tells it."""
+
+    name: str
+    """Relative to the store's address, with `/`."""
+    size: int
+    """Bytes."""
+    mtime_ns: int
+    """When it was written, by the store's clock, in nanoseconds; stores know seconds."""
 
 
 class ShardFile(Protocol):
@@ -37,7 +48,7 @@ class ShardFile(Protocol):
 
 
 class Store(Protocol):
-    """A shard set's home. `str()` is its address; it never holds a secret."""
+    """A folder of files somewhere. `str()` is its address; it never holds a secret."""
 
     @property
     def is_local(self) -> bool:

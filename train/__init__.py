@@ -25,6 +25,7 @@ The files are the stations of the road, in this order:
     report      a run as a page; curves: its figures; livepage: kept fresh while a run goes on;
                 record: what a run left, read again; page: what the HTML pages share
     boxes       where what sounds is known to be; strangers: whose sound is foreign to a clip
+    elsewhere   checkpoints on stores, and a run's copy there
     dist        ranks, gathering with gradient, a stop flag all ranks agree on
 
 What a checkpoint is worth, in this order:

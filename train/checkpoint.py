@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from train.elsewhere import local
 from train.errors import TrainError, UsageError
 
 log = logging.getLogger(__name__)
@@ -140,6 +141,7 @@ def chosen(path: Path) -> Path:
     Raises:
         UsageError: there is no such file, or the run has no checkpoint yet.
     """
+    path = local(path)
     if path.is_dir():
         folder = path / "checkpoints"
         found = _pointed_at(folder, BEST) or _pointed_at(folder, LAST)
@@ -155,12 +157,13 @@ def load(path: Path) -> dict[str, Any]:
     """Read one checkpoint to the CPU.
 
     Args:
-        path: a checkpoint, or a run's folder, of which the newest is taken.
+        path: a checkpoint, or a run's folder, of which the newest is taken; also on a store.
 
     Raises:
         UsageError: there is no such file.
         DamagedCheckpointError: it is cut short or is no checkpoint of this program.
     """
+    path = local(path)
     if path.is_dir():
         found = newest(path / "checkpoints")
         if found is None:

@@ -108,7 +108,10 @@ class PretrainConfig(Generic[M]):
     clip_norm: float = 1.0
     """Gradients are scaled down to this norm; 0 is off."""
     init: Path | None = None
-    """Checkpoint, or folder of a run, whose weights a new run starts from."""
+    """Checkpoint, or folder of a run, whose weights a new run starts from; also s3://, gs://."""
+    copy_to: str = ""
+    """s3://bucket/runs/first or gs://...: a copy of the run, brought up to date after every
+    checkpoint. Where RUN is empty, as on a fresh machine, the run goes on from its copy."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     """What happens to pictures and mel on the device."""
     sync_bn: bool = False
@@ -222,8 +225,8 @@ FREE_FIELDS = {
     "run", "data", "max_steps", "batch_size", "accumulation", "compile", "device", "threads",
     "workers", "checkpoint_every", "keep", "log_every", "init", "precision", "val_every",
     "val_split", "val_clips", "allow_overlap", "epochs", "schedule_steps", "shards", "allow_http",
-    "cache_gb", "cache_dir", "on_bad_shard", "max_bad_shards", "knn", "page", "wandb", "profile",
-    "without",
+    "cache_gb", "cache_dir", "copy_to", "on_bad_shard", "max_bad_shards", "knn", "page", "wandb",
+    "profile", "without",
 }  # fmt: skip
 """What may differ between a run and its resumption: how it is carried out and how long. Paths of
 shards and of lists may move; that they hold the same clips is checked by their fingerprint."""

@@ -3,11 +3,11 @@
     TrainError (1) ⊃ UsageError (2), IncompleteError (3), LockedError (4), ShardError (5),
                      TooLargeError, DiskError (1)
 
-For files elsewhere, `stores` raises AddressError (2) and StoreError (1). A message says what is
-wrong, which value was found, what was expected and what to do next.
+For files elsewhere, `stores` raises AddressError and RefusedStoreError (2), StoreError (1). A
+message says what is wrong, which value was found, what was expected and what to do next.
 """
 
-from stores.errors import AddressError, StoreError
+from stores.errors import AddressError, RefusedStoreError, StoreError
 
 
 class TrainError(Exception):
@@ -61,4 +61,5 @@ def exit_code(error: Exception) -> int:
     """What a command ends with because of one of them."""
     if isinstance(error, TrainError):
         return error.exit_code
-    return UsageError.exit_code if isinstance(error, AddressError) else TrainError.exit_code
+    mistaken = isinstance(error, AddressError | RefusedStoreError)
+    return UsageError.exit_code if mistaken else TrainError.exit_code

@@ -58,8 +58,9 @@ def pretrain(config: PretrainConfig[Any]) -> int:
     with (
         session.stop_on_signals() as stop,
         joined(config.device) as ranks,
-        session.opened(config.folder, ranks.is_first) as run,
+        session.opened(config.folder, ranks.is_first, config.copy_to) as run,
     ):
+        ranks.wait()  # the first one may have fetched the run
         if run.finished:
             log.info("%s", finished_line(config, run.finished))
             return COMPLETE

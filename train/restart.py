@@ -195,6 +195,7 @@ def save(
             best=is_best,
         )
         log.info("saved %s", path)
+        run.saved()
     ranks.wait()
 
 

@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 
 from train.best import Best
 from train.checkpoint import write_atomically
+from train.elsewhere import RunCopy
 from train.errors import LockedError, UsageError
 from train.livepage import LivePage
 from train.trackers import Tracker, open_trackers
@@ -114,6 +115,8 @@ class Run:
     _metrics: TextIO | None = None
     _trackers: list[Tracker] = field(default_factory=list)
     _page: LivePage | None = None
+    copy: RunCopy | None = None
+    """Where the run is copied to."""
 
     @property
     def checkpoints(self) -> Path:
@@ -164,6 +167,11 @@ class Run:
         """Bring report.html up to date, after a measurement."""
         if self._page is not None:
             self._page.update()
+
+    def saved(self) -> None:
+        """After a checkpoint: bring the copy up to date, while training goes on."""
+        if self.copy is not None:
+            self.copy.update()
 
     def end(self, name: str, facts: dict[str, Any]) -> None:
         """Leave a note: `preempted` or `finished.json`."""
@@ -221,10 +229,16 @@ def _step_of(line: str) -> float:
 
 
 @contextmanager
-def opened(folder: Path, writes: bool) -> Iterator[Run]:
+def opened(folder: Path, writes: bool, copy_to: str = "") -> Iterator[Run]:
     """The run's folder, locked against a second process by the rank that writes.
 
+    Args:
+        folder: of the run.
+        writes: whether this is the first rank.
+        copy_to: address of its copy, from which an empty folder is filled; empty is none.
+
     Raises:
+        StoreError: the copy cannot be reached, or is behind in the end.
         LockedError: another process trains in it.
         UsageError: it cannot be made.
     """
@@ -247,12 +261,17 @@ def opened(folder: Path, writes: bool) -> Iterator[Run]:
                 f"another process trains in {folder}; wait for it, or name another RUN"
             ) from error
         try:
+            if copy_to:
+                run.copy = RunCopy(copy_to, folder)
+                run.copy.fetch()
             yield run
         finally:
             run.close()
             if [path.name for path in folder.iterdir()] == ["lock"]:
                 (folder / "lock").unlink()  # a refusal leaves no empty run behind
                 folder.rmdir()
+        if run.copy is not None:
+            run.copy.close()
 
 
 @dataclass

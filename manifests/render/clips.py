@@ -74,6 +74,11 @@ class Clip:
         return 1000 * sum(self.kind.encode()) + self.number
 
     @property
+    def cost(self) -> float:
+        """Pixels: large pictures take longest."""
+        return float(self.size[0] * self.size[1] * self.seconds * self.encoding.fps)
+
+    @property
     def split(self) -> str:
         """Either `train` or `val`."""
         return "val" if self.who in VALIDATION else "train"

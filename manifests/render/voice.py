@@ -103,9 +103,9 @@ def speak(seed: int, seconds: float, pitch_hz: float, rate_hz: int = 44100) -> U
     random = np.random.default_rng([seed, 1])
     words = _schedule(random, seconds)
     tracks = _tracks(words, seconds, tract=(pitch_hz / 150.0) ** 0.25)
-    voiced = _shape(_pulses(random, pitch_hz, seconds, rate_hz), tracks, rate_hz)
+    voiced = shape(_pulses(random, pitch_hz, seconds, rate_hz), tracks, rate_hz)
     noise = random.standard_normal(len(voiced))
-    breath = _shape(noise * 0.02, {**tracks, **_breath_filter(tracks)}, rate_hz)
+    breath = shape(noise * 0.02, {**tracks, **_breath_filter(tracks)}, rate_hz)
     samples = voiced / max(1e-9, float(np.abs(voiced).max())) + breath
     room = random.standard_normal(len(samples)) * 1e-3
     peak = float(np.abs(samples).max())
@@ -206,7 +206,7 @@ def _pulses(
     return np.diff(flow, prepend=0.0)
 
 
-def _shape(
+def shape(
     source: NDArray[np.float64], tracks: dict[str, Track], rate_hz: int
 ) -> NDArray[np.float64]:
     """Filters a source by the moving resonators: overlap-add of spectral frames."""

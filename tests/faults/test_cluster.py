@@ -4,10 +4,12 @@ The nodes are started without our code and the plugin on their path: what runs t
 plugin holds back half of the clips, so that what is killed is always in the middle of a shard.
 """
 
+import contextlib
 import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -36,6 +38,14 @@ NODE: dict[str, Any] = {"object_store_memory": 80 << 20}
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
+def free_port(first):
+    """The first port from `first` on where nobody listens."""
+    for port in range(first, first + 1000):
+        with contextlib.suppress(OSError), socket.create_server(("", port)):
+            return port
+    raise AssertionError("no free port")
+
+
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
     """A head without CPUs and two nodes of one each, started far from our code."""
@@ -47,7 +57,10 @@ def cluster(tmp_path_factory):
         patch.delenv("PYTHONPATH", raising=False)
         patch.delenv("RAY_ADDRESS", raising=False)
         patch.chdir(tmp_path_factory.mktemp("elsewhere"))
-        head = {"num_cpus": 0, "include_dashboard": False, "node_name": "head", **NODE}
+        head = {
+            "num_cpus": 0, "include_dashboard": False, "node_name": "head",
+            "gcs_server_port": free_port(20000), "ray_client_server_port": free_port(11000), **NODE,
+        }  # fmt: skip
         cluster = Cluster(initialize_head=True, head_node_args=head)
         try:
             for name in ("alpha", "beta"):
@@ -195,3 +208,60 @@ def test_a_cluster_that_was_not_named_is_not_joined(cluster, raw, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "Ray cluster" not in done.stderr
     assert len(cluster.global_state.job_table()) == before
+
+
+def test_ray_client_loses_nothing_either(cluster, raw, tmp_path):
+    """`ray://`, through a server on the head: a worker killed, the same bytes."""
+    out = tmp_path / "out"
+    port = cluster.head_node._ray_params.ray_client_server_port
+    job = start(raw, out, f"ray://127.0.0.1:{port}")
+    wait_for_the_gate(job, raw, out, 2)
+    shard_workers()[0].send_signal(signal.SIGKILL)
+    wait_for_line(r"was lost with its worker process .* made again, try 2 of 4$", job, raw)
+    finish(job, raw)
+    check_whole(raw, out, tmp_path / "undisturbed")
+
+
+SLURM = {
+    "python": f'exec {sys.executable} "$@"',
+    "scontrol": 'echo "$HEAD_NODE"',
+    "srun": 'exec "$@"',
+    "ray": """
+        printf '%s\\n' "$@" > "$STAGE/ray-arguments"
+        while [[ $1 != -- ]]; do shift; done; shift; exec "$@" """,
+}
+"""Slurm and `ray symmetric-run`, played: the cluster is there already. The real one ends with `ray
+stop`, which would end every Ray of this user; the script looks for `ray` beside the interpreter."""
+
+
+def test_the_slurm_script_makes_the_shards_and_has_them_verified(cluster, raw, tmp_path):
+    from ray.scripts.scripts import start as ray_start
+    from ray.scripts.symmetric_run import curate_and_validate_ray_start_args
+
+    out, programs = tmp_path / "out", tmp_path / "bin"
+    programs.mkdir()
+    for name, text in SLURM.items():
+        (programs / name).write_text(f"#!/bin/bash\n{text}\n")
+        (programs / name).chmod(0o755)
+    (raw / "gate.txt").touch()
+    head, port = cluster.address.split(":")
+    done = subprocess.run(
+        ["bash", "jobs/shards.sbatch", *command(raw, out)[4:6], "--root", str(raw),
+         "--seconds-per-shard", "0.8", "--faces", "off"],
+        cwd=ROOT, capture_output=True, text=True, env={
+            **environment(), "PATH": f"{programs}:{os.environ['PATH']}",
+            "PYTHON": f"{programs}/python",
+            "OUT": str(out), "STAGE": str(tmp_path), "HEAD_NODE": head,
+            "SLURM_JOB_ID": str(int(port) - 20000), "SLURM_JOB_NODELIST": "played",
+            "SLURM_JOB_NUM_NODES": "3", "SLURM_CPUS_PER_TASK": "1",
+        },
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"Ray cluster at {cluster.address}: 3 nodes" in done.stderr
+    said = (tmp_path / "ray-arguments").read_text().split("\n")
+    assert said[:5] == ["symmetric-run", "--address", cluster.address, "--min-nodes", "3"]
+    options = curate_and_validate_ray_start_args(said[1 : said.index("--")])
+    context = ray_start.make_context("start", ["--head", *options])
+    assert context.params["num_cpus"] == 1
+    assert context.params["temp_dir"] == f"/tmp/ray-{int(port) - 20000}"
+    check_whole(raw, out, tmp_path / "undisturbed")

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from pipeline import PROFILES
-from pipeline.status import bytes_text, covered_seconds, status, status_lines, time_text
+from pipeline.status import covered_seconds, status, status_lines
+from pipeline.units import bytes_text, time_text
 from tests.pipeline.fabricate import edit_json, fabricate
 
 START = 1_700_000_000.0

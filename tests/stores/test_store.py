@@ -75,6 +75,7 @@ def test_other_addresses_are_refused(address: str) -> None:
         "https://me:sesame@host/set",
         "https://me:sesame@host/set@n=3",
         "s3://AKIA:sesame@bucket/set",
+        "s3://AKIA:sesame/with/slash@bucket/set",
         "https://host/set?X-Amz-Signature=sesame",
         "https://host?token=sesame",
         "s3://bucket/set#sesame",

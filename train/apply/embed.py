@@ -55,7 +55,7 @@ from train.evaluation.encoders import (
     over_frames,
     require_finite,
 )
-from train.evaluation.task import Features, Modality, Pictures, Pooling, Settings
+from train.evaluation.task import Features, Modality, Pooling, Settings
 from train.index import INDEX_NAME, ShardSet, open_shards
 from train.loader import default_workers
 from train.methods import method_named
@@ -83,7 +83,7 @@ class EmbedOptions:
     """One row a clip, or a frame."""
     modality: Literal["V", "A", "V+A"] | None = None
     """Features of pictures, of sound, or of both; None is what there is."""
-    pictures: Pictures = "frames"
+    pictures: Literal["frames", "lip", "face"] = "frames"
     """Whole frames, or the crops of the first face: lip, face."""
     features: Features = "both"
     """Of pictures: fg and fl, or one of them (g, l)."""

@@ -117,20 +117,24 @@ def finetuned(job: Job) -> Predictions:
         job.encoders(), settings, len(job.classes), hidden=job.config.hidden,
         dropout=job.config.dropout,
     ).to(job.device)  # fmt: skip
-    val, labels = job.val, targets(job.val)
+    history = learned(job, model)
+    keep(job, model)
+    return Predictions.of_scores(job, *scored(job, model, job.test), history)
 
+
+def learned(job: Job, model: nn.Module) -> list[dict[str, float]]:
+    """Train a network on the job's training examples; validation ones choose the epoch."""
+    val, labels = job.val, targets(job.val)
     quality = job.task.quality or share_right
 
     def validate() -> float:
         scores, _ = scored(job, model, val, 1)
         return quality(scores, labels)
 
-    history = fit(
-        model, job.config, settings.epochs, lambda epoch: epoch_of(job, epoch),
+    return fit(
+        model, job.config, job.settings.epochs, lambda epoch: epoch_of(job, epoch),
         classification_loss(job, model), validate if val else None, job.folder, job.device,
     )  # fmt: skip
-    keep(job, model)
-    return Predictions.of_scores(job, *scored(job, model, job.test), history)
 
 
 def share_right(scores: Floats, labels: Ints) -> float:

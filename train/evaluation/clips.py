@@ -20,6 +20,7 @@ from pipeline.format import MEL_SLICES_PER_FRAME, FormatError, split_jpegs, wave
 from train.augment import PCM_16, Augment, centre_pictures
 from train.cuts import Sound, Stretch, Wave
 from train.errors import FOR_PEOPLE, UsageError
+from train.evaluation.box_crops import box_crops
 from train.evaluation.labelled import Example
 from train.evaluation.task import Padding, Pictures
 from train.index import ShardSet
@@ -268,7 +269,8 @@ class ClipReader(Dataset[ClipBatch | Exception]):
         try:
             video, faceless = self._pictures(clip, places, look.shift, example.track)
             silent = asked != inside if held else np.zeros(length, bool)
-            return video, _sound(clip, self._view.sound, places, silent), faceless
+            heard = places + example.sound_later
+            return video, _sound(clip, self._view.sound, heard, silent), faceless
         except DAMAGE as error:
             raise reader.refusal(example.row, error) from error
 
@@ -278,12 +280,15 @@ class ClipReader(Dataset[ClipBatch | Exception]):
         """(T, S, S, 3), and whether a face was asked for that is nowhere in the clip."""
         if self._view.pictures == "none":
             return None, False
-        side = self._view.side(self._set.config)
+        side, short_side = (self._view.side(self._set.config), int(self._set.config["short_side"]))
         if self._view.pictures == "frames":
             return _squares(clip, places, side, shift), False
-        crops = face_crops(clip, self._view.crop_member(track), places, side)
+        if self._view.pictures == "box":
+            crops = box_crops(clip, places, short_side, side)
+        else:
+            crops = face_crops(clip, self._view.crop_member(track), places, side)
         if crops is None:  # said by `faceless`: a centre crop is no face
-            return _centre_of_frames(clip, places, int(self._set.config["short_side"]), side), True
+            return _centre_of_frames(clip, places, short_side, side), True
         return crops, False
 
 

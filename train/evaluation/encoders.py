@@ -21,6 +21,7 @@ from pipeline.format import MEL_SLICES_PER_FRAME, N_MELS
 from train import checkpoint, exported
 from train.config import from_dict
 from train.cuts import Sound, reads_of, sound_of
+from train.elsewhere import local
 from train.errors import TrainError, UsageError
 from train.evaluation.task import CellPool, Settings
 from train.methods import MEMORY, method_named, preset_named
@@ -160,17 +161,18 @@ def load_checkpoint(path: str | Path) -> Encoders:
 
     Args:
         path: a checkpoint, a run's folder, of which `best` is taken, or else the newest, or a
-            folder that `python -m train export` wrote.
+            folder that `python -m train export` wrote; also on a store.
 
     Raises:
         UsageError: there is no such checkpoint, or its method gives no features.
         DamagedCheckpointError: it cannot be read.
     """
-    if exported.is_exported(Path(path)):
-        file = Path(path) / exported.WEIGHTS
-        facts, weights, sha256 = exported.read(Path(path))
+    path = local(Path(path))
+    if exported.is_exported(path):
+        file = path / exported.WEIGHTS
+        facts, weights, sha256 = exported.read(path)
     else:
-        file = checkpoint.chosen(Path(path))
+        file = checkpoint.chosen(path)
         saved = checkpoint.load(file)
         facts, weights = {**saved["config"], "step": int(saved["step"])}, saved["model"]
         sha256 = hashlib.sha256(file.read_bytes()).hexdigest()

@@ -46,6 +46,8 @@ class Example(NamedTuple):
     """How many."""
     track: int = 0
     """Which face, for pictures of faces."""
+    sound_later: int = 0
+    """Frames that the sound is taken from later in the clip, all of which the clip must have."""
 
 
 @dataclass(frozen=True)

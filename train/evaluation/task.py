@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from train.metrics import Score
 
 Protocol = Literal["finetune", "linear", "svm", "knn", "frozen"]
-Pictures = Literal["frames", "lip", "face", "none"]
+Pictures = Literal["frames", "lip", "face", "box", "none"]
 Modality = Literal["V", "A", "V+A"]
 Features = Literal["both", "g", "l"]
 Pooling = Literal["crop_avg", "full_avg", "full_attention"]
@@ -50,7 +50,8 @@ class Settings:
     """finetune: everything is trained; linear, svm, knn: on frozen features; frozen: the task
     trains nothing."""
     pictures: Pictures = "frames"
-    """Whole frames, or the crops of the first face: lip, face; none for tasks of sound."""
+    """Whole frames, or the crops of the first face: lip, face; box: frames cut to the box of the
+    source, which generated corpora know; none for tasks of sound."""
     modality: Modality = "V"
     """Which encoders are used: V, A or V+A."""
     frames: int | None = None
@@ -130,7 +131,9 @@ class Settings:
         if self.frames is not None and self.frames < 0:
             raise UsageError(f"frames is {self.frames}; expected 0 (all) or more")
         if self.uses_pictures and self.pictures == "none":
-            raise UsageError(f"modality {self.modality} needs pictures; expected frames, lip, face")
+            raise UsageError(
+                f"modality {self.modality} needs pictures; expected frames, lip, face, box"
+            )
         if self.pooling == "full_attention" and self.pictures != "frames":
             raise UsageError(
                 f"pooling full_attention looks for the source in whole frames, and pictures is "

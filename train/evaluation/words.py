@@ -71,6 +71,39 @@ def word_examples(
     return found
 
 
+def all_words(
+    labelled: LabelledSet,
+    splits: Sequence[str],
+    classes: Mapping[str, int],
+    frames: int,
+    jitter: int,
+) -> list[Example]:
+    """Every word of the clips of some splits that are there; arguments as of `word_examples`.
+
+    Raises:
+        UsageError: no clip has the times of its words, or a word is no class.
+    """
+    found = []
+    for planned in labelled.planned(splits):
+        row = labelled.row_of.get(planned["key"])
+        for place, word in enumerate(planned["words"] or [] if row is not None else []):
+            if word["w"] not in classes:
+                raise UsageError(
+                    f"{planned['key']} of {labelled.shard_set.name} says {word['w']!r}; expected "
+                    f"one of {', '.join(classes)}"
+                )
+            assert row is not None
+            length = int(labelled.shard_set.frames[row])
+            start, count = window(word, labelled.fps, length, frames, jitter)
+            group = planned["group_id"] or planned["key"]
+            name = f"{planned['key']}#{place}"
+            found.append(Example(name, row, classes[word["w"]], group, start, count))
+    if not found and labelled.planned(splits):
+        raise UsageError(f"no clip of {', '.join(splits)} in {labelled.shard_set.name} says when "
+                         "its words are; expected shards whose manifest has `words`")  # fmt: skip
+    return found
+
+
 def window(
     word: Mapping[str, float], fps: float, length: int, frames: int, jitter: int
 ) -> tuple[int, int]:

@@ -20,6 +20,7 @@ from train.tasks.kinetics import KINETICS400, KINETICS600
 from train.tasks.localization import LOCALIZATION
 from train.tasks.lrs import LRS2, LRS3
 from train.tasks.lrw import LRW
+from train.tasks.planted import PLANTED_TASKS
 from train.tasks.retrieval import RETRIEVAL
 from train.tasks.ucf101 import HMDB51, UCF101
 from train.tasks.vggsound import VGGSOUND
@@ -46,6 +47,7 @@ TASKS: dict[str, Task] = {
         LRS2,
         LRS3,
         *GRID_TASKS,
+        *PLANTED_TASKS,
         RETRIEVAL,
         FINGERPRINT,
         CLASSIFY,

@@ -23,13 +23,16 @@ from train.evaluation import driver
 from train.evaluation.clips import SILENCE, Look, View, read_clips
 from train.evaluation.config import EvalConfig
 from train.evaluation.encoders import Encoders
+from train.evaluation.events import by_segment, by_video, video_class
 from train.evaluation.labelled import open_labelled
 from train.evaluation.result import Predictions
 from train.evaluation.segments import SegmentClassifier
 from train.evaluation.task import Settings
 from train.methods.glcm import Glcm
 from train.metrics import segment_accuracy
-from train.tasks.ave import BACKGROUND, by_segment, by_video, examples, seconds_of, video_class
+from train.tasks.ave import EVENTS, SEGMENTS
+
+BACKGROUND = EVENTS.background
 
 LISTS = Path(__file__).parents[3].parent / "shared/lists/ave"
 SETTINGS = Settings(modality="V+A", features="l", pooling="full_attention", window_seconds=10)
@@ -42,11 +45,15 @@ def planned(*segments: tuple[float, float, int]) -> dict[str, Any]:
 
 def test_classes_of_seconds_by_hand() -> None:
     none = BACKGROUND
-    assert seconds_of(planned((6.0, 8.0, 3))) == [none] * 6 + [3, 3] + [none] * 2
-    assert seconds_of(planned((0.0, 10.0, 27))) == [27] * 10
-    assert seconds_of(planned()) == [none] * 10 == seconds_of({"key": "x", "segments": None})
+    assert EVENTS.seconds_of(planned((6.0, 8.0, 3)), SEGMENTS) == [none] * 6 + [3, 3] + [none] * 2
+    assert EVENTS.seconds_of(planned((0.0, 10.0, 27)), SEGMENTS) == [27] * 10
+    assert (
+        EVENTS.seconds_of(planned(), SEGMENTS)
+        == [none] * 10
+        == EVENTS.seconds_of({"key": "x", "segments": None}, SEGMENTS)
+    )
     with pytest.raises(UsageError, match="class 28; expected 0 to 27"):
-        seconds_of(planned((0.0, 1.0, 28)))
+        EVENTS.seconds_of(planned((0.0, 1.0, 28)), SEGMENTS)
 
 
 def test_windows_whose_segments_are_not_the_labels_are_refused(tmp_path: Path) -> None:
@@ -54,7 +61,7 @@ def test_windows_whose_segments_are_not_the_labels_are_refused(tmp_path: Path) -
     labelled = open_labelled(open_store(str(shards)))
     for wrong in ({"window_seconds": 5.0}, {"frames": 50}, {"frames": 0}):
         with pytest.raises(UsageError, match="expected 10 s, one for each label"):
-            examples(labelled, ("ave:test",), replace(SETTINGS, **wrong))
+            EVENTS.examples(labelled, ("ave:test",), replace(SETTINGS, **wrong))
 
 
 @pytest.mark.skipif(not LISTS.is_dir(), reason="the published annotations are not here")
@@ -63,7 +70,7 @@ def test_background_everywhere_is_right_in_17_8_percent(tmp_path: Path) -> None:
     (tmp_path / "AVE").mkdir()
     rows, _ = scan(tmp_path, ScanOptions(annotations=LISTS))
     test = [row for row in rows.to_pylist() if "ave:test" in row["splits"]]
-    truth = [seconds_of(row) for row in test]
+    truth = [EVENTS.seconds_of(row, SEGMENTS) for row in test]
     assert len(truth) == 402
     score = segment_accuracy([[BACKGROUND] * 10] * 402, truth)
     assert f"{score.value:.1%}" == "17.8%"
@@ -154,7 +161,7 @@ def test_losses_equal_loops() -> None:
         largest = [max(logits[b, s, c].item() for s in range(10)) for c in range(29)]
         weak.append(-log_softmax(largest, label))
     assert float(by_video(logits, seconds)) == pytest.approx(sum(weak) / 3, abs=1e-5)
-    assert video_class([BACKGROUND, 3, 3]) == 3
+    assert video_class([BACKGROUND, 3, 3], BACKGROUND) == 3
 
 
 # --- clips --------------------------------------------------------------------------------------
@@ -224,7 +231,9 @@ def test_events_that_can_be_heard_are_learnt(events: Path, tmp_path: Path) -> No
 
 def test_what_is_missing_at_the_end_is_the_last_frame_and_silence(events: Path) -> None:
     labelled = open_labelled(open_store(str(events)))
-    short = next(one for one in examples(labelled, ["ave:test"], SETTINGS) if one.frames == 95)
+    short = next(
+        one for one in EVENTS.examples(labelled, ["ave:test"], SETTINGS) if one.frames == 95
+    )
     view = View("frames", "mel", padding="silence")
     (batch,) = read_clips(labelled.shard_set, [short], view, [[Look(0, 0, 100, 0.5)]], 0)
     (whole,) = read_clips(labelled.shard_set, [short], view, [[Look(0, 0, 95, 0.5)]], 0)

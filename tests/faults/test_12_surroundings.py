@@ -1,4 +1,4 @@
-"""Disks that are full, outputs that cannot be written, environments that lack something."""
+"""Case 12, and what surrounds a job: disks, limits, environments, other workers and executors."""
 
 import errno
 import json
@@ -53,7 +53,7 @@ def temporary_files(out):
     return [path for path in out.rglob("*") if "tmp" in path.name]
 
 
-def test_a_full_disk_stops_the_job_with_one_line_and_loses_nothing(clips, small_disk):
+def test_12_disk_full(clips, small_disk):
     done = shards(clips, small_disk / "out")
     assert done.returncode == 3, done.stdout + done.stderr
     assert (done.stdout + done.stderr).count("No space left") == 1, done.stdout
@@ -70,7 +70,7 @@ def test_a_full_disk_stops_the_job_with_one_line_and_loses_nothing(clips, small_
     assert "6 samples" in again.stdout
 
 
-def test_a_disk_too_full_for_the_plan_says_so(clips, small_disk):
+def test_12_disk_too_full_for_the_plan(clips, small_disk):
     (small_disk / "ballast").write_bytes(bytes(690 << 10))
     done = shards(clips, small_disk / "out")
     assert done.returncode in (2, 3), done.stdout + done.stderr
@@ -79,14 +79,14 @@ def test_a_disk_too_full_for_the_plan_says_so(clips, small_disk):
     assert not temporary_files(small_disk)
 
 
-def test_a_read_only_output_is_refused_before_anything_is_decoded(clips, small_disk):
+def test_13_output_on_a_read_only_disk(clips, small_disk):
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
     done = shards(clips, small_disk / "out")
     assert done.returncode == 2
     assert f"cannot write to the output folder {small_disk / 'out'}" in done.stderr
 
 
-def test_a_limit_on_file_sizes_stops_the_job_with_what_to_do(clips, tmp_path):
+def test_12_file_sizes_limited(clips, tmp_path):
     done = shards(clips, tmp_path / "out", shell="ulimit -f 64")
     assert done.returncode == 3, done.stdout + done.stderr
     text = done.stdout + done.stderr
@@ -98,7 +98,7 @@ def test_a_limit_on_file_sizes_stops_the_job_with_what_to_do(clips, tmp_path):
 @pytest.mark.parametrize(
     "number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO]
 )
-def test_before_the_same_command_comes_what_to_do_first(number):
+def test_12_every_error_of_a_disk_has_its_remedy(number):
     error = OSError(number, os.strerror(number))
     said = disk_sentence("shard x in /out", error, 5 << 20)
     finding, remedy = said.split(". ")
@@ -108,18 +108,18 @@ def test_before_the_same_command_comes_what_to_do_first(number):
     assert then == "run the same command again: committed shards are kept."
 
 
-def test_few_file_handles_are_enough(clips, tmp_path):
+def test_extra_64_file_handles(clips, tmp_path):
     done = shards(clips, tmp_path, "--limit", "2", shell="ulimit -n 64")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_a_missing_temporary_folder_does_not_matter(clips, tmp_path):
+def test_extra_no_temporary_folder(clips, tmp_path):
     missing = {"TMPDIR": str(tmp_path / "nowhere")}
     done = shards(clips, tmp_path / "out", "--limit", "2", environment=missing)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_bytes_do_not_depend_on_hash_seeds_or_time_zone(clips, tmp_path):
+def test_extra_hash_seeds_and_time_zones(clips, tmp_path):
     outs = [tmp_path / "a", tmp_path / "b"]
     settings = [{"PYTHONHASHSEED": "1", "TZ": "UTC"}, {"PYTHONHASHSEED": "2", "TZ": "Asia/Tokyo"}]
     for out, environment in zip(outs, settings, strict=True):

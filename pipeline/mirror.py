@@ -1,0 +1,41 @@
+"""How a folder says that it only mirrors a set on a store, whose tars stay there.
+
+    MIRROR/.store                    the address
+    MIRROR/shards/NAME.tar.there     an empty file of the size that the tar has there
+
+`pipeline.remote` makes mirrors and keeps them true; who only looks at a set needs no more than
+this.
+"""
+
+import contextlib
+from pathlib import Path
+
+from stores import open_objects
+from stores.objects import ObjectStore
+
+MARK_NAME = ".store"
+STAND_IN = ".there"
+"""Ending of the file that stands for a tar. It is no tar, so that nobody reads it as one."""
+
+
+def store_of(out: Path) -> ObjectStore | None:
+    """The store that a folder mirrors; None for any other folder."""
+    try:
+        address = (out / MARK_NAME).read_text()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return open_objects(address, what="the output")
+
+
+def address_of(out: Path) -> str:
+    """Where the shards of a folder go, if it is a mirror; else nothing."""
+    store = store_of(out)
+    return "" if store is None else str(store)
+
+
+def tar_bytes(tar: Path) -> int | None:
+    """Size of a shard's tar, here or where the folder mirrors it from; None where there is none."""
+    for path in (tar, tar.with_name(tar.name + STAND_IN)):
+        with contextlib.suppress(OSError):
+            return path.stat().st_size
+    return None

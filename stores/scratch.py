@@ -1,0 +1,80 @@
+"""A folder on a disk of this machine for copies of what lies elsewhere.
+
+    SCRATCH/sets/ID, roots/ID        copies that are kept, one a remote address
+    SCRATCH/work/HOST-PID-...        what one process has fetched for the moment, gone with it
+
+SCRATCH is what was named, else GLAV_SCRATCH, else a folder of this user below TMPDIR. What a killed
+process left is known by its lock, which the kernel took back: whoever comes next removes it.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import platform
+import re
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from stores.errors import AddressError
+
+LOCK_NAME = ".lock"
+
+
+def scratch_folder(named: str | Path | None = None) -> Path:
+    """The scratch folder, made if it is not there.
+
+    Raises:
+        AddressError: it cannot be made, or belongs to somebody else.
+    """
+    chosen = str(named or os.environ.get("GLAV_SCRATCH") or "")
+    folder = Path(chosen or Path(tempfile.gettempdir()) / f"glav-{os.getuid()}")
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not chosen and folder.lstat().st_uid != os.getuid():
+            raise AddressError(
+                f"{folder} belongs to somebody else; name a folder of your own on a local disk "
+                "with --scratch"
+            )
+    except OSError as error:
+        raise AddressError(
+            f"the scratch folder {folder} cannot be made ({error.strerror}); name one on a local "
+            "disk with --scratch"
+        ) from error
+    return folder.absolute()
+
+
+def folder_for(scratch: Path, kind: str, address: str) -> Path:
+    """Where the copies of one address are kept: the same in every process of this machine."""
+    digest = hashlib.sha256(address.encode()).hexdigest()[:16]
+    last = re.sub(r"[^\w.-]", "_", address.rpartition("/")[2])[:60]
+    folder = scratch / kind / f"{digest}-{last}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@contextlib.contextmanager
+def workplace(scratch: Path) -> Iterator[Path]:
+    """A folder of this process alone, removed at the end; those of dead processes are, too."""
+    home = scratch / "work"
+    home.mkdir(parents=True, exist_ok=True)
+    _sweep(home)
+    folder = home / f"{platform.node()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    folder.mkdir()
+    with open(folder / LOCK_NAME, "xb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sweep(home: Path) -> None:
+    """Remove the folders whose owner died; one that is just being made has no lock file yet."""
+    for folder in home.iterdir():
+        with contextlib.suppress(OSError), open(folder / LOCK_NAME, "rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,217 @@
+"""The planted corpus: what is written down is what is seen and heard, and splits share nothing."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from manifests import UsageError
+from manifests.build import build
+from manifests.dataset import ScanOptions
+from manifests.planted import busy_seconds
+from manifests.render.kept import Renderer
+from manifests.render.planted import CLASSES, FPS, SIDE, Clip, describe, render, voice_of
+from manifests.render.planted_bodies import BODIES
+from manifests.render.planted_scenes import SCENES
+from manifests.render.planted_script import CONTROL_HZ, SHAPES, WORDS, write
+from manifests.render.planted_sounds import TIMBRES
+
+SECONDS = 4.0
+NUMBERS = (0, 1, 6)
+"""Noise, checks and a human voice."""
+
+
+def test_twenty_words_whose_pictures_alone_tell_five_sets_apart() -> None:
+    assert len(set(WORDS)) == 20
+    sets = [frozenset(word) for word in WORDS]
+    assert {sets.count(one) for one in sets} == {4} and {len(one) for one in sets} == {3}
+    assert set("".join(WORDS)) == set(SHAPES)
+
+
+def test_classes_are_scenes_bodies_and_timbres_one_to_one() -> None:
+    kinds = list(CLASSES.values())
+    assert len(kinds) == 10
+    assert {kind.scene for kind in kinds} == set(SCENES)
+    assert {kind.body for kind in kinds} == set(BODIES)
+    assert {kind.timbre for kind in kinds} == set(TIMBRES)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_bouts_and_pauses(seed: int) -> None:
+    script = write(np.random.default_rng(seed), 30.0, 0.17)
+    bouts = [(bout[0].onsets[0], bout[-1].end) for bout in script.bouts]
+    assert min(end - start for start, end in bouts) > 0.4
+    assert max(end - start for start, end in bouts) < 3.2
+    pauses = [after[0] - before[1] for before, after in pairwise(bouts)]
+    assert min(pauses) >= 0.5 and max(pauses) <= 1.6
+    assert bouts[-1][1] <= 30 - 0.25
+    busy = sum(end - start for start, end in bouts) / 30
+    assert 0.35 < busy < 0.75
+
+
+def test_the_mouth_has_the_shape_of_its_letter() -> None:
+    script = write(np.random.default_rng(3), 20.0, 0.16)
+    tracks = script.tracks()
+    for word in script.words:
+        for letter, (start, end) in zip(word.text, pairwise([*word.onsets, word.end]), strict=True):
+            middle = round((start + end) / 2 * CONTROL_HZ)
+            assert tracks["height"][middle] == pytest.approx(SHAPES[letter].height, abs=1e-6)
+            assert tracks["width"][middle] == pytest.approx(SHAPES[letter].width, abs=1e-6)
+            assert 0.5 <= tracks["loudness"][middle] / SHAPES[letter].loudness <= 1
+
+
+def test_splits_share_no_performer_and_hold_every_class() -> None:
+    clips = [Clip(number, 7.0, 0) for number in range(600)]
+    groups: dict[str, set[str]] = {}
+    for clip in clips:
+        groups.setdefault(clip.who, set()).add(clip.split)
+    assert all(len(splits) == 1 for splits in groups.values()) and len(groups) == 120
+    for split, share in (("train", 400), ("val", 100), ("test", 100)):
+        chosen = [clip.label for clip in clips if clip.split == split]
+        assert len(chosen) == share and set(chosen) == set(range(10))
+    voices = {clip.who: voice_of(clip) for clip in clips}
+    assert len({voice.pitch_hz for voice in voices.values()}) == 120
+
+
+def test_no_sequence_of_words_is_in_two_splits() -> None:
+    said: dict[tuple[str, ...], set[str]] = {}
+    for number in range(600):
+        clip = Clip(number, 7.0, 0)
+        words = write(clip.random(0), clip.seconds, voice_of(clip).tempo).words
+        said.setdefault(tuple(word.text for word in words), set()).add(clip.split)
+    assert max(len(splits) for splits in said.values()) == 1
+
+
+def test_seconds_that_bouts_fill_by_hand() -> None:
+    assert busy_seconds([(0.6, 2.4), (2.7, 3.2), (4.5, 6.9)], 7.0) == [(1.0, 3.0), (4.0, 7.0)]
+    assert busy_seconds([(0.2, 0.6)], 7.0) == []
+    assert busy_seconds([(5.0, 6.4)], 6.5) == [(5.0, 6.0)]  # the last half second has no label
+
+
+# --- files --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
+    root = tmp_path_factory.mktemp("planted")
+    clips = [Clip(number, SECONDS, 5) for number in NUMBERS]
+    return root, Renderer(render, describe).kept(root, clips, workers=1)
+
+
+def read(path: Path) -> tuple[list[float], list[NDArray[np.uint8]], NDArray[np.float64], int]:
+    """Times and pictures, waveform (channels, samples) and its rate, all from the same zero."""
+    with av.open(str(path)) as file:
+        frames = list(file.decode(video=0))
+    with av.open(str(path)) as file:
+        blocks = list(file.decode(audio=0))
+    rate = blocks[0].sample_rate
+    begins = [round(seconds_of(block) * rate) for block in blocks]
+    zero = min(seconds_of(frames[0]), begins[0] / rate)
+    wave = np.zeros((2, begins[-1] + blocks[-1].samples - round(zero * rate)))
+    for begin, block in zip(begins, blocks, strict=True):
+        place = begin - round(zero * rate)
+        wave[:, place : place + block.samples] = block.to_ndarray()
+    times = [seconds_of(frame) - zero for frame in frames]
+    pictures = [np.asarray(frame.to_ndarray(format="rgb24"), np.uint8) for frame in frames]
+    return times, pictures, wave, rate
+
+
+def seconds_of(decoded: av.VideoFrame | av.AudioFrame) -> float:
+    """Of the container's clock."""
+    assert decoded.pts is not None and decoded.time_base is not None
+    return float(decoded.pts * decoded.time_base)
+
+
+def test_sound_begins_where_the_truth_says(corpus: tuple[Path, list[dict[str, Any]]]) -> None:
+    root, facts = corpus
+    for fact in facts:
+        _, _, wave, rate = read(root / fact["uri"])
+        assert rate == 24000 and wave.shape[1] >= SECONDS * rate - 1
+        hop = rate // 200
+        power = (wave.sum(0)[: wave.shape[1] // hop * hop].reshape(-1, hop) ** 2).mean(1)
+        rise = np.diff(np.log(power + 1e-6))
+        found = []
+        for event in fact["truth"]["events"]:
+            near = rise[max(round(event * 200) - 12, 0) : round(event * 200) + 12]
+            found.append((int(near.argmax()) - min(12, round(event * 200))) / 200)
+        assert abs(float(np.median(found))) <= 0.015, fact["uri"]
+
+
+def test_the_mouth_is_seen_where_and_when_the_truth_says(
+    corpus: tuple[Path, list[dict[str, Any]]],
+) -> None:
+    root, facts = corpus
+    for fact in facts:
+        times, pictures, _, _ = read(root / fact["uri"])
+        assert len(pictures) == SECONDS * FPS and pictures[0].shape == (SIDE, SIDE, 3)
+        boxes, mouth = (np.array(fact["truth"][name]) for name in ("boxes", "mouth"))
+        dark = []
+        for time, picture in zip(times, pictures, strict=True):
+            x0, y0, x1, y1 = (int(np.interp(time, boxes[:, 0], edge)) for edge in boxes[:, 1:].T)
+            lower = picture[(y0 + y1) // 2 : y1, x0:x1].max(axis=2)
+            dark.append((lower < 45).mean())
+        opening = np.interp(times, mouth[:, 0], mouth[:, 1])
+        at = [np.corrcoef(opening[6:-6], np.roll(dark, -lag)[6:-6])[0, 1] for lag in range(-6, 7)]
+        assert abs(int(np.argmax(at)) - 6) <= 1 and max(at) > 0.75, fact["uri"]
+
+
+def test_sound_comes_from_where_the_performer_is(
+    corpus: tuple[Path, list[dict[str, Any]]],
+) -> None:
+    root, facts = corpus
+    for fact in facts:
+        _, _, wave, _ = read(root / fact["uri"])
+        boxes = np.array(fact["truth"]["boxes"])
+        place = float((boxes[:, 1] + boxes[:, 3]).mean() / 2 / SIDE)
+        left, right = np.sqrt((wave**2).mean(axis=1))
+        if abs(place - 0.5) > 0.06:
+            assert (right > left) == (place > 0.5), fact["uri"]
+
+
+def test_what_is_there_is_kept_and_what_is_not_is_made_the_same_again(
+    corpus: tuple[Path, list[dict[str, Any]]],
+) -> None:
+    root, facts = corpus
+    clips = [Clip(number, SECONDS, 5) for number in NUMBERS]
+    first, second = (root / fact["uri"] for fact in facts[:2])
+    before, kept = first.read_bytes(), second.stat().st_mtime_ns
+    first.write_bytes(before[:100])
+    assert Renderer(render, describe).kept(root, clips, workers=1) == facts
+    assert first.read_bytes() == before and second.stat().st_mtime_ns == kept
+
+
+def test_the_manifest_knows_it_all(
+    corpus: tuple[Path, list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    root, facts = corpus
+    options = ScanOptions(planted_clips=2, planted_seconds=SECONDS, planted_seed=5)
+    table, report = build("planted", root, tmp_path / "m.parquet", options)
+    rows = table.to_pylist()
+    assert [row["key"] for row in rows] == ["planted/00000", "planted/00001"]
+    assert report.vocabulary == list(CLASSES) and rows[1]["label_names"] == ["robot"]
+    for row, fact in zip(rows, facts, strict=False):
+        assert row["words"] == fact["words"] and set(row["transcript"].split()) <= set(WORDS)
+        assert row["group_id"] and len(row["splits"]) == 1
+        truth = json.loads(row["extra"])["truth"]
+        assert len(truth["boxes"]) == SECONDS * FPS / 2 and truth["bouts"] == fact["bouts"]
+        assert all(segment["label"] == row["labels"][0] for segment in row["segments"])
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"planted_clips": 0}, {"planted_seconds": 1.0}, {"planted_seed": -1}]
+)
+def test_sizes_that_make_no_corpus_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="expected 1 or more clips, 3 to 60 seconds"):
+        ScanOptions(**wrong)
+
+
+def test_its_options_leave_other_manifests_true() -> None:
+    assert not any(name.startswith("planted") for name in ScanOptions().as_dict())
+    assert ScanOptions(planted_clips=9).as_dict()["planted_clips"] == 9

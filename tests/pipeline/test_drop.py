@@ -1,0 +1,393 @@
+"""Clips that were taken back: in no list, never made again, and purged to the last byte."""
+
+import hashlib
+import io
+import json
+import shutil
+import sys
+import tarfile
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from manifests.errors import UsageError
+from pipeline.drop import Wanted, drop, read_keys
+from pipeline.errors import Reason
+from pipeline.format import FormatError
+from pipeline.make import write_page
+from pipeline.outputs import Outputs
+from pipeline.peek import peek
+from pipeline.prepare import load, prepare
+from pipeline.retry import retry
+from pipeline.status import status, status_lines
+from pipeline.verify import ExitCode, verify
+from stores.local import LocalStore
+from tests.pipeline.factory import (
+    CLIP_SECONDS,
+    JOB,
+    Factory,
+    clips_in_tars,
+    counts,
+    factory,
+    kept,
+    marks,
+    rows,
+    say,
+    table,
+)
+from train.index import open_shards
+
+__all__ = ["factory"]
+
+NAMES = [f"clip{number}" for number in range(7)]
+KEYS = {f"demo/{name}" for name in [*NAMES, "bad"]}
+GONE = frozenset({"demo/clip2", "demo/bad"})
+"""A sample and an error."""
+
+
+def manifest() -> pa.Table:
+    said = rows("clip2", transcript="something private")
+    others = [name for name in [*NAMES, "bad"] if name != "clip2"]
+    return pa.concat_tables([rows(*others), said])
+
+
+@pytest.fixture
+def made(factory: Factory, tmp_path: Path) -> Path:
+    """Seven samples and an error in a few shards."""
+    factory.add(*NAMES, "bad")
+    factory.faults = {"demo/bad": Reason.OPEN_ERROR}
+    out = tmp_path / "out"
+    factory.make(out, manifest())
+    assert counts(out) == {"planned": 8, "samples": 7, "errors": 1, "not_run": 0}
+    factory.tried.clear()
+    return out
+
+
+def wanted(made: Path, keys: frozenset[str] = GONE, **more: object) -> Wanted:
+    return Wanted(keys, runs=made.parent / "runs", **more)  # type: ignore[arg-type]
+
+
+def assert_gone(out: Path, keys: frozenset[str] = GONE) -> None:
+    """From every list there is, with a ledger that closes."""
+    samples, errors = table(out, "samples"), table(out, "errors")
+    assert not keys & (samples.keys() | errors.keys())
+    assert samples.keys() | errors.keys() | keys == KEYS
+    clips = open_shards(LocalStore(out))
+    assert set(clips.keys.to_pylist()) == samples.keys()
+    verdict = verify(out, deep=True, progress=None)
+    assert (verdict.corrupt, verdict.missing, verdict.exit_code) == ([], [], ExitCode.OK)
+    assert f"+ {len(keys)} dropped: the ledger closes" in verdict.lines()[-2]
+    assert counts(out)["dropped"] == len(keys)
+
+
+def test_a_dropped_clip_is_in_no_list_and_no_tar_is_touched(made, factory):
+    before = marks(made)
+    outcome = drop(made, wanted(made, reason="asked by mail"))
+    assert outcome.exit_code == 0
+    assert "8 rows = 6 samples" in outcome.lines[1]
+    assert outcome.lines[1].endswith("+ 0 errors + 2 dropped: the ledger closes")
+    assert any("still in the tars" in line for line in outcome.lines)
+    assert kept(before, made)
+    assert_gone(made)
+    stones = pq.read_table(made / "dropped.parquet").to_pylist()
+    assert {stone["key"]: stone["reason"] for stone in stones} == dict.fromkeys(
+        GONE, "asked by mail"
+    )
+    state = status(made)
+    assert (state.samples, state.errors, state.dropped, state.rows) == (6, 0, 2, 8)
+    assert state.seconds == 6 * CLIP_SECONDS
+    assert any(line.endswith("6 samples, 0 errors, 2 dropped") for line in status_lines(state))
+    with pytest.raises(UsageError, match="demo/clip2: dropped from"):
+        peek(made, ["demo/clip2"])
+    assert "clip2" not in "".join(peek(made, count=32))
+    page = write_page(made).read_text()
+    assert "clip2" not in page and "The ledger closes" in page
+    assert "<b>2</b> dropped" in page
+
+
+def test_what_was_dropped_can_be_dropped_again_and_more_can_follow(made, factory):
+    drop(made, wanted(made))
+    stones = pq.read_table(made / "dropped.parquet")
+    outcome = drop(made, wanted(made, GONE | {"demo/clip4"}))
+    assert outcome.lines[:2] == ["1 clips dropped", "2 were dropped before"]
+    after = pq.read_table(made / "dropped.parquet")
+    assert after.slice(0, 2).equals(stones)
+    assert_gone(made, GONE | {"demo/clip4"})
+
+
+def test_unknown_keys_are_refused_with_the_nearest_and_nothing_is_touched(made, factory):
+    files = {path: path.read_bytes() for path in made.rglob("*.*") if path.is_file()}
+    unknown = frozenset({"demo/clip2", "demo/clpi3", "clip5.mp4", "zzz"})
+    with pytest.raises(UsageError, match=r"3 of 4 keys are no rows of") as error:
+        drop(made, wanted(made, unknown))
+    assert "'demo/clpi3' (nearest: demo/clip3" in str(error.value)
+    assert "'clip5.mp4' (nearest: demo/clip5" in str(error.value)  # the file instead of the key
+    assert "'zzz' (nearest: none is like it)" in str(error.value)
+    assert {path: path.read_bytes() for path in files if path.name != "run.lock"} == {
+        path: data for path, data in files.items() if path.name != "run.lock"
+    }
+    assert not (made / "dropped.parquet").exists()
+
+
+@pytest.mark.parametrize("purge", [False, True])
+def test_no_job_brings_a_dropped_clip_back(made, factory, purge):
+    drop(made, wanted(made, purge=purge))
+    whole = {name: mark[2] for name, mark in marks(made).items() if name.endswith(".tar")}
+    before = marks(made)
+    factory.make(made, manifest())
+    assert kept(before, made)
+    factory.faults = {}
+    assert retry(made, "open_error", JOB, say).lines == [
+        "no committed shard has rows that ended as open_error"
+    ]
+    for path in (made / "shards").glob("*.tar"):
+        path.unlink()
+    factory.make(made, manifest())
+    assert not GONE & set(factory.tried)
+    assert clips_in_tars(made) == dict.fromkeys(KEYS - GONE, 1)
+    if purge:  # what a purge leaves is what a job makes
+        assert {name: marks(made)[name][2] for name in whole} == whole
+    assert_gone(made)
+
+
+def test_only_overwrite_brings_them_back_and_says_so_with_the_way_out(made, factory):
+    drop(made, wanted(made, purge=True))
+    note = prepare(made, factory.wish(manifest(), overwrite=True)).note
+    assert "2 clips that had been dropped COME BACK" in note
+    factory.make(made, manifest())
+    assert "demo/clip2" in table(made, "samples")
+    assert read_keys(made / "dropped-before.txt") == GONE
+    assert str(made / "dropped-before.txt") in note
+    drop(made, wanted(made, read_keys(made / "dropped-before.txt")))
+    assert_gone(made)
+
+
+def test_a_purge_leaves_no_byte_and_moves_no_other(made, factory):
+    write_page(made)
+    before = marks(made)
+    members = all_members(made)
+    outcome = drop(made, wanted(made, purge=True))
+    assert outcome.exit_code == 0
+    touched = {name for name, mark in marks(made).items() if before[name] != mark}
+    holders = {
+        path.stem
+        for path in (made / "shards").glob("*.json")
+        if GONE & set(json.loads(path.read_text())["left_out"])
+    }
+    assert {Path(name).stem for name in touched} == holders
+    assert len(touched) < len(before)
+    assert all_members(made) == {
+        name: data for name, data in members.items() if not name.startswith("demo--clip2.")
+    }
+    stay = {"manifest.parquet", "dropped.parquet"}  # they name the rows that nobody may make again
+    for path in made.rglob("*"):
+        if path.is_file() and path.name not in stay and path.parent.name != "shards":
+            assert not mentioned(path), path
+    for path in (made / "shards").glob("*.json"):
+        stored = json.loads(path.read_text())
+        tar = path.with_suffix(".tar").read_bytes()
+        assert stored["sha256"] == hashlib.sha256(tar).hexdigest()
+        assert stored["md5"] == hashlib.md5(tar).hexdigest()
+        assert (stored["filesize"], len(tar) % tarfile.RECORDSIZE) == (len(tar), 0)
+        assert b"private" not in path.read_bytes() + tar
+        assert {entry["key"] for entry in stored["samples"] + stored["errors"]}.isdisjoint(GONE)
+        for entry in stored["samples"]:
+            for extension, (offset, size) in entry["members"].items():
+                assert tar[offset : offset + size] == members[f"{entry['base']}.{extension}"]
+    assert not list((made / "shards").glob("*tmp*"))
+    assert pq.read_table(made / "dropped.parquet")["purged"].to_pylist() == [True, True]
+    assert_gone(made)
+
+
+def mentioned(path: Path) -> bool:
+    """Whether a file has a dropped clip's name or words in it, compressed tables unpacked."""
+    data = path.read_bytes()
+    if path.suffix == ".parquet":
+        data = json.dumps(pq.read_table(path).to_pylist(), default=str).encode()
+    return any(word in data for word in (b"clip2", b"bad.mp4", b"private"))
+
+
+def all_members(out: Path) -> dict[str, bytes]:
+    """Every member of every tar, as tarfile reads them."""
+    found: dict[str, bytes] = {}
+    for path in (out / "shards").glob("*.tar"):
+        with tarfile.open(fileobj=io.BytesIO(path.read_bytes())) as tar:
+            found |= {entry.name: tar.extractfile(entry).read() for entry in tar}  # type: ignore[union-attr]
+    return found
+
+
+def test_a_purge_that_is_killed_between_tar_and_sidecar_is_mended(made, factory, monkeypatch):
+    def killed(*_arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    clip = frozenset({"demo/clip2"})
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.purge.write_atomically", killed)
+        with pytest.raises(KeyboardInterrupt):
+            drop(made, wanted(made, clip, purge=True))
+    assert not (made / "shardindex.json").exists()  # nobody trains on the old one meanwhile
+    copy = shutil.copytree(made, made.parent / "copy")
+    factory.make(made, manifest())
+    assert "demo/clip2" not in clips_in_tars(made)
+    assert "demo/clip2" not in factory.tried
+    assert_gone(made, clip)
+    again = drop(copy, wanted(made, clip, purge=True))  # the same command again: says what to do
+    assert (again.exit_code, "demo/clip2" in clips_in_tars(copy)) == (5, False)
+    factory.make(copy, manifest())
+    assert drop(copy, wanted(made, clip, purge=True)).exit_code == 0
+    assert_gone(copy, clip)
+
+
+def test_a_damaged_tar_is_not_given_new_hashes(made, factory):
+    shard = table(made, "samples")["demo/clip2"]["shard"]
+    tar = made / "shards" / f"{shard}.tar"
+    data = bytearray(tar.read_bytes())
+    data[-12_000] ^= 1
+    tar.write_bytes(data)
+    outcome = drop(made, wanted(made, purge=True))
+    assert outcome.exit_code == 5
+    assert f"{tar} is not the one its sidecar describes" in outcome.lines[-1]
+    assert tar.read_bytes() == bytes(data)
+    assert not any(pq.read_table(made / "dropped.parquet")["purged"].to_pylist())
+    for path in (tar, tar.with_suffix(".json")):
+        path.unlink()
+    factory.make(made, manifest())
+    assert drop(made, wanted(made, purge=True)).exit_code == 0
+    assert_gone(made)
+
+
+def test_a_patched_clip_can_be_purged(made, factory):
+    factory.faults = {}
+    retry(made, "open_error", JOB, say)
+    assert table(made, "samples")["demo/bad"]["shard"] == "train-p000000"
+    drop(made, wanted(made, purge=True))
+    assert clips_in_tars(made) == dict.fromkeys(KEYS - GONE, 1)
+    assert_gone(made)
+
+
+def test_the_source_may_go_too_and_nothing_is_made_again(made, factory):
+    drop(made, wanted(made, purge=True))
+    before = marks(made)
+    without = manifest().filter(pa.compute.not_equal(manifest()["key"], "demo/clip2"))
+    for later in (without, pa.concat_tables([without, rows("clip2", transcript="")])):
+        prepared = prepare(made, factory.wish(later))
+        assert prepared.note == ""
+        factory.make(made, later)
+        assert kept(before, made)
+    assert_gone(made)
+
+
+def test_a_clip_that_was_never_reached_can_be_dropped_and_stays_away(factory, tmp_path):
+    factory.add(*NAMES, "bad")
+    out = tmp_path / "out"
+    factory.make(out, manifest(), limit=3)
+    waiting = sorted(KEYS - set(factory.tried))[0]
+    outcome = drop(out, wanted(out, frozenset({waiting})))
+    assert "+ 4 not run + 1 dropped: the ledger closes" in outcome.lines[1]
+    factory.make(out, manifest())
+    assert waiting not in factory.tried
+    assert_gone(out, frozenset({waiting}))
+
+
+def test_an_unfinished_set_stays_unfinished(made, factory):
+    lost = next(iter(sorted((made / "shards").glob("*.json"))))
+    lost.unlink()
+    (made / "shardindex.json").unlink()
+    drop(made, wanted(made))
+    assert not (made / "shardindex.json").exists()
+    assert verify(made, progress=None).exit_code == ExitCode.INCOMPLETE
+    factory.make(made, manifest())
+    assert_gone(made)
+
+
+def test_lost_tombstones_are_not_taken_for_none(made, factory):
+    drop(made, wanted(made))
+    (made / "dropped.parquet").write_bytes(b"garbage")
+    for command in (lambda: factory.make(made, manifest()), lambda: status(made),
+                    lambda: drop(made, wanted(made))):  # fmt: skip
+        with pytest.raises(FormatError, match=r"dropped\.parquet cannot be read.*from a copy"):
+            command()
+    verdict = verify(made, progress=None)
+    assert any("dropped.parquet" in said for said in verdict.corrupt)
+
+
+def test_runs_that_saw_a_clip_are_listed(made, factory):
+    runs = made.parent / "runs"
+    for name, keys in (("first", ["demo/clip1", "demo/clip2"]), ("second", ["demo/clip3"])):
+        (runs / name / "checkpoints").mkdir(parents=True)
+        (runs / name / "checkpoints" / "step-00000001.pt").touch()
+        clips = {"set": ["demo-glcm"] * len(keys), "key": keys, "instance": range(len(keys))}
+        pq.write_table(pa.table(clips), runs / name / "clips.parquet")
+    (runs / "second/eval/classify").mkdir(parents=True)
+    result = {"shards": {"path": str(made), "name": "demo-glcm"}}
+    (runs / "second/eval/classify/result.json").write_text(json.dumps(result))
+    (runs / "third").mkdir()
+    (runs / "third" / "clips.parquet").write_bytes(b"garbage")
+    lines = drop(made, wanted(made)).lines
+    about = lines[lines.index(f"runs in {runs} that saw of the 2 clips:") + 1 :]
+    assert about[0] == "  first: trained on 1 of them, in demo-glcm; 1 checkpoints"
+    assert "third" in about[1] and "cannot be read" in about[1]
+    assert about[2].startswith("  second: classify was evaluated on this set")
+    assert len(about) == 3
+
+
+def test_a_run_goes_on_with_the_same_numbers_and_says_that_the_order_is_another(
+    made, factory, caplog
+):
+    from tests.train.ramps import mixture_of
+    from train.plan import Plan
+    from train.restart import batches_used
+
+    before = mixture_of(str(made))
+    numbers = dict(zip(before.keys().to_pylist(), before.chosen_instances(), strict=False))
+    saved = {
+        "first_instances": before.first_instances(), "fingerprint": before.fingerprint(),
+        "position": {"epoch": 2, "clips": 4},
+    }  # fmt: skip
+    drop(made, wanted(made))
+    after = mixture_of(str(made))
+    assert (before.instances, after.instances) == (8, 8)  # memories keep their sizes
+    table_before, table_after = before.table().to_pylist(), after.table().to_pylist()
+    assert table_after == [row for row in table_before if row["key"] not in GONE]
+    assert len(numbers) == 7
+    plan = Plan(after, seed=0, batch_size=2)
+    assert batches_used(saved, plan) == 3 * plan.batches_per_epoch
+    assert "the order of the clips in an epoch is another one now" in caplog.text
+
+
+def test_an_evaluation_says_that_a_test_clip_was_dropped(made, factory):
+    from train.errors import UsageError as TrainUsageError
+    from train.evaluation.labelled import open_labelled, require_whole
+
+    drop(made, wanted(made))
+    labelled = open_labelled(LocalStore(made))
+    assert labelled.missing(["train"]) == dict.fromkeys(GONE, "dropped")
+    with pytest.raises(TrainUsageError, match="demo/clip2: dropped"):
+        require_whole(labelled, ["train"], allow_missing=False)
+    assert require_whole(labelled, ["train"], allow_missing=True) == 8
+
+
+@pytest.mark.parametrize("text", ["", "\n# nothing\n\n"])
+def test_a_file_without_a_key_is_refused(tmp_path, text):
+    (tmp_path / "keys.txt").write_text(text)
+    with pytest.raises(UsageError, match="has no line with a key"):
+        read_keys(tmp_path / "keys.txt")
+    with pytest.raises(UsageError, match="cannot be read"):
+        read_keys(tmp_path / "nothing.txt")
+
+
+def test_the_whole_command(made, factory, monkeypatch, capsys):
+    from pipeline.__main__ import main
+
+    keys = made.parent / "keys.txt"
+    keys.write_text("# asked by mail\ndemo/clip2\n\n  demo/bad \ndemo/clip2\n")
+    arguments = ["drop", str(made), "--keys", str(keys), "--purge", "--runs", str(made.parent)]
+    monkeypatch.setattr(sys, "argv", ["pipeline", *arguments])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 0
+    assert "2 clips dropped" in capsys.readouterr().out
+    assert load(made).account.dropped == GONE
+    assert Outputs(made).index()["complete"]

@@ -1,0 +1,156 @@
+"""Runs on stores: checkpoints read from s3:// and gs://, and a run's copy kept there.
+
+    --checkpoint s3://bucket/runs/first, --init s3://bucket/runs/first/checkpoints/step-00000500.pt
+    --copy-to s3://bucket/runs/first     after every checkpoint; a fresh machine goes on from there
+
+A checkpoint is uploaded whole before `best` and `last` name it, so the copy is as good as the
+folder at any moment, only some steps older. An outage stops no training: it is said in the log, the
+next checkpoint brings everything, and the end of the run is an error if the copy is behind.
+"""
+
+import logging
+import re
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+from stores import open_objects
+from stores.copies import Copies
+from stores.errors import StoreError
+from stores.objects import ObjectStore
+from stores.scratch import folder_for, scratch_folder
+from train.errors import UsageError
+
+log = logging.getLogger(__name__)
+
+POINTERS = ("checkpoints/best", "checkpoints/last")
+SMALL = ("config.json", "origin.json", "clips.parquet", "metrics.jsonl", "preempted",
+         "finished.json", "report.html")  # fmt: skip
+"""What else a copy has of a run's folder."""
+_CHECKPOINT = re.compile(r"checkpoints/step-\d+\.pt")
+_FOLDED = re.compile(r"(s3|gs):/+(.+)")
+"""An address that has been a Path, which folds its slashes."""
+
+
+def address_of(path: Path | str) -> str | None:
+    """The address that a path was meant to be; None for one of this machine."""
+    match = _FOLDED.fullmatch(str(path))
+    return match and f"{match[1]}://{match[2].rstrip('/')}"
+
+
+def local(path: Path) -> Path:
+    """A checkpoint, run or exported folder on this machine; what is on a store is fetched.
+
+    Raises:
+        UsageError: it is not there.
+        StoreError, AddressError: the store cannot be reached, or the address is wrong.
+    """
+    address = address_of(path)
+    if address is None:
+        return path
+    if address.endswith(".pt"):
+        home, _, name = address.rpartition("/")
+        store, folder = _store_and_copy(home)
+        wanted = [name]
+    else:
+        store, folder = _store_and_copy(address)
+        wanted = _worth_fetching(store)
+    there = [entry for entry in store.list() if entry.name in wanted]
+    if not there:
+        raise UsageError(f"there is no checkpoint {address}; name a file, or the copy of a run")
+    is_one = address.endswith(".pt")  # beside which others of the run may lie
+    Copies(store, folder).refresh(there, lambda name: is_one)
+    return folder / wanted[0] if is_one else folder
+
+
+def _store_and_copy(address: str) -> tuple[ObjectStore, Path]:
+    store = open_objects(address, what="the checkpoint")
+    return store, folder_for(scratch_folder(), "runs", str(store))
+
+
+def _worth_fetching(store: ObjectStore) -> list[str]:
+    """Of a run the checkpoints that are pointed at and what tells about them; of an export all."""
+    names = [entry.name for entry in store.list()]
+    pointed = {f"checkpoints/{store.read(p).decode().strip()}" for p in POINTERS if p in names}
+    return [
+        name for name in names if name in pointed or name in POINTERS or "checkpoints/" not in name
+    ]
+
+
+class RunCopy:
+    """A run's copy on a store; only the first rank has one."""
+
+    def __init__(self, address: str, folder: Path) -> None:
+        """Of the run in `folder`; nothing is read yet."""
+        self._store = open_objects(address, what="--copy-to")
+        self._folder = folder
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="copy")
+        self._pending: Future[None] | None = None
+        self._behind: StoreError | None = None
+
+    def fetch(self) -> None:
+        """Bring the copy here, if this folder has no checkpoint of its own.
+
+        Raises:
+            StoreError: it cannot be read, or will not be writable.
+        """
+        if any((self._folder / "checkpoints").glob("step-*.pt")):
+            return
+        wanted = {*_worth_fetching(self._store), *SMALL}
+        there = [entry for entry in self._store.list() if entry.name in wanted]
+        for entry in there:
+            self._store.fetch(entry.name, self._folder / entry.name)
+        if there:
+            log.info("fetched %d files of the run from %s", len(there), self._store)
+
+    def update(self) -> None:
+        """Upload what is new, while training goes on; an upload under way is waited for."""
+        self._wait()
+        self._pending = self._pool.submit(self._push)
+
+    def close(self) -> None:
+        """Bring the copy up to date, and wait for it.
+
+        Raises:
+            StoreError: the copy is behind.
+        """
+        self.update()
+        self._wait()
+        self._pool.shutdown()
+        if self._behind is not None:
+            raise StoreError(
+                f"the run in {self._folder} is complete here, but its copy is behind: "
+                f"{self._behind}. The same command brings it up to date"
+            )
+
+    def _wait(self) -> None:
+        if self._pending is None:
+            return
+        try:
+            self._pending.result()
+            self._behind = None
+        except StoreError as error:
+            self._behind = error
+            log.warning("the copy of the run is behind: %s", error)
+
+    def _push(self) -> None:
+        copies = Copies(self._store, self._folder)
+        pointers = {name: self._text(name) for name in POINTERS}  # before what they name is there
+        steps = sorted(self._folder.glob("checkpoints/step-*.pt"))
+        for name in [*(f"checkpoints/{path.name}" for path in steps), *SMALL]:
+            with suppress(FileNotFoundError):  # not there, or no longer: an update follows then
+                copies.push(name)
+        for name, text in pointers.items():
+            if text is not None:
+                self._store.write(name, text)
+        kept = {f"checkpoints/{path.name}" for path in steps} | {
+            f"checkpoints/{text.decode().strip()}" for text in pointers.values() if text
+        }
+        for entry in self._store.list():
+            gone = entry.name in SMALL and not (self._folder / entry.name).exists()
+            if gone or (_CHECKPOINT.fullmatch(entry.name) and entry.name not in kept):
+                self._store.delete(entry.name)
+
+    def _text(self, name: str) -> bytes | None:
+        path = self._folder / name
+        return path.read_bytes() if path.is_file() else None
