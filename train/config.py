@@ -31,6 +31,7 @@ from train.cuts import Reads, reads_of
 from train.errors import UsageError
 from train.fields import names_of
 from train.guard import Guard
+from train.view import View
 
 M = TypeVar("M")
 Precision = Literal["auto", "bf16", "fp32"]
@@ -77,6 +78,12 @@ class PretrainConfig(Generic[M]):
     fields: str = ""
     """Fields that were added to the sets (`python -m pipeline add-field`), with commas between:
     `lip,embed` come with each clip, a mel takes the place of the samples' own."""
+    where: str | None = None
+    """Only clips for which this is true, of all sets and of the held-out split, too: such as
+    "silent == false and face_rate > 0.8"; `python -m pipeline report OUT --where` counts them."""
+    without: Path | None = None
+    """Leave out the clips that a file lists: .parquet or .csv with a column `key`, as `python -m
+    pipeline leaks` writes it, or a text of one key a line."""
     seed: int = 0
     """Of weights, order, windows and augmentation."""
     subset_seed: int = 0
@@ -212,6 +219,10 @@ class PretrainConfig(Generic[M]):
         folder = self.cache_dir or self.data / "cache"
         return Cache(folder.expanduser(), int(self.cache_gb * 1e9)) if self.cache_gb else None
 
+    def view(self) -> View:
+        """Which clips pass."""
+        return View(self.where, self.without)
+
     def guard(self) -> Guard:
         """What to do about clips that cannot be read."""
         return Guard(self.on_bad_shard == "skip", self.max_bad_shards)
@@ -227,10 +238,11 @@ FREE_FIELDS = {
     "workers", "checkpoint_every", "keep", "log_every", "init", "precision", "val_every",
     "val_split", "val_clips", "allow_overlap", "epochs", "schedule_steps", "shards", "allow_http",
     "cache_gb", "cache_dir", "copy_to", "on_bad_shard", "max_bad_shards", "knn", "page", "wandb",
-    "profile", "fields",
+    "profile", "fields", "without",
 }  # fmt: skip
 """What may differ between a run and its resumption: how it is carried out and how long. Paths of
-shards may move; that they, and their fields, are the same is checked by their fingerprint."""
+shards and of lists may move; that they hold the same clips and fields is checked by their
+fingerprint."""
 
 
 def differences(stored: dict[str, Any], config: PretrainConfig[Any]) -> list[str]:

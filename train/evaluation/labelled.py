@@ -21,6 +21,7 @@ from train.errors import ShardError, UsageError
 from train.fields import with_members
 from train.index import INDEX_NAME, ShardSet, content_sha256, open_shards
 from train.plan import seed_of, shuffled
+from train.view import Mask, View
 
 MANIFEST, ERRORS, SAMPLES = "manifest.parquet", "errors.parquet", "samples.parquet"
 COLUMNS = ("key", "group_id", "splits", "labels", "label_names", "segments", "transcript", "words",
@@ -70,6 +71,8 @@ class LabelledSet:
     """Keys of samples without sound, or with nothing to hear in it."""
     official: dict[str, int] = field(default_factory=dict)
     """Clips that were published in each split, as far as its manifest knows."""
+    in_view: Mask | None = None
+    """Rows of the shard set that are learned from and scored; None: all."""
 
     @cached_property
     def row_of(self) -> dict[str, int]:
@@ -165,6 +168,18 @@ class LabelledSet:
         """The example that is a whole clip."""
         return Example(planned["key"], row, target, planned["group_id"] or planned["key"], 0,
                        int(self.shard_set.frames[row]))  # fmt: skip
+
+    def shows(self, row: int) -> bool:
+        """Whether a row of the shard set is learned from and scored."""
+        return self.in_view is None or bool(self.in_view[row])
+
+    def seen_through(self, view: View) -> "LabelledSet":
+        """The same set, of which only what passes is learned from and scored.
+
+        Raises:
+            UsageError: the view cannot be understood, or names what is not there.
+        """
+        return replace(self, in_view=view.passes(self.shard_set)) if view else self
 
     def missing(self, splits: Sequence[str]) -> dict[str, str]:
         """Planned clips of some splits that are no samples: key -> reason."""
