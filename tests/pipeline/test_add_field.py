@@ -25,7 +25,6 @@ from pipeline.config import Limits, ShardConfig
 from pipeline.drop import Wanted, drop
 from pipeline.field_check import field_lines
 from pipeline.format import (
-    decode_flac,
     decode_jpeg,
     decode_npy,
     encode_flac,
@@ -530,9 +529,3 @@ def test_plain_webdataset_reads_shards_and_side_shards_together(tmp_path: Path) 
     assert done.returncode == 0, done.stderr
     pairs = [line.split() for line in done.stdout.splitlines()]
     assert pairs == [[f"demo/sound{n}"] * 2 for n in (0, 2, 3)]
-
-
-def test_decode_flac_is_what_was_stored() -> None:
-    """The fabricated waveform survives: what the mel tests stand on."""
-    wave = noise(20, 0)
-    assert np.abs(decode_flac(encode_flac(wave, 24000)) - wave).max() < 2**-15
