@@ -186,6 +186,53 @@ def retry(
         return _said(run_retry(folder, reason, job_options(wanted, stored_limits(folder)), _say))
 
 
+def add_field(
+    out: Out,
+    field: Annotated[str, tyro.conf.Positional],
+    /,
+    mel_rate: int | None = None,
+    table: Path | None = None,
+    column: str | None = None,
+    features: Path | None = None,
+    from_source: bool = False,
+    executor: str = "ray",
+    workers: int | None = None,
+    task: str | None = None,
+    overwrite: bool = False,
+) -> int:
+    """Add a field to every sample of a finished set, without making the set again.
+
+    lip, face and landmarks come from the stored frames, as sharp as these are; the loader joins
+    them (`--fields lip`). Run the same command again after an interruption, or when the set grew.
+
+    Args:
+        out: folder of a shard set.
+        field: lip, face, landmarks; or a name for what the flags below make.
+        mel_rate: a mel of this rate in Hz, from the stored waveform; three slices a frame.
+        table: a Parquet file with `key` and a column of numbers, one row a sample.
+        column: that column; default: the field's name, or the only one.
+        features: folder that `python -m train embed` wrote for this set.
+        from_source: decode the source files again, for crops or a mel as sharp as they are.
+        executor: ray or local.
+        workers: clips at the same time.
+        task: I/N: only every N-th shard from the I-th on (job arrays; then without).
+        overwrite: make again what was made otherwise.
+    """
+    from pipeline.add_field import FieldWish, add_field as run_add_field
+    from pipeline.settings import job_options, stored_limits
+
+    if is_remote(out):
+        raise UsageError(
+            f"add-field works on a folder, and {out} is elsewhere: copy the set to a folder, add "
+            "the field there, and copy the folder `fields` and shardindex.json back, in this order"
+        )
+    wanted = ShardsOptions("folder", executor=executor, workers=workers, task=task)
+    wish = FieldWish(field, mel_rate, features, table, column, from_source, overwrite)
+    with _folder_of(out) as folder:
+        job = job_options(wanted, stored_limits(folder))
+        return _said(run_add_field(folder, wish, job, _say))
+
+
 def drop(
     out: Out,
     /,
@@ -236,7 +283,7 @@ def doctor() -> int:
 
 
 COMMANDS = {
-    command.__name__: command
+    command.__name__.replace("_", "-"): command
     for command in (
         shards,
         plan,
@@ -246,6 +293,7 @@ COMMANDS = {
         peek,
         errors,
         retry,
+        add_field,
         drop,
         report,
         doctor,

@@ -19,6 +19,7 @@ from pipeline.cards import Card, CardLimits, make_card
 from pipeline.check import UNREADABLE
 from pipeline.dropped import dropped_keys
 from pipeline.errors import plain_text
+from pipeline.field_check import sample_lines
 from pipeline.format import Sample, decode
 from pipeline.listen import SoundOf
 from pipeline.outputs import Outputs, Place, reading_table
@@ -160,6 +161,7 @@ def _sample_lines(outputs: Outputs, place: Place) -> list[str]:
     try:
         members = outputs.read_members(place)
         lines = [plain_text(line) for line in _described(decode(members), members, place)]
+        lines += sample_lines(outputs.out, place.key)
         return [lines[0], *(f"    {line}" for line in lines[1:])]
     except UNREADABLE as error:
         return [_unreadable(place, error)]

@@ -93,6 +93,7 @@ def write_report(out: Path, *, sound_of: SoundOf | None = None) -> Path:
         config=_config_rows(outputs),
         versions=sorted(outputs.stored_config.get("versions", {}).items()),
         members=outputs.config.members,
+        fields=state.fields,
         first_shard=outputs.plan.shards[0].name if outputs.plan.shards else "train-000000",
         cards=cards,
         unreadable=unreadable,

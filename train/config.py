@@ -27,7 +27,9 @@ import tyro
 
 from train.augment import AugmentConfig
 from train.cache import Cache
+from train.cuts import Reads, reads_of
 from train.errors import UsageError
+from train.fields import names_of
 from train.guard import Guard
 
 M = TypeVar("M")
@@ -72,6 +74,9 @@ class PretrainConfig(Generic[M]):
     --run-dir, because torchrun takes --run for one of its own flags."""
     split: str = "train"
     """Which split is read."""
+    fields: str = ""
+    """Fields that were added to the sets (`python -m pipeline add-field`), with commas between:
+    `lip,embed` come with each clip, a mel takes the place of the samples' own."""
     seed: int = 0
     """Of weights, order, windows and augmentation."""
     subset_seed: int = 0
@@ -182,6 +187,13 @@ class PretrainConfig(Generic[M]):
         return clips_per_batch(self.batch_size, self.preset)
 
     @property
+    def reads(self) -> Reads:
+        """What is read of each clip: what the method wants, and the fields."""
+        reads = reads_of(self.model)
+        both = dict.fromkeys((*reads.fields, *names_of(self.fields)))
+        return dataclasses.replace(reads, fields=tuple(both))
+
+    @property
     def folder(self) -> Path:
         """Where the run lives."""
         name = self.run or f"{self.method}-{self.preset.removeprefix(self.method + '_')}"
@@ -215,10 +227,10 @@ FREE_FIELDS = {
     "workers", "checkpoint_every", "keep", "log_every", "init", "precision", "val_every",
     "val_split", "val_clips", "allow_overlap", "epochs", "schedule_steps", "shards", "allow_http",
     "cache_gb", "cache_dir", "copy_to", "on_bad_shard", "max_bad_shards", "knn", "page", "wandb",
-    "profile",
+    "profile", "fields",
 }  # fmt: skip
 """What may differ between a run and its resumption: how it is carried out and how long. Paths of
-shards may move; that they hold the same clips is checked by their fingerprint."""
+shards may move; that they, and their fields, are the same is checked by their fingerprint."""
 
 
 def differences(stored: dict[str, Any], config: PretrainConfig[Any]) -> list[str]:

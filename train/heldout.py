@@ -220,7 +220,7 @@ def _held_out_clips(config: PretrainConfig[Any], sources: list[Source]) -> Mixtu
         return None
     whole = [replace(source, clips=None, weight=1.0) for source in sources]
     try:
-        return open_mixture(whole, reads=reads_of(config.model), split=config.val_split)
+        return open_mixture(whole, reads=config.reads, split=config.val_split)
     except UsageError as error:
         if config.val_every is not None or config.knn:
             raise

@@ -24,6 +24,7 @@ from stores.local import LocalStore
 from train.cache import Cache, CachedStore
 from train.cuts import Reads
 from train.errors import UsageError
+from train.fields import join, mel_member
 from train.index import (
     Ints,
     ShardSet,
@@ -64,6 +65,8 @@ class Part:
     """Clips of the split with fewer frames than the window."""
     in_split: int
     """Clips of the split, whether they are used or not."""
+    without: int = 0
+    """Clips of the split that lack a field, or have nothing in it (no face)."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,8 @@ class Mixture:
             ids = part.first_instance + chosen.instance[part.rows]
             for array in (ids, chosen.offset[part.rows], chosen.shard[part.rows]):
                 digest.update(array.tobytes())
+            for name in self.reads.fields:
+                digest.update(f"{name} {chosen.fields[name].sha256}".encode())
         return digest.hexdigest()
 
     def first_instances(self) -> dict[str, int]:
@@ -160,6 +165,8 @@ class Mixture:
             f"{self.split}, {part.clips_per_epoch:,} an epoch; windows of "
             f"{seconds_of(self.reads.frames, self.fps)}"
             + (f"; {part.too_short:,} clips are shorter and left out" if part.too_short else "")
+            + (f"; {part.without:,} clips without {' or '.join(self.reads.fields)} are left out"
+               if part.without else "")
             + ("" if part.shard_set.complete else "; the index is partial, more may follow")
             for part in self.parts
         ]  # fmt: skip
@@ -201,6 +208,8 @@ def open_mixture(
     """
     _refuse_twice(sources)
     sets = _named_apart([open_shards(source.store) for source in sources])
+    sets = [join(shard_set, reads.fields) for shard_set in sets]
+    reads = replace(reads, mel_member=mel_member(sets, reads.fields))
     for shard_set in sets:
         require_readable(shard_set, reads)
     require_same_content(sets)
@@ -306,10 +315,24 @@ def _part(
             "frames), or set --model.frames"
         )
     too_short = len(in_split) - len(rows)
+    rows, without = _with_fields(shard_set, rows, reads.fields)
     if source.clips is not None:
         rows = _subset(shard_set, rows, source.clips, seed)
     clips_per_epoch = round(len(rows) * source.weight)
-    return Part(shard_set, rows, clips_per_epoch, first_instance, too_short, len(in_split))
+    return Part(shard_set, rows, clips_per_epoch, first_instance, too_short, len(in_split), without)
+
+
+def _with_fields(shard_set: ShardSet, rows: Ints, names: tuple[str, ...]) -> tuple[Ints, int]:
+    """The rows that have something in every field, and how many have not."""
+    kept = rows
+    for name in names:
+        kept = kept[shard_set.fields[name].usable[kept]]
+    if len(rows) and not len(kept):
+        raise UsageError(
+            f"none of the {len(rows):,} clips of {shard_set.name} has {' and '.join(names)}; see "
+            f"{shard_set.store.url(f'fields/{names[0]}/errors.parquet')}, or leave --fields out"
+        )
+    return kept, len(rows) - len(kept)
 
 
 def _subset(shard_set: ShardSet, rows: Ints, clips: int, seed: int) -> Ints:

@@ -48,6 +48,7 @@ def caveats(
     faceless = sum(sum(p.faceless) for p in done)
     if faceless:
         notes.append(f"{faceless} clips without a face were {FACELESS[task.faceless]}")
+    notes += [one.note for one in labelled.shard_set.fields.values() if one.note]
     if mute := silent(task, labelled, rounds):
         notes.append(f"{mute} test clips have no sound, or nothing to hear in it; they are "
                      "scored with that silence")  # fmt: skip

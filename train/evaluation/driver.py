@@ -25,13 +25,14 @@ from train.evaluation.clips import require_members
 from train.evaluation.config import EvalConfig
 from train.evaluation.encoders import Encoders, from_scratch, load_checkpoint
 from train.evaluation.finetune import STATE
-from train.evaluation.job import Job
+from train.evaluation.job import Job, members_of
 from train.evaluation.labelled import (
     Example,
     LabelledSet,
     held_out_groups,
     open_labelled,
     require_whole,
+    with_stored,
 )
 from train.evaluation.result import (
     ATTENTION_PICTURES,
@@ -79,6 +80,7 @@ def evaluate(config: EvalConfig) -> dict[str, Any]:
         torch.set_num_threads(config.threads)
     if isinstance(source, UsageError):
         raise source
+    labelled = with_stored(labelled, members_of(task, source))
     folder = _folder(config, task, source, labelled)
     rounds = task.rounds_named(config.rounds)
     expected = {one.name: require_whole(labelled, one.test, config.allow_missing) for one in rounds}
