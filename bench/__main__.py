@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from bench.steps import Step
 
 
-Part = Literal["all", "pipeline", "scale", "loader", "step", "methods"]
+Part = Literal["all", "pipeline", "scale", "cluster", "loader", "step", "methods"]
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,10 @@ def _measured(options: Options) -> Iterator[Measured]:
     stopwatch.pin_to_one_core()
     if options.only in ("all", "pipeline"):
         yield from _pipeline(options, made, files)
+    if options.only in ("all", "cluster"):
+        from bench import cluster
+
+        yield from cluster.measure(made[0], options.rounds)
     if options.only in ("all", "loader"):
         yield from _loader(options, files, folder / "loading")
     os.sched_setaffinity(0, cores)

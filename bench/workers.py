@@ -26,12 +26,12 @@ def second_core(media: Media, repeats: int) -> list[Measured]:
     other down by sharing caches and memory, and CPU time shows it. The ratio of wall times, which
     needs a machine with nothing else to do, is among the facts.
     """
-    with _all_cores() as cores, _sandbox() as first, _sandbox() as second:
+    with _all_cores() as cores, one_sandbox() as first, one_sandbox() as second:
         if cores < 2:
             return []
         pair = [first, second]
         for sandbox in pair:  # from this thread: a child ends with the thread that started it
-            _make(sandbox, media.path)
+            make(sandbox, media.path)
         rounds = [_round(pair, media.path) for _ in range(repeats)]
     quickest = [min(column) for column in zip(*rounds, strict=True)]
     cpu_alone, wall_alone, cpu_together, wall_together = quickest
@@ -45,9 +45,9 @@ def second_core(media: Media, repeats: int) -> list[Measured]:
 
 def memory(media: Media) -> list[Measured]:
     """The most memory a fresh child had resident while it made one sample."""
-    with _sandbox() as sandbox:
+    with one_sandbox() as sandbox:
         known = {child.pid for child in psutil.Process().children()}
-        _make(sandbox, media.path)
+        make(sandbox, media.path)
         fresh = [child.pid for child in psutil.Process().children() if child.pid not in known]
         return [Measured("child memory", media.name, peak_mib(pid)) for pid in fresh]
 
@@ -59,26 +59,27 @@ def peak_mib(pid: int) -> float:
     return int(kib) / 1024
 
 
-def _sandbox() -> Sandbox:
+def one_sandbox() -> Sandbox:
+    """A worker child as it looks for faces."""
     return Sandbox(ours.config("auto"), Limits())
 
 
 def _round(pair: list[Sandbox], path: Path) -> tuple[float, ...]:
     """Seconds a clip of one child (CPU, wall), then of each of two that work at the same time."""
-    alone = _work(pair[:1], path, CLIPS_A_ROUND)
-    cpu, wall = _work(pair, path, CLIPS_A_ROUND)
+    alone = work(pair[:1], path, CLIPS_A_ROUND)
+    cpu, wall = work(pair, path, CLIPS_A_ROUND)
     return tuple(seconds / CLIPS_A_ROUND for seconds in (*alone, cpu / 2, wall))
 
 
-def _work(sandboxes: list[Sandbox], path: Path, clips: int) -> tuple[float, float]:
+def work(sandboxes: list[Sandbox], path: Path, clips: int) -> tuple[float, float]:
     """CPU seconds of all children, and wall seconds, for so many clips in each sandbox."""
     cpu, wall = _children_cpu_seconds(), time.monotonic()
     with ThreadPoolExecutor(len(sandboxes)) as pool:
-        list(pool.map(_make, sandboxes, [path] * len(sandboxes), [clips] * len(sandboxes)))
+        list(pool.map(make, sandboxes, [path] * len(sandboxes), [clips] * len(sandboxes)))
     return _children_cpu_seconds() - cpu, time.monotonic() - wall
 
 
-def _make(sandbox: Sandbox, path: Path, times: int = 1) -> None:
+def make(sandbox: Sandbox, path: Path, times: int = 1) -> None:
     """One sample several times."""
     for _ in range(times):
         for outcome, _tries in sandbox.run(ours.item(path)):

@@ -10,6 +10,23 @@ Splits share no performer (colours, voice, tempo: `group_id`), background or seq
     python -m manifests build --dataset planted
     make shards DATASET=planted ARGS="--planted-clips 600 --planted-seconds 7"
 
+What simple means get, on the test split of the 600 clips of the seed 0 (L2-regularised logistic
+regression, the best of three strengths; stored frames of the profile glcm at 10 a second):
+
+| task | seen or heard | right |
+|---|---|---|
+| class, chance 0.10 | mean colour of the clip | 0.12 |
+| | histogram of its colours | 0.10 |
+| | a frame of 16 x 16 pixels | 0.12 |
+| | mean mel | 0.29 |
+| | mean and deviation of mel | 0.35 |
+| word, chance 0.05 | mean of its 7 whole frames | 0.05 |
+| | its 7 whole frames (100 principal components) | 0.08 |
+| | mean of its 7 frames cut to the performer: sets of shapes, not their order | 0.22 |
+| | its 7 frames cut to the performer | 0.94 |
+| | the same, by a small network of three convolutions | 0.99 |
+| | mel of its 0.7 s | 0.91 |
+
 Pictures are 128 x 128 at 30 frames a second, sound is stereo of 24 kHz, so that every profile can
 be made from them; a mouth shape lasts 0.15 to 0.19 s, so that 10 frames a second show each.
 """

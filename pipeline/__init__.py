@@ -6,6 +6,8 @@ The files are the stations of the road, in this order:
     mend      files of a plan that are lost or damaged, made again from what is left
     job       shards -> Ray tasks or local threads, progress, retries
     shard     one shard: rows -> tar and sidecar, committed atomically
+    remote    OUT on a store: its mirror here, kept true; mirror: how a folder says that it is one
+    staging   raw media on a store: fetched one file ahead of the decoder
     sandbox   one file at a time in a killable child process
     sample    a file and its windows -> samples
     augment   carries out the recipe of a manipulated clip (`augvgg`)

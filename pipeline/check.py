@@ -103,8 +103,13 @@ def check_shard(
                 check.findings += _tar_findings(tar, sidecar, outputs.config, stated)
     except UNREADABLE as error:
         check.committed = True
-        check.findings.append(f"{planned.name}: {plain_text(str(error))}")
+        check.findings.append(f"{planned.name}: {_said(error)}")
     return check
+
+
+def _said(error: BaseException) -> str:
+    """An error in words; some, such as MemoryError, have none of their own."""
+    return plain_text(str(error)) or type(error).__name__
 
 
 def _planned_rows(outputs: Outputs, planned: PlannedShard) -> pa.Table | None:
@@ -206,7 +211,7 @@ def _tar_findings(
                 row = stated.get(sample.meta["key"], {})
                 yield from (f"{where}: {said}" for said in _stated_findings(sample.meta, row))
             except UNREADABLE as error:
-                yield f"{where}: cannot be read: {plain_text(str(error)) or type(error).__name__}"
+                yield f"{where}: cannot be read: {_said(error)}"
     yield from (f"{sidecar.shard}: {base[:100]} is not in the tar" for base in listed)
     if count != sidecar.nsamples:
         yield f"{sidecar.shard}: the tar holds {count} samples, the sidecar {sidecar.nsamples}"

@@ -7,6 +7,7 @@ the same. Ray is imported here and nowhere else.
 import contextlib
 import logging
 import os
+import secrets
 import shutil
 import signal
 import tempfile
@@ -216,8 +217,13 @@ class RayExecutor:
             ) from error
 
     def _start_embedded(self, workers: int) -> None:
-        """A private Ray in a folder of its own: no other job's cluster is joined."""
+        """A private Ray in a folder of its own: no other job's cluster is joined.
+
+        It gets a password of its own, too, or Ray would leave one in the user's home folder.
+        """
         _remove_abandoned()
+        if not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"} & set(os.environ):
+            os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex()
         self._folder = tempfile.mkdtemp(prefix=f"{RAY_FOLDER}{os.getpid()}-")
         self._ray.init(
             address="local",

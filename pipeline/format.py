@@ -37,6 +37,7 @@ N_LANDMARKS = 68
 MAX_KEY_CHARACTERS = 80
 MAX_BASE_CHARACTERS = 85  # with the longest extension a USTAR name still fits its 100 bytes
 MAX_MEMBER_BYTES = 1 << 29
+PCM_FULL_SCALE = 1 << 15
 PICTURE_SUFFIX = ".mjpeg"
 
 Picture = npt.NDArray[np.uint8]
@@ -178,14 +179,6 @@ def _npy_header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     return shape, is_fortran, dtype
 
 
-def decode_flac(data: bytes) -> npt.NDArray[np.float32]:
-    """(samples, channels) in -1 .. 1."""
-    import soundfile
-
-    waveform, _ = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
-    return np.asarray(waveform, np.float32)
-
-
 def decode_flac_pcm(data: bytes, samples: int) -> npt.NDArray[np.int16]:
     """(samples, channels) as stored; the length is checked before memory is taken.
 
@@ -224,7 +217,7 @@ def decode(members: Mapping[str, bytes]) -> Sample:
         elif name == "mel.npy":
             mel = _check_mel(decode_npy(data), meta)
         elif name == "audio.flac":
-            waveform = _check_waveform(decode_flac(data), meta)
+            waveform = _decode_waveform(data, meta)
         elif name != "json":
             raise FormatError(f"{meta['key']}: member {name!r} is not part of the format")
     return Sample(meta, pictures, mel, waveform, landmarks)
@@ -268,13 +261,15 @@ def _check_mel(array: npt.NDArray[Any], meta: dict[str, Any]) -> npt.NDArray[np.
     return array
 
 
-def _check_waveform(
-    array: npt.NDArray[np.float32], meta: dict[str, Any]
-) -> npt.NDArray[np.float32]:
-    expected = (waveform_samples(meta), meta["waveform_channels"])
-    if array.shape != expected:
-        raise FormatError(f"{meta['key']}: waveform is {array.shape}, expected {expected}")
-    return array
+def _decode_waveform(data: bytes, meta: dict[str, Any]) -> npt.NDArray[np.float32]:
+    """(samples, channels) in -1 .. 1."""
+    pcm = decode_flac_pcm(data, waveform_samples(meta))
+    if pcm.shape[1] != meta["waveform_channels"]:
+        raise FormatError(
+            f"{meta['key']}: audio.flac has {pcm.shape[1]} channels, expected "
+            f"{meta['waveform_channels']}"
+        )
+    return pcm.astype(np.float32) / np.float32(PCM_FULL_SCALE)
 
 
 def waveform_samples(meta: Mapping[str, Any]) -> int:

@@ -15,7 +15,7 @@ It is a fact with an error, and where nothing moves with the sound (music over a
 off screen) a wrong one: `abs(av_offset_seconds) > 0.2 and av_offset_peak_ratio > 1.5` looks for
 clips that are out of step, not `av_offset_seconds != 0`. Measured on 120 GRID sentences of 3 s with
 sound shifted by 0, 0.2 and -0.32 s: within 0.12 s of the truth for 59, 69 and 50 % of them by mouth
-(74, 84 and 69 % of those with a ratio of 1.5 or more), for 25 to 29 % by motion, where chance is 12.
+(74, 84 and 69 % of those with a ratio of 1.5 or more), for 25 to 29 % by motion; chance is 12.
 A single clip's estimate is a hint; the median over a source's clips is worth more.
 """
 

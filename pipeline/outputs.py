@@ -142,7 +142,7 @@ class Outputs:
     @property
     def scratch(self) -> Path:
         """Where a mirror lies, and what is fetched for the moment, too."""
-        return self.out.parent.parent
+        return self.out.parents[2]
 
     def tars(self) -> list[str]:
         """The names of all tars there are, in the plan or not."""
@@ -315,7 +315,7 @@ def _read_object(path: Path, remedy: str) -> dict[str, Any]:
 def _parse(path: Path, text: bytes, remedy: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FormatError(f"{path} is not JSON: {error}; {remedy}") from error
 
 

@@ -289,16 +289,18 @@ def _merge(before: Prepared, wish: Wish) -> tuple[pa.Table | None, Plan, str]:
     # Whoever takes a clip back may remove its file, too: that is no change of its shard.
     dropped = pa.array(before.account.dropped, pa.string())
     wanted = pc.and_not(pc.is_valid(place), pc.is_in(wish.rows["key"].combine_chunks(), dropped))
-    known = wish.rows.filter(wanted).take(pc.sort_indices(place.filter(wanted)))
-    kept = planned.filter(pc.is_in(planned["key"], value_set=known["key"].combine_chunks()))
-    gone = len(planned) - len(kept) - before.account.dropped_in_shards
-    unchanged = kept.select(SCHEMA.names).cast(SCHEMA).equals(known.cast(SCHEMA))
+    places = place.filter(wanted)
+    order = pc.sort_indices(places)
+    there, here = places.take(order), pc.indices_nonzero(wanted).take(order)
+    gone = len(planned) - len(there) - before.account.dropped_in_shards
+    unchanged = _same_rows(planned, there, wish.rows, here)
     waiting = len(old) - len(planned)
     notes = [f"{gone} planned rows are no longer in the manifest"] if gone else []
     within = wish.limit is not None and wish.limit <= len(planned) and len(fresh) == waiting
     if unchanged and (not len(fresh) or within):
         return None, plan, "; ".join(notes)
     if not unchanged:
+        kept, known = planned.take(there), wish.rows.take(here)
         planned, plan, count = _with_changed_rows(before, planned, kept, known)
         notes.append(f"{count} shards have changed rows and are made again")
     added, parts, _ = plan_rows(
@@ -313,6 +315,14 @@ def _merge(before: Prepared, wish: Wish) -> tuple[pa.Table | None, Plan, str]:
     new_rows = sum(part.rows for part in parts)
     notes += [f"{new_rows} rows were appended as new shards"] if new_rows else []
     return rows, grown, "; ".join(notes)
+
+
+def _same_rows(old: pa.Table, there: pa.Array, new: pa.Table, here: pa.Array) -> bool:
+    """Whether some rows say the same in both tables; one column of them is in memory at a time."""
+    return all(
+        old[name].take(there).cast(kind).equals(new[name].take(here).cast(kind))
+        for name, kind in zip(SCHEMA.names, SCHEMA.types, strict=True)
+    )
 
 
 def _with_changed_rows(

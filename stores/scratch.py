@@ -1,6 +1,6 @@
 """A folder on a disk of this machine for copies of what lies elsewhere.
 
-    SCRATCH/sets/ID, roots/ID        copies that are kept, one a remote address
+    SCRATCH/sets/ID/NAME, roots/...  copies that are kept, one folder a remote address
     SCRATCH/work/HOST-PID-...        what one process has fetched for the moment, gone with it
 
 SCRATCH is what was named, else GLAV_SCRATCH, else a folder of this user below TMPDIR. What a killed
@@ -48,10 +48,13 @@ def scratch_folder(named: str | Path | None = None) -> Path:
 
 
 def folder_for(scratch: Path, kind: str, address: str) -> Path:
-    """Where the copies of one address are kept: the same in every process of this machine."""
+    """Where the copies of one address are kept: the same in every process of this machine.
+
+    It has the last name of the address, from which some data sets know a speaker or a part.
+    """
     digest = hashlib.sha256(address.encode()).hexdigest()[:16]
-    last = re.sub(r"[^\w.-]", "_", address.rpartition("/")[2])[:60]
-    folder = scratch / kind / f"{digest}-{last}"
+    last = re.sub(r"[^\w.-]|^\.+", "_", address.rpartition("/")[2])[:60]
+    folder = scratch / kind / digest / (last or "_")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

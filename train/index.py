@@ -206,7 +206,7 @@ def _read_index(store: Store) -> dict[str, Any]:
         index = json.loads(store.read(INDEX_NAME))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise _no_index(store) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ShardError(f"{path} is no JSON ({error}); {_again(store)}") from error
     if not isinstance(index, dict) or index.get("schema") != SCHEMA_VERSION:
         found = index.get("schema") if isinstance(index, dict) else None

@@ -35,7 +35,8 @@ from train.index import ShardSet
 
 webdataset.utils.enforce_security = True  # also where webdataset was imported before us
 
-DAMAGE = (ValueError, KeyError, TypeError, OSError, tarfile.TarError)
+DAMAGE = (ValueError, KeyError, TypeError, ArithmeticError, RecursionError, OSError,
+          tarfile.TarError)  # fmt: skip
 """What reading and decoding a damaged sample may raise; FormatError is a ValueError."""
 MAX_OPEN_FILES = 64
 MAX_ASPECT = 64

@@ -23,7 +23,7 @@ from manifests.render.planted_bodies import Box, Colour, Image, Look, Pose, ball
 from manifests.render.planted_scenes import paint
 from manifests.render.planted_script import SHAPE_SECONDS, Script, at, write
 
-VERSION = 1
+VERSION = 2
 """Raised when the same clip gives another file or another truth, so that it is made again."""
 
 
@@ -212,8 +212,8 @@ class Stage:
         random = clip.random(2)
         self._clip, self._voice, self._tracks = clip, voice, script.tracks()
         self._back = paint(random, clip.kind.scene, SIDE + 32)
-        self.radius = float(random.uniform(17, 25))
-        self.middle = random.uniform(16 + self.radius, SIDE - 16 - self.radius, 2)
+        self.radius = float(random.uniform(15, 22))
+        self.middle = _off_centre(random, self.radius)
         self._sway = _Sway(random, 3.0)
         self._camera = _Sway(random, 10.0)
         self._rival = _rival(random, clip, self) if random.uniform() < RIVALS else None
@@ -309,6 +309,18 @@ def _rival(random: np.random.Generator, clip: Clip, stage: Stage) -> _Rival:
     middle = places[clear[0] if len(clear) else int(far.argmax())]
     hops = write(random, clip.seconds, 0.17).tracks()["loudness"]
     return _Rival(look(random, body), middle, radius, _Sway(random, 3.0), hops)
+
+
+def _off_centre(random: np.random.Generator, radius: float) -> NDArray[np.float64]:
+    """Where the source is seen whole, and the middle of the picture is not on it.
+
+    Evaluations cut off a sixteenth of the picture on each side; who points at the middle of what is
+    left should find nothing there.
+    """
+    edge = SIDE / 16 + 1.15 * radius
+    places = random.uniform(edge, SIDE - edge, (400, 2))
+    far = np.abs(places - SIDE / 2).max(axis=1)
+    return np.asarray(places[int((far > 1.15 * radius).argmax())])
 
 
 def _inside(box: Box) -> Box:

@@ -2,8 +2,8 @@
 
 A word is three shapes of the mouth (`SHAPES`), 0.15 to 0.19 s each. The 20 words are four orders of
 each of five sets of shapes, so that a mean over a word's pictures, which does not know their order,
-tells sets apart and no more than a quarter of the words. Words come in bouts of one to four, with
-pauses of 0.5 to 1.6 s between bouts: regular impacts would look the same a second later.
+tells sets apart and no more than a quarter of the words. Words come in bouts of two to four, 1.0 to
+2.9 s, with pauses of 0.5 to 1.6 s: regular impacts would look the same a second later.
 
 Mouth and sound are the same curves (`Script.tracks`): formants are a function of the shape.
 """
@@ -52,8 +52,8 @@ GAP_SECONDS = (0.10, 0.20)
 """Between the words of a bout."""
 PAUSE_SECONDS = (0.5, 1.6)
 """Between bouts."""
-WORDS_A_BOUT = (0.15, 0.35, 0.30, 0.20)
-"""Probabilities of one to four."""
+WORDS_A_BOUT = (0.45, 0.35, 0.20)
+"""Probabilities of two to four."""
 FIRST_SECONDS = (0.2, 1.2)
 """When the first bout may begin."""
 LEAST_AFTER_SECONDS = 0.25
@@ -135,7 +135,7 @@ def write(random: np.random.Generator, seconds: float, tempo: float) -> Script:
     now, last = float(random.uniform(*FIRST_SECONDS)), seconds - LEAST_AFTER_SECONDS
     while True:
         bout = []
-        for _ in range(int(random.choice(4, p=WORDS_A_BOUT)) + 1):
+        for _ in range(int(random.choice(3, p=WORDS_A_BOUT)) + 2):
             word = _word(random, now, tempo)
             if word.end > last:
                 break

@@ -22,7 +22,7 @@ def command(root: Path | str, out: Path | str, *flags: Any) -> list[str]:
     return [*map(str, [*base, *own, *flags])]
 
 
-def run(root: Path, out: Path, *flags: Any, code: int = 0, **environment: str) -> str:
+def run(root: Path, out: Path, *flags: Any, code: int = 0, **environment: Any) -> str:
     """Run it to its end; everything it said."""
     done = subprocess.run(
         command(root, out, *flags),
@@ -47,7 +47,7 @@ def start(root: Path, out: Path, *flags: Any, **environment: str) -> "subprocess
     )
 
 
-def plugin(name: str) -> dict[str, str]:
+def plugin(name: str) -> dict[str, Any]:
     """The environment with which a job, its workers and children load a plugin of ours."""
     return {"GLAV_PLUGINS": name, "PYTHONPATH": str(PLUGINS)}
 

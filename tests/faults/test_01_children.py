@@ -58,7 +58,7 @@ def _job(request, tmp_path_factory):
     said = run(
         place / "raw", place / "out", "--executor", request.param, "--workers", "2",
         "--timeout", TIMEOUT_SECONDS, "--seconds-per-shard", "4", "--max-error-rate", "1",
-        **plugin("glav_faults"), **{MARK: mark},
+        **{**plugin("glav_faults"), MARK: mark},
     )  # fmt: skip
     keys = pq.read_table(place / "out" / "samples.parquet")["key"].to_pylist()
     assert sorted(keys) == [f"{name}_mp4" for name in WELL]

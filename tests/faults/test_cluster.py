@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import re
+import secrets
 import signal
 import socket
 import subprocess
@@ -19,13 +20,14 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.faults.sets import hashes
 from tests.pipeline.clips import ffmpeg, make_clip
-from tests.pipeline.test_job import FAST, hashes
+from tests.pipeline.test_job import FAST
 
 ROOT = Path(__file__).resolve().parents[2]
 PLUGINS = ROOT / "tests" / "pipeline" / "plugins"
 EARLY, LATE = 4, 4
-WAIT_SECONDS = 200.0
+WAIT_SECONDS = 500.0
 HEALTH = {
     "RAY_health_check_initial_delay_ms": "0",
     "RAY_health_check_period_ms": "1000",
@@ -35,7 +37,7 @@ HEALTH = {
 }
 NODE: dict[str, Any] = {"object_store_memory": 80 << 20}
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 
 def free_port(first):
@@ -54,9 +56,12 @@ def cluster(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         for name, value in HEALTH.items():
             patch.setenv(name, value)
+        patch.setenv("RAY_AUTH_MODE", "token")
+        patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex())
         patch.delenv("PYTHONPATH", raising=False)
         patch.delenv("RAY_ADDRESS", raising=False)
         patch.chdir(tmp_path_factory.mktemp("elsewhere"))
+        read_environment_anew()
         head = {
             "num_cpus": 0, "include_dashboard": False, "node_name": "head",
             "gcs_server_port": free_port(20000), "ray_client_server_port": free_port(11000), **NODE,
@@ -68,6 +73,15 @@ def cluster(tmp_path_factory):
             yield cluster
         finally:
             cluster.shutdown()
+    read_environment_anew()
+
+
+def read_environment_anew():
+    """Ray reads once how it is to authenticate; another test may have loaded it before."""
+    from ray import _raylet
+
+    _raylet.Config.initialize("")  # type: ignore[attr-defined]
+    _raylet.AuthenticationTokenLoader.instance().reset_cache()  # type: ignore[attr-defined]
 
 
 @pytest.fixture
@@ -201,13 +215,28 @@ def test_a_cluster_that_was_not_named_is_not_joined(cluster, raw, tmp_path):
     """Although it is on this machine, where Ray would find it."""
     (raw / "gate.txt").touch()
     before = len(cluster.global_state.job_table())
+    home = tmp_path / "home"
+    home.mkdir()
+    own = {**environment(), "HOME": str(home)}
+    del own["RAY_AUTH_MODE"], own["RAY_AUTH_TOKEN"]
     done = subprocess.run(
         command(raw, tmp_path / "out", "--limit", "2"),
-        capture_output=True, text=True, env=environment(), cwd=tmp_path,
+        capture_output=True, text=True, env=own, cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "Ray cluster" not in done.stderr
     assert len(cluster.global_state.job_table()) == before
+    assert not (home / ".ray").exists()
+
+
+def test_a_cluster_with_a_password_is_not_joined_without_it(cluster, raw, tmp_path):
+    wrong = {**environment(), "RAY_AUTH_TOKEN": secrets.token_hex()}
+    done = subprocess.run(
+        command(raw, tmp_path / "out", "--ray-address", cluster.address),
+        capture_output=True, text=True, env=wrong, cwd=tmp_path, timeout=WAIT_SECONDS,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert f"the Ray cluster at {cluster.address} cannot be joined" in done.stderr
 
 
 def test_ray_client_loses_nothing_either(cluster, raw, tmp_path):

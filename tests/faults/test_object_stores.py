@@ -150,6 +150,7 @@ def _empty(out: Path) -> int:
     return sum(not car["nsamples"] for car in cars)
 
 
+@pytest.mark.slow
 def test_a_finished_set_is_left_alone_even_by_a_machine_that_never_saw_it(
     bucket: Bucket, undisturbed: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -165,6 +166,7 @@ def test_a_finished_set_is_left_alone_even_by_a_machine_that_never_saw_it(
     assert [name for name in before if before[name] != after[name]] in ([], ["set/report.html"])
 
 
+@pytest.mark.slow
 def test_only_what_is_missing_is_made(bucket: Bucket, undisturbed: Path) -> None:
     assert make(bucket) == 0
     first, second, *_ = sorted(bucket.tars("set"))
@@ -176,6 +178,7 @@ def test_only_what_is_missing_is_made(bucket: Bucket, undisturbed: Path) -> None
     assert bucket.proxy.count(r"(PUT|POST) .*\.tar(\?|$)") == 2
 
 
+@pytest.mark.slow
 def test_verify_tells_a_damaged_tar_on_a_store(bucket: Bucket) -> None:
     assert make(bucket) == 0
     name = next(iter(bucket.tars("set")))
@@ -188,6 +191,7 @@ def test_verify_tells_a_damaged_tar_on_a_store(bucket: Bucket) -> None:
     assert any("sha256" in said and name[:-4] in said for said in verdict.corrupt)
 
 
+@pytest.mark.slow
 def test_retry_makes_a_patch_on_a_store(bucket: Bucket, undisturbed: Path, clips: Path) -> None:
     manifest = undisturbed / "scan" / "manifest.parquet"
     bucket.remove("raw/a/one.mp4")
@@ -230,6 +234,7 @@ def test_a_store_that_refuses_ends_with_2_and_its_name(bucket: Bucket, fault: Fa
     assert bucket.objects("set") == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["--root", "--out"])
 def test_a_bucket_that_is_not_there_ends_with_2_and_its_name(bucket: Bucket, which: str) -> None:
     arguments = shards_command(bucket)
@@ -240,6 +245,7 @@ def test_a_bucket_that_is_not_there_ends_with_2_and_its_name(bucket: Bucket, whi
     assert bucket.proxy.count(r"GET .*\.mp4") == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command_name", ["status", "verify", "errors", "peek", "finalize"])
 def test_commands_on_an_empty_address_say_so(bucket: Bucket, command_name: str) -> None:
     code, said = run(command(command_name, bucket.url("nothing")))
@@ -248,6 +254,7 @@ def test_commands_on_an_empty_address_say_so(bucket: Bucket, command_name: str) 
     assert "Traceback" not in said and "scratch" not in said
 
 
+@pytest.mark.slow
 def test_a_password_in_an_address_is_refused_and_not_repeated(bucket: Bucket) -> None:
     for flag in ("--root", "--out"):
         arguments = shards_command(bucket)
@@ -274,9 +281,9 @@ def test_trouble_that_passes_changes_nothing(bucket: Bucket, undisturbed: Path) 
 @pytest.mark.parametrize(
     "fault",
     [
-        pytest.param(Fault("GET|HEAD", r"/raw/.*\.mp4"), id="media"),
+        pytest.param(Fault("GET|HEAD", r"/raw/.*\.mp4"), id="media", marks=pytest.mark.slow),
         pytest.param(Fault("PUT|POST", r"/shards/.*\.tar"), id="tars"),
-        pytest.param(Fault("PUT|POST", r"/shards/.*\.json"), id="sidecars"),
+        pytest.param(Fault("PUT|POST", r"/shards/.*\.json"), id="sidecars", marks=pytest.mark.slow),
     ],
 )
 def test_a_lasting_outage_fails_the_shard_and_no_clip(
@@ -324,6 +331,7 @@ def test_a_job_killed_while_it_uploads_leaves_no_tar_and_goes_on(
     assert not any(folder.exists() for folder in left)
 
 
+@pytest.mark.slow
 def test_an_exception_during_the_upload_leaves_no_tar(
     bucket: Bucket, undisturbed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -364,6 +372,7 @@ def test_two_jobs_on_one_address(bucket: Bucket) -> None:
     assert bucket.objects("set/run.lock")["set/run.lock"] == b"{}"
 
 
+@pytest.mark.slow
 def test_a_mirror_is_never_pushed_where_the_store_is_newer(bucket: Bucket, clips: Path) -> None:
     """What a killed job changed in its mirror and did not upload is not the set's."""
     assert make(bucket) == 0
@@ -378,6 +387,7 @@ def test_a_mirror_is_never_pushed_where_the_store_is_newer(bucket: Bucket, clips
 # --- secrets --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_no_secret_is_in_anything_that_is_written_or_said(bucket: Bucket, tmp_path: Path) -> None:
     code, said = run(shards_command(bucket))
     assert code == 0, said

@@ -47,13 +47,13 @@ def test_classes_are_scenes_bodies_and_timbres_one_to_one() -> None:
 def test_bouts_and_pauses(seed: int) -> None:
     script = write(np.random.default_rng(seed), 30.0, 0.17)
     bouts = [(bout[0].onsets[0], bout[-1].end) for bout in script.bouts]
-    assert min(end - start for start, end in bouts) > 0.4
-    assert max(end - start for start, end in bouts) < 3.2
+    lengths = [end - start for start, end in bouts[:-1]]  # the clip's end may cut the last one
+    assert min(lengths) > 0.9 and max(lengths) < 3.2
     pauses = [after[0] - before[1] for before, after in pairwise(bouts)]
     assert min(pauses) >= 0.5 and max(pauses) <= 1.6
     assert bouts[-1][1] <= 30 - 0.25
     busy = sum(end - start for start, end in bouts) / 30
-    assert 0.35 < busy < 0.75
+    assert 0.4 < busy < 0.8
 
 
 def test_the_mouth_has_the_shape_of_its_letter() -> None:

@@ -49,8 +49,8 @@ def test_our_packages_and_the_plugins_are_shipped(monkeypatch):
     monkeypatch.syspath_prepend(PLUGINS)
     monkeypatch.setenv("GLAV_PLUGINS", "glav_gate,tests.train.toy")
     shipped = cluster.runtime_env()
-    ours = [str(ROOT / name) for name in ("pipeline", "manifests")]
-    assert shipped["py_modules"][:2] == ours
+    ours = [str(ROOT / name) for name in ("pipeline", "manifests", "stores")]
+    assert shipped["py_modules"][:3] == ours
     assert shipped["py_modules"][-2:] == [str(PLUGINS / "glav_gate.py"), str(ROOT / "tests")]
     assert shipped["env_vars"] == {"GLAV_PLUGINS": "glav_gate,tests.train.toy"}
 

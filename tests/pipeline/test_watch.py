@@ -192,7 +192,7 @@ def test_a_job_can_be_watched_while_it_runs_and_leaves_the_full_report(tmp_path)
         job = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     try:
         url = None
-        deadline = time.monotonic() + 200
+        deadline = time.monotonic() + 500
         while time.monotonic() < deadline:
             said = re.search(r"metrics at (http\S+)", (tmp_path / "log").read_text())
             url = said and said[1]
@@ -208,7 +208,7 @@ def test_a_job_can_be_watched_while_it_runs_and_leaves_the_full_report(tmp_path)
         assert value(values, "glav_clips_to_do") == 1
         assert "This job is running" in (out / "report.html").read_text()
         (raw / "gate.txt").touch()
-        assert job.wait(timeout=200) == 0
+        assert job.wait(timeout=500) == 0
     finally:
         job.kill()
         job.wait()

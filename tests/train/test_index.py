@@ -79,26 +79,6 @@ def test_another_schema_is_refused(tmp_path: Path, schema: object) -> None:
         open_shards(LocalStore(out))
 
 
-@pytest.mark.parametrize(
-    "url",
-    [
-        "../other/train-000000.tar",
-        "shards/../../x.tar",
-        "pipe:cat /etc/passwd",
-        "/shards/train-000000.tar",
-        "http://host/a.tar",
-        "shards/a.tar | sh",
-        7,
-    ],
-)
-def test_addresses_that_lead_elsewhere_are_refused(tmp_path: Path, url: object) -> None:
-    out = ramp_set(tmp_path / "demo-glcm", shards=1)
-    index = {"url": url, "nsamples": 4, "filesize": 1}
-    edit_json(out / "shardindex.json", shardlist=[index])
-    with pytest.raises(ShardError, match="only tars below the set's own folder"):
-        open_shards(LocalStore(out))
-
-
 def test_counts_must_agree(tmp_path: Path) -> None:
     out = ramp_set(tmp_path / "demo-glcm")
     clips = pq.read_table(out / "samples.parquet")

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from tests.pipeline.fabricate import Members
 from tests.train.ramps import GRAY_STEP, SIDE, mel_of, mixture_of, ramp, ramp_set, ramp_set_of
 from train.batch import Batch
 from train.errors import ShardError
@@ -158,18 +157,6 @@ def test_damaged_pictures_are_refused(tmp_path: Path) -> None:
 def test_a_sample_of_another_key_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ShardError, match="its JSON has key 'demo/clip991', the index"):
         load_all(damaged(tmp_path, "demo/clip001", b"demo/clip991"))
-
-
-def with_member(members: Members, name: str, data: bytes) -> Members:
-    return {"json": members["json"], name: data, **members}
-
-
-@pytest.mark.parametrize("name", ["evil.pkl", "frames.pyd", "jpg"])
-def test_members_that_are_not_of_the_format_are_refused(tmp_path: Path, name: str) -> None:
-    clips = [with_member(ramp(f"demo/c{i}", i, 10), name, b"cos\nsystem\n") for i in range(2)]
-    out = ramp_set_of(tmp_path / "demo-glcm", [clips])
-    with pytest.raises(ShardError, match="is not part of the sample"):
-        load_all(out)
 
 
 def test_a_mel_of_another_length_is_refused(tmp_path: Path) -> None:

@@ -205,17 +205,6 @@ def test_steps_after_the_last_checkpoint_are_measured_once(
     assert_like(run, undisturbed)
 
 
-def test_a_truncated_checkpoint_costs_only_its_own_steps(
-    ten: Path, tmp_path: Path, undisturbed: Path
-) -> None:
-    run = tmp_path / "run"
-    pretrain(toy(ten, run, max_steps=12))
-    last = checkpoint.checkpoints(run / "checkpoints")[-1]
-    last.write_bytes(last.read_bytes()[:-300])
-    pretrain(toy(ten, run))
-    assert_like(run, undisturbed)
-
-
 def test_a_disk_without_room_is_a_sentence(ten: Path, tmp_path: Path, small_files: None) -> None:
     with pytest.raises(DiskError, match=r"\(File too large.*Make room.*goes on"):
         pretrain(toy(ten, tmp_path / "run", checkpoint_every=1))

@@ -1,7 +1,6 @@
 """Repeating a run, and going on with other ranks, workers or processes."""
 
 import json
-import os
 import re
 import signal
 import socket
@@ -13,13 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.train.ramps import mixture_of, ramp_set
-from tests.train.runs import assert_like, metrics, same, toy, weights
-from tests.train.test_pretrain_processes import command, environment, start, wait_for_lines
+from tests.train.ramps import mixture_of
+from tests.train.runs import assert_like, metrics, same, toy
+from tests.train.test_pretrain_processes import command, start, wait_for_lines
 from train import checkpoint, trackers
 from train.__main__ import COMMANDS, pretrain_config
 from train.errors import UsageError
-from train.loader import ClipLoader
 from train.methods import preset_named
 from train.plan import Plan
 from train.pretrain import PREEMPTED, pretrain
@@ -137,66 +135,6 @@ def test_weights_of_another_method_are_no_beginning(
     config = replace(toy(ten, tmp_path / "run", init=undisturbed), method="glcm", model=model)
     with pytest.raises(UsageError, match=r"none of its weights fits; it is of the method 'toy'"):
         pretrain(config)
-
-
-def test_fewer_shards_than_workers_is_no_matter(tmp_path: Path) -> None:
-    """One shard and three workers: every clip comes once, in the order of the plan."""
-    ramp_set(tmp_path / "one-glcm", shards=1, clips=6)
-    plan = Plan(mixture_of(str(tmp_path / "one-glcm")), 0, 2)
-    keys = [
-        [key for batch in ClipLoader(plan, workers).one_epoch() for key in batch.keys]
-        for workers in (0, 3)
-    ]
-    assert keys[0] == keys[1]
-    assert sorted(keys[0]) == [f"demo/clip{number:03d}" for number in range(6)]
-
-
-@pytest.mark.slow
-def test_two_ranks_that_are_stopped_and_killed_go_on_exactly(ten: Path, tmp_path: Path) -> None:
-    """SIGTERM within an epoch, then kill -9 of everything after a checkpoint, then to the end."""
-
-    def ranks(run: Path, *more: str) -> "subprocess.Popen[str]":
-        words = [word.replace("--run", "--run-dir") for word in command(ten, run)][1:]
-        flags = ["--batch-size", "2", "--device", "cpu", "--checkpoint-every", "1", *more]
-        return subprocess.Popen(
-            [*TORCHRUN, *words, *flags], cwd=REPOSITORY, env=environment(), text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
-
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    alone = ranks(whole)
-    text, _ = alone.communicate(timeout=200)
-    assert alone.returncode == 0, text
-
-    slow = ("--model.seconds", "0.3")
-    first = ranks(parts, *slow)
-    wait_for_lines(parts, 2, first)
-    first.send_signal(signal.SIGTERM)
-    text, _ = first.communicate(timeout=100)
-    assert (parts / "preempted").exists(), text
-    stopped = len(metrics(parts))
-    second = ranks(parts, *slow)
-    wait_for_lines(parts, stopped + 3, second)
-    children = subprocess.run(["ps", "-eo", "pid,ppid"], capture_output=True, text=True).stdout
-    for pid in descendants(second.pid, children):
-        os.kill(pid, signal.SIGKILL)
-    second.communicate(timeout=100)
-    assert 0 < checkpoint.load(parts)["step"] < 10
-    third = ranks(parts, *slow)
-    text, _ = third.communicate(timeout=200)
-    assert third.returncode == 0, text
-    assert same(parts) == same(whole)
-    expected = weights(whole)
-    assert all(torch.equal(expected[name], tensor) for name, tensor in weights(parts).items())
-
-
-def descendants(root: int, table: str) -> list[int]:
-    """A process and all below it, from `ps -eo pid,ppid`."""
-    pairs = [tuple(map(int, line.split())) for line in table.splitlines()[1:]]
-    found = [root]
-    for parent in found:
-        found += [pid for pid, ppid in pairs if ppid == parent]
-    return found
 
 
 @pytest.mark.slow
