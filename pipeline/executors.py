@@ -34,6 +34,8 @@ POLL_SECONDS = 0.5
 LIST_NODES_SECONDS = 5.0
 REMOVE_SECONDS = 5.0
 RAY_FOLDER = "glav-ray-"
+RAY_ROOT_CHARACTERS = 16
+"""Ray's sockets lie some 90 characters deeper, and the paths of sockets may have 107."""
 OBJECT_STORE_BYTES = 100 << 20
 """Samples never pass through Ray's object store; this is its least comfortable size."""
 
@@ -224,7 +226,7 @@ class RayExecutor:
         _remove_abandoned()
         if not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"} & set(os.environ):
             os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex()
-        self._folder = tempfile.mkdtemp(prefix=f"{RAY_FOLDER}{os.getpid()}-")
+        self._folder = tempfile.mkdtemp(prefix=f"{RAY_FOLDER}{os.getpid()}-", dir=_ray_root())
         self._ray.init(
             address="local",
             num_cpus=workers,
@@ -354,9 +356,15 @@ class _Try:
     number: int
 
 
+def _ray_root() -> Path:
+    """The temporary folder, or /tmp where a batch system gave it a name too long for sockets."""
+    folder = tempfile.gettempdir()
+    return Path(folder if len(folder) <= RAY_ROOT_CHARACTERS else "/tmp")
+
+
 def _remove_abandoned() -> None:
     """Remove the folders of jobs that were killed: nobody else does, and they take inodes."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{RAY_FOLDER}*-*"):
+    for folder in _ray_root().glob(f"{RAY_FOLDER}*-*"):
         pid = folder.name.removeprefix(RAY_FOLDER).partition("-")[0]
         if pid.isdigit() and not Path("/proc", pid).exists():
             shutil.rmtree(folder, ignore_errors=True)

@@ -126,3 +126,26 @@ def test_extra_hash_seeds_and_time_zones(clips, tmp_path):
         assert shards(clips, out, "--limit", "2", environment=environment).returncode == 0
     tars = [{p.name: p.read_bytes() for p in Path(out, "shards").glob("*.tar")} for out in outs]
     assert tars[0] == tars[1]
+
+
+@pytest.mark.parametrize(
+    "flags", [("--workers", "2"), ("--executor", "ray", "--workers", "2")], ids=["threads", "ray"]
+)
+def test_extra_other_workers_and_executor(clips, tmp_path, flags):
+    """One worker and no Ray, or two with one: the same bytes."""
+    tars = []
+    for out, more in ((tmp_path / "one", ()), (tmp_path / "other", flags)):
+        assert shards(clips, out, "--limit", "4", *more).returncode == 0
+        tars.append({p.name: p.read_bytes() for p in Path(out, "shards").glob("*.tar")})
+    assert len(tars[0]) > 1
+    assert tars[0] == tars[1]
+
+
+def test_extra_temporary_folder_of_a_long_name_under_ray(clips, tmp_path):
+    """Batch systems set such ones; the paths of Ray's sockets may have 107 characters."""
+    long = tmp_path / ("x" * 60)
+    long.mkdir()
+    flags = ("--limit", "1", "--executor", "ray")
+    done = shards(clips, tmp_path / "out", *flags, environment={"TMPDIR": str(long)})
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert list(long.iterdir()) == []

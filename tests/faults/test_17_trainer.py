@@ -10,6 +10,7 @@ import psutil
 import pytest
 import torch
 
+from stores.local import LocalStore
 from tests.pipeline.fabricate import edit_json
 from tests.train.ramps import mixture_of, ramp_set
 from tests.train.runs import assert_like, metrics, same, toy, weights
@@ -20,7 +21,6 @@ from train.index import open_shards
 from train.loader import ClipLoader
 from train.plan import Plan
 from train.pretrain import pretrain
-from train.stores.local import LocalStore
 
 REPOSITORY = Path(__file__).parents[2]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]

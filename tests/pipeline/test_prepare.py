@@ -242,45 +242,6 @@ def shards(tmp_path, *flags):
     return subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=90)
 
 
-def without(name):
-    return rows("a").drop_columns([name])
-
-
-MANIFESTS = {
-    "a column less": (without("uri"), "lacks the column uri"),
-    "another type": (
-        rows("a").set_column(7, "start_s", pa.array(["soon"])),
-        "start_s",
-    ),
-    "a key twice": (rows("a", "b", "a"), "a"),
-    "a dot in a key": (rows("a.b"), "a.b"),
-    "a key without end": (rows("x/"), "x/"),
-}
-
-
-@pytest.mark.parametrize("name", MANIFESTS)
-def test_a_manifest_with_faults_is_refused_with_the_first_of_them(tmp_path, name):
-    table, words = MANIFESTS[name]
-    pq.write_table(table, tmp_path / "m.parquet")
-    flags = ("--manifest", tmp_path / "m.parquet", "--root", tmp_path, "--out", tmp_path / "out")
-    done = shards(tmp_path, "--dataset", "folder", *flags)
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert done.stderr.startswith("error: manifest")
-    assert words in done.stderr
-    assert not (tmp_path / "out" / "plan.json").exists()
-
-
-def test_an_empty_manifest_and_one_that_is_no_parquet_exit_2(tmp_path):
-    pq.write_table(rows("a").slice(0, 0), tmp_path / "empty.parquet")
-    (tmp_path / "text.parquet").write_text("key,uri\n")
-    for name in ("empty", "text", "absent"):
-        flags = ("--manifest", tmp_path / f"{name}.parquet", "--root", tmp_path)
-        done = shards(tmp_path, "--dataset", "folder", "--out", tmp_path / "out", *flags)
-        assert done.returncode == 2, name + done.stdout + done.stderr
-        assert f"{name}.parquet" in done.stderr
-        assert "Traceback" not in done.stderr
-
-
 def test_a_manifest_of_ones_own_is_used_as_it_is(tmp_path):
     make_clip(tmp_path / "a.mp4", seconds=1.5, size="64x48", options=X264)
     pq.write_table(rows("a", "gone"), tmp_path / "m.parquet")
