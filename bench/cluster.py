@@ -56,7 +56,7 @@ def run(executor: str, shards: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         root, out = Path(folder) / "raw", Path(folder) / "out"
         root.mkdir()
-        rows = _of_one_length(planning.generated(shards * CLIPS_A_SHARD))
+        rows = _alike(planning.generated(shards * CLIPS_A_SHARD))
         wish = Wish(rows, "avspeech", str(root), "", (), PROFILES["loc"], CLIPS_A_SHARD * 5.0)
         prepared = prepare(out, wish)
         spent: list[float] = []
@@ -68,12 +68,14 @@ def run(executor: str, shards: int) -> float:
     return spent[0] - before
 
 
-def _of_one_length(rows: pa.Table) -> pa.Table:
-    """The same with five seconds each, so that every shard has as many."""
-    at = rows.schema.get_field_index("expect")
+def _alike(rows: pa.Table) -> pa.Table:
+    """The same with five seconds each in one split, so that every shard has as many."""
     facts = [{**row, "duration_s": 5.0} for row in rows["expect"].to_pylist()]
-    kind = rows.schema.field("expect").type
-    return rows.set_column(at, rows.schema.field(at), pa.array(facts, kind))
+    for name, values in (("expect", facts), ("splits", [["avspeech:train"]] * len(rows))):
+        at = rows.schema.get_field_index(name)
+        kind = rows.schema.field(at)
+        rows = rows.set_column(at, kind, pa.array(values, kind.type))
+    return rows
 
 
 @contextlib.contextmanager

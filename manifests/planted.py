@@ -10,8 +10,10 @@ Splits share no performer (colours, voice, tempo: `group_id`), background or seq
     python -m manifests build --dataset planted
     make shards DATASET=planted ARGS="--planted-clips 600 --planted-seconds 7"
 
-What simple means get, on the test split of the 600 clips of the seed 0 (L2-regularised logistic
-regression, the best of three strengths; stored frames of the profile glcm at 10 a second):
+What simple means get of the test split of 600 clips (logistic regression on the other two splits,
+the best of three strengths on the test split itself; frames of the profile glcm at 10 a second).
+Measured with `render.planted.VERSION` 1, whose performers were a seventh larger and anywhere in the
+picture; in 2 the middle of the picture is never on them:
 
 | task | seen or heard | right |
 |---|---|---|

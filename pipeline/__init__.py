@@ -19,6 +19,9 @@ The files are the stations of the road, in this order:
     retry     rows that failed -> patches: shards of their own, old ones stay untouched
     drop      takes clips back: dropped (tombstones), purge (their bytes), seen (runs that saw them)
     verify, status, peek, report, doctor: looking at what was made
+    duplicates, leaks, offsets: facts about finished sets, kept in OUT/quality; fingerprints,
+              prints, candidates, matching and pairs compare clips
+    view      what `--where` lets pass
 
 Importing this package loads nothing heavy.
 """

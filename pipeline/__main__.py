@@ -35,6 +35,7 @@ DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
 
 Out = Annotated[str, tyro.conf.Positional]
 """A folder, or s3://bucket/set, gs://bucket/set."""
+Outs = Annotated[tuple[str, ...], tyro.conf.Positional]
 
 
 def shards(options: Annotated[ShardsOptions, tyro.conf.arg(name="")]) -> int:
@@ -114,6 +115,7 @@ def peek(
     /,
     html: Path | None = None,
     count: int = 8,
+    where: str | None = None,
 ) -> int:
     """Show samples: frames, face, lips, mel and sound in step.
 
@@ -122,13 +124,16 @@ def peek(
         keys: which samples; default: some, spread over the set.
         html: write one self-contained page instead of a summary.
         count: how many samples when no key is given.
+        where: of those that pass, such as "silent or static"; see `report`.
     """
     from pipeline.peek import peek as run_peek
     from pipeline.playback import source_sound_of
 
     with _folder_of(out) as folder:
         sound_of = source_sound_of(folder)
-        _say(*run_peek(folder, list(keys), html=html, count=count, sound_of=sound_of))
+        wanted = list(keys)
+        lines = run_peek(folder, wanted, html=html, count=count, where=where, sound_of=sound_of)
+        _say(*lines)
     return 0
 
 
@@ -186,6 +191,53 @@ def retry(
         return _said(run_retry(folder, reason, job_options(wanted, stored_limits(folder)), _say))
 
 
+def add_field(
+    out: Out,
+    field: Annotated[str, tyro.conf.Positional],
+    /,
+    mel_rate: int | None = None,
+    table: Path | None = None,
+    column: str | None = None,
+    features: Path | None = None,
+    from_source: bool = False,
+    executor: str = "ray",
+    workers: int | None = None,
+    task: str | None = None,
+    overwrite: bool = False,
+) -> int:
+    """Add a field to every sample of a finished set, without making the set again.
+
+    lip, face and landmarks come from the stored frames, as sharp as these are; the loader joins
+    them (`--fields lip`). Run the same command again after an interruption, or when the set grew.
+
+    Args:
+        out: folder of a shard set.
+        field: lip, face, landmarks; or a name for what the flags below make.
+        mel_rate: a mel of this rate in Hz, from the stored waveform; three slices a frame.
+        table: a Parquet file with `key` and a column of numbers, one row a sample.
+        column: that column; default: the field's name, or the only one.
+        features: folder that `python -m train embed` wrote for this set.
+        from_source: decode the source files again, for crops or a mel as sharp as they are.
+        executor: ray or local.
+        workers: clips at the same time.
+        task: I/N: only every N-th shard from the I-th on (job arrays; then without).
+        overwrite: make again what was made otherwise.
+    """
+    from pipeline.add_field import FieldWish, add_field as run_add_field
+    from pipeline.settings import job_options, stored_limits
+
+    if is_remote(out):
+        raise UsageError(
+            f"add-field works on a folder, and {out} is elsewhere: copy the set to a folder, add "
+            "the field there, and copy the folder `fields` and shardindex.json back, in this order"
+        )
+    wanted = ShardsOptions("folder", executor=executor, workers=workers, task=task)
+    wish = FieldWish(field, mel_rate, features, table, column, from_source, overwrite)
+    with _folder_of(out) as folder:
+        job = job_options(wanted, stored_limits(folder))
+        return _said(run_add_field(folder, wish, job, _say))
+
+
 def drop(
     out: Out,
     /,
@@ -209,20 +261,95 @@ def drop(
         return _said(run_drop(folder, Wanted(read_keys(keys), reason, purge, runs)))
 
 
-def report(out: Out, /) -> int:
-    """Write the report page of a shard set again.
+def report(out: Out, /, where: str | None = None) -> int:
+    """Write the report page of a shard set again; count the clips that a condition lets pass.
+
+    Args:
+        out: folder of a shard set.
+        where: such as "silent == false and face_rate > 0.8", over the columns of samples.parquet
+            and those that `duplicates` and `offsets` add; as `train pretrain --where` reads it.
+    """
+    from pipeline.make import write_page
+    from pipeline.view import view_lines, view_of
+
+    with _folder_of(out) as folder:
+        view = None if where is None else view_of(folder, where)
+        _say(*(view_lines(view) if view else ()), f"Report: {write_page(folder, view)}")
+        _push(out, folder)
+    return 0
+
+
+def duplicates(outs: Outs, /, workers: int | None = None) -> int:
+    """Find clips that are there more than once, also rescaled, recompressed, cut or mirrored.
+
+    Writes pairs with their distances into OUT/quality/duplicates.parquet, and columns for --where:
+    "duplicate_rank == 0" keeps one clip of each group. Nothing is removed.
+
+    Args:
+        outs: folders of shard sets, made with any profile.
+        workers: processes; default: the usable cores.
+    """
+    from pipeline.duplicates import duplicates as run_duplicates
+    from pipeline.host import usable_cores
+
+    with _folders_of(outs) as folders:
+        _say(*run_duplicates(folders, workers=workers or usable_cores()))
+        for out, folder in zip(outs, folders, strict=True):
+            _push(out, folder)
+    return 0
+
+
+def leaks(
+    outs: Outs,
+    /,
+    table: Path = Path("leaks.parquet"),
+    html: Path | None = None,
+    kinds: tuple[str, ...] = ("exact", "near", "picture", "sound", "source", "group"),
+    workers: int | None = None,
+) -> int:
+    """Find what is learned from and held out, too: between splits, and between data sets.
+
+    The first OUT is learned from (its train splits, or all of it where there are none); held out
+    are its other splits and those of the other sets. Ends with 0 whatever is found.
+
+    Args:
+        outs: folders of shard sets, the one that is learned from first.
+        table: where the pairs go; `train pretrain --without FILE` leaves their clips out.
+        html: write a page with the pairs' pictures side by side.
+        kinds: of likeness that count: exact near picture sound (content), source (the same file),
+            group (the same speaker or source video).
+        workers: processes; default: the usable cores.
+    """
+    from pipeline.host import usable_cores
+    from pipeline.leakpage import write_page
+    from pipeline.leaks import find_leaks, write_leaks
+
+    with _folders_of(outs) as folders:
+        found = find_leaks(folders, kinds, workers or usable_cores())
+        write_leaks(found, table)
+        _say(*found.lines(), f"Table: {table}; to leave them out: train pretrain --without {table}")
+        if html is not None:
+            write_page(found, html)
+            say(f"Page: {html}")
+        for out, folder in zip(outs, folders, strict=True):
+            _push(out, folder)
+    return 0
+
+
+def offsets(out: Out, /) -> int:
+    """Estimate by how much sound and picture of each clip are apart; columns for --where.
+
+    From the mouth's opening where landmarks are stored, else from motion; av_offset_peak_ratio says
+    how far the estimate can be believed.
 
     Args:
         out: folder of a shard set, or s3://bucket/set, gs://bucket/set.
     """
-    from pipeline import remote
-    from pipeline.make import write_page
+    from pipeline.offsets import offsets as run_offsets
 
     with _folder_of(out) as folder:
-        _say(f"Report: {write_page(folder)}")
-        if is_remote(out):
-            with remote.alone(folder):
-                remote.push(folder)
+        _say(*run_offsets(folder))
+        _push(out, folder)
     return 0
 
 
@@ -236,7 +363,7 @@ def doctor() -> int:
 
 
 COMMANDS = {
-    command.__name__: command
+    command.__name__.replace("_", "-"): command
     for command in (
         shards,
         plan,
@@ -246,8 +373,12 @@ COMMANDS = {
         peek,
         errors,
         retry,
+        add_field,
         drop,
         report,
+        duplicates,
+        leaks,
+        offsets,
         doctor,
     )
 }
@@ -266,6 +397,24 @@ def _folder_of(out: str) -> Iterator[Path]:
 
     with _addresses_in(out), reading(out) as folder:
         yield folder
+
+
+@contextlib.contextmanager
+def _folders_of(outs: tuple[str, ...]) -> Iterator[list[Path]]:
+    """Several sets as folders."""
+    if not outs:
+        raise UsageError("name one shard set or more: folders, or s3://bucket/set")
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(_folder_of(out)) for out in outs]
+
+
+def _push(out: str, folder: Path) -> None:
+    """Upload what was written into the mirror of a set on a store."""
+    from pipeline import remote
+
+    if is_remote(out):
+        with remote.alone(folder):
+            remote.push(folder)
 
 
 @contextlib.contextmanager

@@ -10,16 +10,19 @@ import os
 import resource
 import signal
 import sys
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import IO, Any
 
 from manifests import load_plugins
 from pipeline.config import Limits, ShardConfig
 from pipeline.errors import ClipError, Reason
-from pipeline.item import Failed, Item, Made, Opened
-from pipeline.sample import outcomes
+from pipeline.item import Failed, Item, Made, Opened, Outcome
 
 _PR_SET_PDEATHSIG = 1
 MAX_OPEN_FILES = 256
+
+Work = Callable[[Item], Iterator[Outcome | Opened]]
 
 
 def main() -> None:
@@ -34,15 +37,26 @@ def main() -> None:
     _limit_resources(limits)
     load_plugins()
     _quiet_libraries()
-    config = ShardConfig.from_dict(settings["config"])
+    work = _work(settings["config"], limits)
     for line in sys.stdin.buffer:
         message = json.loads(line)
-        _serve(Item(message["root"], tuple(message["rows"])), config, limits, replies)
+        _serve(Item(message["root"], tuple(message["rows"])), work, replies)
 
 
-def _serve(item: Item, config: ShardConfig, limits: Limits, replies: IO[bytes]) -> None:
+def _work(config: dict[str, Any], limits: Limits) -> Work:
+    """What this child makes of an item, by its configuration."""
+    if "field" in config:
+        from pipeline.field_samples import FieldConfig, side_outcomes
+
+        return partial(side_outcomes, config=FieldConfig.from_dict(config), limits=limits)
+    from pipeline.sample import outcomes
+
+    return partial(outcomes, config=ShardConfig.from_dict(config), limits=limits)
+
+
+def _serve(item: Item, work: Work, replies: IO[bytes]) -> None:
     """Answer one item: a message an outcome, then `done`."""
-    for outcome in _guarded(item, config, limits):
+    for outcome in _guarded(item, work):
         if isinstance(outcome, Opened):
             _reply(replies, {"type": "opened", "seconds": outcome.seconds})
         elif isinstance(outcome, Failed):
@@ -54,11 +68,11 @@ def _serve(item: Item, config: ShardConfig, limits: Limits, replies: IO[bytes]) 
     _reply(replies, {"type": "done"})
 
 
-def _guarded(item: Item, config: ShardConfig, limits: Limits) -> Any:
+def _guarded(item: Item, work: Work) -> Any:
     """The outcomes; an error nobody foresaw fails the rows still open, by name, and is printed."""
     left = set(range(len(item.rows)))
     try:
-        for outcome in outcomes(item, config, limits):
+        for outcome in work(item):
             if not isinstance(outcome, Opened):
                 left.discard(outcome.index)
             yield outcome

@@ -9,7 +9,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
 FORMAT_VERSION = 1
 MEL_SLICES_PER_FRAME = 3
@@ -18,6 +18,13 @@ N_FFT = 1024
 
 Faces = Literal["auto", "on", "off"]
 Executor = Literal["ray", "local"]
+
+
+class Content(Protocol):
+    """What a worker's child makes of an item: samples of a set, or a field of its samples."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON types, for the child."""
 
 
 @dataclass(frozen=True)

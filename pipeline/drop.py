@@ -20,6 +20,7 @@ from manifests.errors import UsageError
 from pipeline import remote
 from pipeline.dropped import SCHEMA, read_tombstones, write_tombstones
 from pipeline.errors import plain_text
+from pipeline.field_purge import purge_fields
 from pipeline.format import FormatError
 from pipeline.index import finalize
 from pipeline.job import clean
@@ -176,6 +177,9 @@ def _purge(prepared: Prepared, wanted: Wanted, lines: list[str]) -> Sequence[str
     Outputs(prepared.out).report_path.unlink(missing_ok=True)
     clean(prepared.out)
     rewritten, damaged = purge_shards(prepared, wanted.keys)
+    of = prepared.account.dropped_of
+    held = [shard.name for shard in prepared.plan.shards if of(shard.name) & wanted.keys]
+    lines += purge_fields(prepared.out, held, wanted.keys)
     if not damaged:
         stones = read_tombstones(prepared.out)
         gone = pc.or_(stones["purged"], pc.is_in(stones["key"], pa.array(list(wanted.keys))))

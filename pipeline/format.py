@@ -143,11 +143,16 @@ def split_jpegs(blob: bytes, sizes: Sequence[int]) -> list[bytes | None]:
     return [blob[a:b] if b > a else None for a, b in pairwise(ends)]
 
 
-def decode_jpeg(jpeg: bytes, *, max_pixels: int = 1 << 24) -> Picture:
-    """One picture (H, W, 3) RGB; the size is checked before memory is taken."""
+def check_jpeg(jpeg: bytes, *, max_pixels: int = 1 << 24) -> None:
+    """Refuse a picture that claims to be larger than any is."""
     height, width, _, _ = simplejpeg.decode_jpeg_header(jpeg)
     if height * width > max_pixels:
         raise FormatError(f"a JPEG claims {width}x{height}; at most {max_pixels} pixels are read")
+
+
+def decode_jpeg(jpeg: bytes, *, max_pixels: int = 1 << 24) -> Picture:
+    """One picture (H, W, 3) RGB; the size is checked before memory is taken."""
+    check_jpeg(jpeg, max_pixels=max_pixels)
     picture: Picture = simplejpeg.decode_jpeg(jpeg, colorspace="RGB")
     return picture
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import Reason
+from pipeline.fields import with_fields
 from pipeline.outputs import Outputs
 from pipeline.plan import Plan, PlannedShard
 from pipeline.prepare import Prepared
@@ -112,8 +113,8 @@ def finalize(prepared: Prepared, *, partial: bool, into: Path | None = None) -> 
     shards: list[dict[str, Any]] = []
     missing = 0
     with (
-        _Table(out / "samples.parquet", SAMPLES_SCHEMA) as samples,
-        _Table(out / "errors.parquet", ERRORS_SCHEMA) as errors,
+        Table(out / "samples.parquet", SAMPLES_SCHEMA) as samples,
+        Table(out / "errors.parquet", ERRORS_SCHEMA) as errors,
     ):
         for part, shard in _in_order(prepared.plan):
             elsewhere = account.not_of(shard.name)
@@ -132,7 +133,7 @@ def finalize(prepared: Prepared, *, partial: bool, into: Path | None = None) -> 
         index_path.unlink(missing_ok=True)
         return ledger
     complete = missing == 0 and ledger.closes
-    index = _index(prepared, ledger, shards, complete)
+    index = with_fields(_index(prepared, ledger, shards, complete), prepared.out)
     write_atomically(index_path, json.dumps(index, indent=1).encode())
     return ledger
 
@@ -171,14 +172,14 @@ def _not_run(rows: Iterable[dict[str, Any]], why: str) -> Iterator[dict[str, Any
         yield {**row, "stage": "plan", "reason": str(Reason.NOT_RUN), "detail": why, "tries": 0}
 
 
-def _add_errors(ledger: Ledger, table: "_Table", errors: Iterable[dict[str, Any]]) -> None:
+def _add_errors(ledger: Ledger, table: "Table", errors: Iterable[dict[str, Any]]) -> None:
     for error in errors:
         ledger.reasons[error["reason"]] += 1
         table.add(error)
 
 
 def _add_shard(
-    ledger: Ledger, samples: "_Table", errors: "_Table", sidecar: dict[str, Any], fps: float
+    ledger: Ledger, samples: "Table", errors: "Table", sidecar: dict[str, Any], fps: float
 ) -> None:
     place = {"shard": sidecar["shard"], "host": sidecar["run"]["host"]}
     _add_errors(ledger, errors, ({**error, **place} for error in sidecar["errors"]))
@@ -251,7 +252,7 @@ def _index(
     }
 
 
-class _Table:
+class Table:
     """A Parquet file written piece by piece, under its name only once it is whole."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
@@ -261,7 +262,7 @@ class _Table:
         self._columns: dict[str, list[Any]] = {name: [] for name in schema.names}
         self._waiting = 0
 
-    def __enter__(self) -> "_Table":
+    def __enter__(self) -> "Table":
         try:
             self._writer = pq.ParquetWriter(self._temporary, self._schema, compression="zstd")
         except OSError:

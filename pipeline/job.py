@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pipeline import remote
 from pipeline.config import Limits
@@ -17,8 +17,8 @@ from pipeline.errors import FAULTS, LostError, ShardError
 from pipeline.executors import Executor, executor
 from pipeline.mirror import tar_bytes
 from pipeline.plan import PlannedShard
-from pipeline.prepare import Prepared
 from pipeline.progress import LINE_EVERY_SECONDS, Display, Pace, Tally, read_progress
+from pipeline.shard import ShardTask
 from pipeline.watch import Moment, Watch, WatchOptions, remove_task_metrics
 
 ERROR_RATE_AFTER_ROWS = 200
@@ -63,7 +63,37 @@ class Result:
     wall_seconds: float = 0.0
 
 
-def run(prepared: Prepared, options: JobOptions) -> Result:
+class HasShards(Protocol):
+    """A plan."""
+
+    @property
+    def name(self) -> str:
+        """Of what is made."""
+
+    @property
+    def shards(self) -> list[PlannedShard]:
+        """All shards."""
+
+
+class Work(Protocol):
+    """A planned folder: a set, or a field of one."""
+
+    @property
+    def out(self) -> Path:
+        """Where `shards/` is."""
+
+    @property
+    def plan(self) -> HasShards:
+        """What is to be made."""
+
+    def is_made(self, shard: PlannedShard) -> bool:
+        """Whether a shard is committed as the plan wants it."""
+
+    def task(self, shard: PlannedShard, limits: Limits, scratch: str = "") -> ShardTask:
+        """What a worker needs to make one shard."""
+
+
+def run(prepared: Work, options: JobOptions) -> Result:
     """Make the missing shards of a planned folder.
 
     What is made again stays as it was until its new version is committed; the index, which knows
@@ -83,13 +113,13 @@ def run(prepared: Prepared, options: JobOptions) -> Result:
     return result
 
 
-def _slice(prepared: Prepared, task: tuple[int, int] | None) -> list[PlannedShard]:
+def _slice(prepared: Work, task: tuple[int, int] | None) -> list[PlannedShard]:
     """The shards that are this process's to make."""
     shards = prepared.plan.shards
     return shards if task is None else shards[task[0] :: task[1]]
 
 
-def _missing(prepared: Prepared, task: tuple[int, int] | None) -> Iterator[PlannedShard]:
+def _missing(prepared: Work, task: tuple[int, int] | None) -> Iterator[PlannedShard]:
     """Shards to make, the longest first so that none is left running alone at the end."""
     shards = sorted(_slice(prepared, task), key=lambda shard: (-shard.seconds, shard.name))
     return (shard for shard in shards if not prepared.is_made(shard))
@@ -99,7 +129,7 @@ class _Run:
     """One run over the missing shards."""
 
     def __init__(
-        self, prepared: Prepared, options: JobOptions, missing: list[PlannedShard], result: Result
+        self, prepared: Work, options: JobOptions, missing: list[PlannedShard], result: Result
     ) -> None:
         self._prepared = prepared
         self._options = options

@@ -21,6 +21,7 @@ from pipeline.options import ShardsOptions
 from pipeline.prepare import Prepared, load, prepare
 from pipeline.settings import job_options, output_folder, shard_config, wish
 from pipeline.summary import is_complete, ledger_lines, plan_line, summary
+from pipeline.view import SetView
 
 COMPLETE, INCOMPLETE, CORRUPT = 0, 3, 5
 
@@ -151,9 +152,9 @@ def _no_litter(out: Path) -> Iterator[None]:
         raise
 
 
-def write_page(out: Path) -> Path:
-    """OUT/report.html."""
+def write_page(out: Path, view: SetView | None = None) -> Path:
+    """OUT/report.html, with the counts of a view where there are some."""
     from pipeline.playback import source_sound_of
     from pipeline.report import write_report
 
-    return write_report(out, sound_of=source_sound_of(out))
+    return write_report(out, sound_of=source_sound_of(out), view=view)

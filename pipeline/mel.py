@@ -64,6 +64,11 @@ def slaney_filterbank(rate_hz: int) -> npt.NDArray[np.float32]:
     return np.asarray(triangles * area[:, None], np.float32)
 
 
+def slaney_centres_mel(rate_hz: int) -> npt.NDArray[np.float64]:
+    """(80,) centres of the filters in mel, Slaney's: 15 is 1 kHz."""
+    return np.linspace(0, _hz_to_mel(rate_hz / 2), N_MELS + 2)[1:-1]
+
+
 @lru_cache(maxsize=1)
 def _hann() -> npt.NDArray[np.float32]:
     """A periodic Hann window."""

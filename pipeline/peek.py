@@ -19,10 +19,12 @@ from pipeline.cards import Card, CardLimits, make_card
 from pipeline.check import UNREADABLE
 from pipeline.dropped import dropped_keys
 from pipeline.errors import plain_text
+from pipeline.field_check import sample_lines
 from pipeline.format import Sample, decode
 from pipeline.listen import SoundOf
 from pipeline.outputs import Outputs, Place, reading_table
 from pipeline.pages import render
+from pipeline.view import places_of
 
 DEFAULT_COUNT = 8
 MAX_COUNT = 32
@@ -35,6 +37,7 @@ def peek(
     *,
     html: Path | None = None,
     count: int = DEFAULT_COUNT,
+    where: str | None = None,
     sound_of: SoundOf | None = None,
 ) -> list[str]:
     """Show samples of a set.
@@ -44,6 +47,7 @@ def peek(
         keys: which samples; none means some from all over the set.
         html: where to write a page; None gives text.
         count: how many without `keys`, at most 32.
+        where: without `keys`, only samples for which this is true.
         sound_of: the source's sound for a sample's JSON, where the source is at hand.
 
     Returns:
@@ -53,7 +57,10 @@ def peek(
         UsageError: a key is not in the set, or the set has no sample yet.
     """
     outputs = Outputs(out)
-    places = find_places(outputs, keys, min(count, MAX_COUNT))
+    if where is None or keys:
+        places = find_places(outputs, keys, min(count, MAX_COUNT))
+    else:
+        places = places_of(out, where, min(count, MAX_COUNT))
     if html is None:
         return [line for place in places for line in _sample_lines(outputs, place)]
     cards, unreadable = cards_of(outputs, places, CardLimits(), sound_of)
@@ -160,6 +167,7 @@ def _sample_lines(outputs: Outputs, place: Place) -> list[str]:
     try:
         members = outputs.read_members(place)
         lines = [plain_text(line) for line in _described(decode(members), members, place)]
+        lines += sample_lines(outputs.out, place.key)
         return [lines[0], *(f"    {line}" for line in lines[1:])]
     except UNREADABLE as error:
         return [_unreadable(place, error)]

@@ -27,6 +27,7 @@ from pipeline.pages import render
 from pipeline.peek import cards_of, write_text
 from pipeline.status import Status, status
 from pipeline.units import bytes_text, time_text
+from pipeline.view import NO_SPLIT, SetView
 
 GALLERY = 6
 GALLERY_LIMITS = CardLimits(seconds=12, picture_bytes=2 << 20)
@@ -34,7 +35,6 @@ EXAMPLES = 3
 CANDIDATES_PER_BATCH = 64
 BATCH_ROWS = 1 << 14
 FACE_RATE_SHOWN = 0.5
-NO_SPLIT = "(none)"
 
 
 @dataclass
@@ -62,12 +62,15 @@ class Failures:
     examples: list[dict[str, Any]] = field(default_factory=list)
 
 
-def write_report(out: Path, *, sound_of: SoundOf | None = None) -> Path:
+def write_report(
+    out: Path, *, sound_of: SoundOf | None = None, view: SetView | None = None
+) -> Path:
     """Write OUT/report.html.
 
     Args:
         out: a finished set; with `pipeline finalize --partial` also an unfinished one.
         sound_of: the source's sound for a sample's JSON, where the source is at hand.
+        view: counts of `--where` to show, too.
 
     Returns:
         The path of the page.
@@ -88,11 +91,13 @@ def write_report(out: Path, *, sound_of: SoundOf | None = None) -> Path:
         tiles=_tiles(state, failures),
         ledger=_ledger(outputs.plan.planned_rows, state.samples, failures, not_run, dropped),
         splits=_splits(outputs.samples_path),
+        view=view,
         failures=failures,
         charts=_charts(outputs.samples_path, failures, index.get("labels") or []),
         config=_config_rows(outputs),
         versions=sorted(outputs.stored_config.get("versions", {}).items()),
         members=outputs.config.members,
+        fields=state.fields,
         first_shard=outputs.plan.shards[0].name if outputs.plan.shards else "train-000000",
         cards=cards,
         unreadable=unreadable,

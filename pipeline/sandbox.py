@@ -23,7 +23,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
-from pipeline.config import Limits, ShardConfig
+from pipeline.config import Content, Limits
 from pipeline.errors import RETRIED, ClipError, Reason
 from pipeline.item import Failed, Item, Made, Outcome
 
@@ -49,7 +49,7 @@ class Stopped(Exception):
 class Sandbox:
     """A child process that turns items into outcomes; use as a context manager, or `close` it."""
 
-    def __init__(self, config: ShardConfig, limits: Limits) -> None:
+    def __init__(self, config: Content, limits: Limits) -> None:
         self._config = config
         self._limits = limits
         self._child: subprocess.Popen[bytes] | None = None

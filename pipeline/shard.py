@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from pipeline import format as shard_format
-from pipeline.config import Limits, ShardConfig
+from pipeline.config import Content, Limits
 from pipeline.errors import ClipError, ShardError, disk_sentence
 from pipeline.item import Failed, Item, Made, Outcome, Row
 from pipeline.mirror import tar_bytes
@@ -53,7 +53,7 @@ class ShardTask:
     """Folder that the rows' paths stay below."""
     folder: str
     """Where the tar and the sidecar go, and how far the work is."""
-    config: ShardConfig
+    config: Content
     config_hash: str
     fingerprint: str
     """Hash of the rows and the config: what makes a committed shard still the right one."""
@@ -76,6 +76,21 @@ class ShardTask:
     def sidecar(self) -> Path:
         """The commit mark."""
         return Path(self.folder) / f"{self.name}.json"
+
+    @property
+    def stated(self) -> dict[str, Any]:
+        """What the sidecar says beside what all sidecars say."""
+        return {}
+
+    def items(self) -> Iterator[Item]:
+        """The files of the shard; rows of one file are adjacent in the plan."""
+        for _, rows in groupby(self.made_rows, key=lambda row: (row["uri"], row["audio_uri"])):
+            yield Item(self.root, tuple(rows))
+
+    def listed(self, row: Row) -> dict[str, Any]:
+        """What the sidecar repeats of a row that became a sample."""
+        repeated = {name: row[name] for name in ("key", "instance", "splits", "labels")}
+        return {**repeated, "group": row["group_id"]}
 
 
 @dataclass
@@ -158,7 +173,7 @@ def _commit(task: ShardTask, tar: Path, sidecar: bytes) -> None:
 def _fill(task: ShardTask, sandbox: Sandbox, writer: "TarWriter", watch: Watcher) -> None:
     """Run every file of the shard through the sandbox, rows staying in plan order."""
     progress = Progress()
-    with staged(task.root, items(task), task.scratch, sandbox) as here:
+    with staged(task.root, task.items(), task.scratch, sandbox) as here:
         for item in here:
             started = time.monotonic()
             for outcome, tries in _outcomes(item, sandbox):
@@ -179,12 +194,6 @@ def _outcomes(item: Item, sandbox: Sandbox) -> Iterator[tuple[Outcome, int]]:
         if not item.rows[0]["container"]:  # of archives the child has more to say
             return iter([(Failed(index, error), 1) for index in range(len(item.rows))])
     return _in_order(sandbox.run(item))
-
-
-def items(task: ShardTask) -> Iterator[Item]:
-    """The files of a shard; rows of one file are adjacent in the plan."""
-    for _, rows in groupby(task.made_rows, key=lambda row: (row["uri"], row["audio_uri"])):
-        yield Item(task.root, tuple(rows))
 
 
 def _in_order(
@@ -224,9 +233,8 @@ class TarWriter:
             self._tar.addfile(entry, io.BytesIO(data))
         self._samples.append(
             {
-                **{name: row[name] for name in ("key", "instance", "splits", "labels")},
+                **self._task.listed(row),
                 "base": base,
-                "group": row["group_id"],
                 "offset": offset,
                 "size": self._tar.offset - offset,
                 "members": members,
@@ -268,6 +276,7 @@ class TarWriter:
             "fingerprint": task.fingerprint,
             "config_hash": task.config_hash,
             "versions": task.versions,
+            **task.stated,
             "run": {
                 "host": platform.node(),
                 "pid": os.getpid(),

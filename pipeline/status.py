@@ -12,6 +12,7 @@ from typing import Any
 
 from pipeline.account import account_of
 from pipeline.errors import plain_text
+from pipeline.field_check import field_lines
 from pipeline.format import FormatError
 from pipeline.outputs import Outputs, Sidecar
 from pipeline.units import bytes_text, time_text
@@ -59,6 +60,8 @@ class Status:
     """Errors by host and reason."""
     unreadable: list[str] = field(default_factory=list)
     """Sidecars that cannot be read; `pipeline verify` says more."""
+    fields: list[str] = field(default_factory=list)
+    """What was added to the samples, and how far it is."""
 
     @property
     def rows(self) -> int:
@@ -86,6 +89,7 @@ def status(out: Path) -> Status:
         planned_rows=plan.rows_in_shards,
         planned_seconds=sum(shard.seconds for shard in plan.cut_shards),
         dropped=account.dropped_in_shards,
+        fields=field_lines(out),
     )
     reasons: Counter[str] = Counter()
     work: list[tuple[Span, float, int]] = []
@@ -196,5 +200,6 @@ def status_lines(state: Status, now_unix: float | None = None) -> list[str]:
             f"host      {host}: {counts['shards']:,} shards, {counts['errors']:,} errors"
             + (f" ({why})" if why else "")
         )
+    lines += [f"field     {said}" for said in state.fields]
     lines += [f"broken    {said}" for said in state.unreadable]
     return lines

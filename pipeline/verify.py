@@ -24,6 +24,7 @@ from tqdm import tqdm
 from pipeline.account import Account, account_of
 from pipeline.check import UNREADABLE, ShardCheck, check_shard, key_hash
 from pipeline.errors import Reason, plain_text
+from pipeline.field_check import field_findings
 from pipeline.format import FormatError
 from pipeline.outputs import NotFinishedError, Outputs, reading_table
 from pipeline.plan import Plan, PlannedShard
@@ -56,6 +57,8 @@ class Cure(Flag):
     """Run the job again: it makes missing shards, manifest, config and class names."""
     FINALIZE = auto()
     """Write index and tables again."""
+    FIELD = auto()
+    """What the sentence says: a field has a command of its own."""
     ANEW = auto()
     """Nothing but a new set."""
 
@@ -118,6 +121,8 @@ class Verdict:
             steps.append("run the `python -m pipeline shards` command of this set again")
         elif Cure.FINALIZE in self.cures:
             steps.append(f"run `python -m pipeline finalize {self.out}`")
+        if Cure.FIELD in self.cures:
+            steps.append("do what is said of the fields")
         return ", then ".join(steps)
 
     def _ledger_line(self) -> str:
@@ -186,6 +191,7 @@ def verify(
     _check_keys(verdict, outputs, account, np.concatenate([np.empty(0, np.uint64), *keys]))
     _check_ledger(verdict, outputs, tars)
     _check_strays(verdict, outputs, tars)
+    _check_fields(verdict, outputs, deep)
     if deep:
         _check_rebuilt(verdict, outputs)
     return verdict
@@ -355,6 +361,17 @@ def _check_strays(verdict: Verdict, outputs: Outputs, planned: Mapping[str, obje
         if f"shards/{tar}" not in planned:
             said = f"{plain_text(tar)} is not in the plan"
             verdict.add(verdict.corrupt, said, Cure.STRAY)
+
+
+def _check_fields(verdict: Verdict, outputs: Outputs, deep: bool) -> None:
+    """Whether the fields that were added belong to the set as it is; each finding has its cure."""
+    try:
+        index = outputs.index()
+    except (NotFinishedError, FormatError):
+        return  # said where the index itself is checked
+    for finding in field_findings(outputs.out, index, deep):
+        findings = verdict.corrupt if finding.is_corrupt else verdict.missing
+        verdict.add(findings, finding.sentence, Cure.FIELD)
 
 
 def _check_rebuilt(verdict: Verdict, outputs: Outputs) -> None:

@@ -62,6 +62,12 @@ def test_stores_know_files_and_addresses_and_nothing_of_what_is_in_them(path):
     assert imports(path) - set(sys.stdlib_module_names) <= allowed
 
 
+@pytest.mark.parametrize("path", sources("selection"), ids=lambda p: str(p.relative_to(ROOT)))
+def test_what_chooses_clips_knows_neither_pipeline_nor_trainer(path):
+    ours = {"selection", "numpy", "pyarrow"}
+    assert imports(path) - set(sys.stdlib_module_names) <= ours
+
+
 def test_only_the_executors_know_ray():
     assert [p.name for p in sources("pipeline") if "ray" in imports(p)] == ["executors.py"]
 

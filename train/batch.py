@@ -43,6 +43,9 @@ class Batch:
     """int64 (B, N) by name: what the method's cut says of each clip."""
     views: int = 1
     """V: runs of pictures of each clip."""
+    fields: dict[str, Tensor] = field(default_factory=dict)
+    """Fields of the clips, as stored (see `read_fields` in train.loader); on the device, but not
+    augmented."""
     bad: tuple[BadClip, ...] = ()
     """What could not be read; others stand in its place."""
 
@@ -121,13 +124,15 @@ class Batch:
 
     def _changed(self, change: Callable[[Tensor], Tensor]) -> dict[str, Any]:
         numbers = {name: change(tensor) for name, tensor in self.numbers.items()}
+        fields = {name: change(tensor) for name, tensor in self.fields.items()}
         return {name: change(tensor) for name, tensor in self._named().items()} | {
-            "numbers": numbers
+            "numbers": numbers,
+            "fields": fields,
         }
 
     def tensors(self) -> dict[str, Tensor]:
-        """Those that are there, by name; `numbers` too."""
-        return self._named() | self.numbers
+        """Those that are there, by name; `numbers` and `fields` too."""
+        return self._named() | self.numbers | self.fields
 
     def _named(self) -> dict[str, Tensor]:
         found = {name: getattr(self, name) for name in TENSORS}

@@ -396,10 +396,10 @@ class CachedStore:
         return self.store.read(name)
 
     def expecting(self, shards: Mapping[str, tuple[int, str]]) -> "CachedStore":
-        """The same, knowing bytes and SHA-256 of the shards."""
+        """The same, knowing bytes and SHA-256 of these shards, too."""
         known = {name: Shard(self.url(name), *facts) for name, facts in shards.items()}
         self.cache.wanted.update(shard.id for shard in known.values())
-        return CachedStore(self.store, self.cache, known)
+        return CachedStore(self.store, self.cache, {**self.shards, **known})
 
     def copy_of(self, name: str) -> Path | None:
         """Where a shard's copy is, if there is one."""

@@ -27,8 +27,11 @@ import tyro
 
 from train.augment import AugmentConfig
 from train.cache import Cache
+from train.cuts import Reads, reads_of
 from train.errors import UsageError
+from train.fields import names_of
 from train.guard import Guard
+from train.view import View
 
 M = TypeVar("M")
 Precision = Literal["auto", "bf16", "fp32"]
@@ -72,6 +75,15 @@ class PretrainConfig(Generic[M]):
     --run-dir, because torchrun takes --run for one of its own flags."""
     split: str = "train"
     """Which split is read."""
+    fields: str = ""
+    """Fields that were added to the sets (`python -m pipeline add-field`), with commas between:
+    `lip,embed` come with each clip, a mel takes the place of the samples' own."""
+    where: str | None = None
+    """Only clips for which this is true, of all sets and of the held-out split, too: such as
+    "silent == false and face_rate > 0.8"; `python -m pipeline report OUT --where` counts them."""
+    without: Path | None = None
+    """Leave out the clips that a file lists: .parquet or .csv with a column `key`, as `python -m
+    pipeline leaks` writes it, or a text of one key a line."""
     seed: int = 0
     """Of weights, order, windows and augmentation."""
     subset_seed: int = 0
@@ -182,6 +194,13 @@ class PretrainConfig(Generic[M]):
         return clips_per_batch(self.batch_size, self.preset)
 
     @property
+    def reads(self) -> Reads:
+        """What is read of each clip: what the method wants, and the fields."""
+        reads = reads_of(self.model)
+        both = dict.fromkeys((*reads.fields, *names_of(self.fields)))
+        return dataclasses.replace(reads, fields=tuple(both))
+
+    @property
     def folder(self) -> Path:
         """Where the run lives."""
         name = self.run or f"{self.method}-{self.preset.removeprefix(self.method + '_')}"
@@ -200,6 +219,10 @@ class PretrainConfig(Generic[M]):
         folder = self.cache_dir or self.data / "cache"
         return Cache(folder.expanduser(), int(self.cache_gb * 1e9)) if self.cache_gb else None
 
+    def view(self) -> View:
+        """Which clips pass."""
+        return View(self.where, self.without)
+
     def guard(self) -> Guard:
         """What to do about clips that cannot be read."""
         return Guard(self.on_bad_shard == "skip", self.max_bad_shards)
@@ -215,10 +238,11 @@ FREE_FIELDS = {
     "workers", "checkpoint_every", "keep", "log_every", "init", "precision", "val_every",
     "val_split", "val_clips", "allow_overlap", "epochs", "schedule_steps", "shards", "allow_http",
     "cache_gb", "cache_dir", "copy_to", "on_bad_shard", "max_bad_shards", "knn", "page", "wandb",
-    "profile",
+    "profile", "fields", "without",
 }  # fmt: skip
 """What may differ between a run and its resumption: how it is carried out and how long. Paths of
-shards may move; that they hold the same clips is checked by their fingerprint."""
+shards and of lists may move; that they hold the same clips and fields is checked by their
+fingerprint."""
 
 
 def differences(stored: dict[str, Any], config: PretrainConfig[Any]) -> list[str]:

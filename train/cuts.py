@@ -86,6 +86,10 @@ class Reads:
     """Of the pipeline, that stores all this; for advice."""
     cut: MakeCut | None = None
     """Draws a cut; travels to the reading processes. None: one window, anywhere in the clip."""
+    fields: tuple[str, ...] = ()
+    """Fields of the set that come with each clip, in `Batch.fields`: see train.fields."""
+    mel_member: str = "mel.npy"
+    """The mel that is read; a field of a set may take the place of the samples' own."""
 
     def __post_init__(self) -> None:
         """What goes together."""
@@ -100,7 +104,7 @@ class Reads:
         wanted = ["json", "frames.mjpeg"]
         return (
             *wanted,
-            *(["mel.npy"] if self.mel else []),
+            *([self.mel_member] if self.mel else []),
             *(["audio.flac"] if self.wave_rate_hz else []),
         )
 

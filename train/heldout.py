@@ -98,6 +98,7 @@ class HeldOut:
         batches = min(len(loader), -(-config.val_clips // at_once))
         every = config.val_every or EVERY
         clips = f"{batches * at_once} of {held_out.clips} clips of split {config.val_split}"
+        clips += f", {held_out.view}" if held_out.view else ""
         log.info("held out: %s every %d steps, %d at a time%s", clips, every, at_once,
                  _left_out(held_out.clips, batches, at_once))  # fmt: skip
         return cls(
@@ -220,7 +221,7 @@ def _held_out_clips(config: PretrainConfig[Any], sources: list[Source]) -> Mixtu
         return None
     whole = [replace(source, clips=None, weight=1.0) for source in sources]
     try:
-        return open_mixture(whole, reads=reads_of(config.model), split=config.val_split)
+        return open_mixture(whole, reads=config.reads, split=config.val_split, view=config.view())
     except UsageError as error:
         if config.val_every is not None or config.knn:
             raise

@@ -4,9 +4,11 @@ Reads what `pipeline shards` wrote last and believes it only after checks: schem
 members and counts must fit. Gives a `ShardSet` to mixture.py, or raises a sentence.
 """
 
+import hashlib
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -22,6 +24,7 @@ from stores.base import Store
 from train.cache import CachedStore
 from train.cuts import Reads
 from train.errors import IncompleteError, ShardError, UsageError
+from train.fields import Field
 
 INDEX_NAME = "shardindex.json"
 CLIP_COLUMNS = ("key", "base", "shard", "offset", "size", "instance", "frames", "labels", "splits")
@@ -76,6 +79,12 @@ class ShardSet:
     """Bytes of the sample, headers and padding included."""
     instance: Ints
     frames: Ints
+    sha256: tuple[str, ...] = ()
+    """Of the tars."""
+    known_fields: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    """Fields that were added to the set, as its index names them."""
+    fields: Mapping[str, Field] = field(default_factory=dict)
+    """Those that are joined: see train.fields."""
 
     def __len__(self) -> int:
         """Clips."""
@@ -89,6 +98,14 @@ class ShardSet:
     def fps(self) -> Fraction:
         """Frames a second."""
         return Fraction(self.config["fps"])
+
+    @property
+    def has_fields(self) -> npt.NDArray[np.bool_]:
+        """Clips that have all joined fields, empty or not."""
+        there = np.ones(len(self), np.bool_)
+        for one in self.fields.values():
+            there &= one.there
+        return there
 
     def in_split(self, split: str) -> Ints:
         """Rows of a split: `train` or `kinetics400:train`; rows without any split are in `train`.
@@ -140,6 +157,8 @@ def open_shards(store: Store) -> ShardSet:
         complete=bool(index.get("complete")),
         members=tuple(index.get("members") or ()),
         instances=int(index["instances"]),
+        sha256=tuple(str(entry.get("sha256") or "") for entry in shards),
+        known_fields=index.get("fields") or {},
         shards=urls,
         shard_bytes=np.array([entry["filesize"] for entry in shards], np.int64),
         keys=clips["key"],
@@ -148,8 +167,18 @@ def open_shards(store: Store) -> ShardSet:
         splits=_lists(clips["splits"]),
         groups=_groups(clips),
         shard=shard,
-        **{name: _ints(clips[name]) for name in ("offset", "size", "instance", "frames")},
+        offset=_ints(clips["offset"]),
+        size=_ints(clips["size"]),
+        instance=_ints(clips["instance"]),
+        frames=_ints(clips["frames"]),
     )
+
+
+def content_sha256(store: Store) -> str:
+    """The sha256 of a set's index without its fields: adding one makes no other set of it."""
+    index = json.loads(store.read(INDEX_NAME))
+    index.pop("fields", None)
+    return hashlib.sha256(json.dumps(index, indent=1).encode()).hexdigest()
 
 
 def require_readable(shard_set: ShardSet, reads: Reads) -> None:
@@ -177,7 +206,8 @@ def _missing(shard_set: ShardSet, reads: Reads) -> str:
     found = (config.get("waveform_rate_hz"), config.get("waveform_channels"))
     if reads.wave_rate_hz and found != (reads.wave_rate_hz, reads.wave_channels):
         return f"waveform of {reads.wave_rate_hz} Hz in {reads.wave_channels} channel(s)"
-    missing = set(reads.members) - set(shard_set.members) if shard_set.members else set()
+    stored = set(shard_set.members).union(*(one.members for one in shard_set.fields.values()))
+    missing = set(reads.members) - stored if shard_set.members else set()
     return " or ".join(sorted(missing))
 
 

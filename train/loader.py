@@ -20,6 +20,7 @@ from train.batch import Batch
 from train.cores import usable_cores
 from train.cuts import Clip, Cut, window_at
 from train.errors import FOR_PEOPLE, ShardError
+from train.fields import field_members, read_fields
 from train.guard import BadClip, Guard
 from train.mixture import Mixture
 from train.plan import Draw, Plan, Position, seed_of
@@ -98,6 +99,8 @@ class ReadClip(NamedTuple):
     """float16 (80, 3 T), or None."""
     wave: Any
     """int16 (stretches, channels, samples), or None."""
+    fields: dict[str, Any]
+    """Arrays by name."""
 
 
 class ClipDataset(Dataset[Batch | Exception]):
@@ -149,15 +152,19 @@ class ClipDataset(Dataset[Batch | Exception]):
 
     def _read(self, draw: Draw, out: Any) -> ReadClip:
         reader, reads = self._readers[draw.part], self._mixture.reads
-        clip = reader.read(draw.row, reads.members)
+        shard_set = self._mixture.parts[draw.part].shard_set
+        clip = reader.read(draw.row, (*reads.members, *field_members(shard_set, reads.fields)))
         cut, shift = self._cut(draw, clip.meta)
         try:
             clip.pictures(cut.pictures, shift, self._mixture.short_side, out)
-            mel = None if cut.mel_start is None else clip.mel(cut.mel_start, reads.frames)
+            mel = None
+            if cut.mel_start is not None:
+                mel = clip.mel(cut.mel_start, reads.frames, reads.mel_member)
             wave = clip.waveform(cut.stretches, reads.wave_channels) if cut.stretches else None
+            fields = read_fields(shard_set, reads.fields, draw.row, clip, cut.pictures)
         except DAMAGE as error:
             raise reader.refusal(draw.row, error) from error
-        return ReadClip(cut, mel, wave)
+        return ReadClip(cut, mel, wave, fields)
 
     def _cut(self, draw: Draw, meta: dict[str, Any]) -> tuple[Cut, float]:
         """What is read of a clip in this visit, and where the square lies along the long side."""
@@ -185,6 +192,10 @@ class ClipDataset(Dataset[Batch | Exception]):
             numbers={
                 name: torch.tensor([list(clip.cut.numbers[name]) for clip in read])
                 for name in read[0].cut.numbers
+            },
+            fields={
+                name: torch.from_numpy(np.stack([clip.fields[name] for clip in read]))
+                for name in read[0].fields
             },
             views=self._mixture.reads.views,
             instance=torch.tensor(instances, dtype=torch.int64),

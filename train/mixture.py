@@ -4,7 +4,8 @@ The path is a folder, or s3://bucket/set, gs://bucket/set or https://host/set (s
 `@n=120000` takes a subset of so many clips, drawn once by `--subset-seed` (a smaller n gives a
 part of what a larger n gives); `@w=0.5` brings every clip every second epoch on average, drawn
 anew each epoch, `@w=2` twice an epoch; nothing brings each clip once an epoch. Clips shorter than
-the window are left out and counted.
+the window and clips that a view (--where, --without) does not let pass are left out and counted;
+a subset is drawn among the others.
 """
 
 import hashlib
@@ -12,7 +13,7 @@ import logging
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +25,7 @@ from stores.local import LocalStore
 from train.cache import Cache, CachedStore
 from train.cuts import Reads
 from train.errors import UsageError
+from train.fields import join, mel_member
 from train.index import (
     Ints,
     ShardSet,
@@ -31,6 +33,7 @@ from train.index import (
     require_readable,
     require_same_content,
 )
+from train.view import View
 
 log = logging.getLogger(__name__)
 
@@ -62,8 +65,12 @@ class Part:
     """Added to the set's instance ids."""
     too_short: int
     """Clips of the split with fewer frames than the window."""
+    not_in_view: int
+    """Clips of the split that are long enough and that the view does not let pass."""
     in_split: int
     """Clips of the split, whether they are used or not."""
+    without: int = 0
+    """Clips of the split that lack a field, or have nothing in it (no face)."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +81,8 @@ class Mixture:
     reads: Reads
     """What is read of each clip."""
     split: str
+    view: View
+    """Which clips pass."""
 
     @property
     def frames(self) -> int:
@@ -120,6 +129,8 @@ class Mixture:
             ids = part.first_instance + chosen.instance[part.rows]
             for array in (ids, chosen.offset[part.rows], chosen.shard[part.rows]):
                 digest.update(array.tobytes())
+            for name in self.reads.fields:
+                digest.update(f"{name} {chosen.fields[name].sha256}".encode())
         return digest.hexdigest()
 
     def first_instances(self) -> dict[str, int]:
@@ -160,6 +171,9 @@ class Mixture:
             f"{self.split}, {part.clips_per_epoch:,} an epoch; windows of "
             f"{seconds_of(self.reads.frames, self.fps)}"
             + (f"; {part.too_short:,} clips are shorter and left out" if part.too_short else "")
+            + (f"; {part.without:,} clips without {' or '.join(self.reads.fields)} are left out"
+               if part.without else "")
+            + (f"; {self.view} leaves out {part.not_in_view:,}" if self.view else "")
             + ("" if part.shard_set.complete else "; the index is partial, more may follow")
             for part in self.parts
         ]  # fmt: skip
@@ -186,7 +200,12 @@ def parse_shards(
 
 
 def open_mixture(
-    sources: list[Source], *, reads: Reads, split: str = "train", subset_seed: int = 0
+    sources: list[Source],
+    *,
+    reads: Reads,
+    split: str = "train",
+    subset_seed: int = 0,
+    view: View = View(),  # noqa: B008, it is frozen
 ) -> Mixture:
     """Open the sets, choose their clips.
 
@@ -195,21 +214,29 @@ def open_mixture(
         reads: what a method wants of each clip.
         split: `train`, or with the data set's name `kinetics400:train`.
         subset_seed: draws the clips of `@n=`.
+        view: which clips pass.
 
     Raises:
         TrainError: a set is missing, incomplete, damaged, or does not fit.
     """
     _refuse_twice(sources)
     sets = _named_apart([open_shards(source.store) for source in sources])
+    sets = [join(shard_set, reads.fields) for shard_set in sets]
+    reads = replace(reads, mel_member=mel_member(sets, reads.fields))
     for shard_set in sets:
         require_readable(shard_set, reads)
     require_same_content(sets)
     parts: list[Part] = []
     first_instance = 0
     for source, shard_set in zip(sources, sets, strict=True):
-        parts.append(_part(source, shard_set, first_instance, reads, split, subset_seed))
+        chosen = _rows(shard_set, reads, split, view)
+        rows = chosen.rows
+        if source.clips is not None:
+            rows = _subset(shard_set, rows, source.clips, subset_seed)
+        clips_per_epoch = round(len(rows) * source.weight)
+        parts.append(Part(shard_set, rows, clips_per_epoch, first_instance, **chosen.left_out))
         first_instance += shard_set.instances
-    return Mixture(tuple(parts), reads, split)
+    return Mixture(tuple(parts), reads, split, view)
 
 
 def require_mel_slices(mixture: Mixture, model: Any) -> None:
@@ -291,12 +318,37 @@ def _named_apart(sets: list[ShardSet]) -> list[ShardSet]:
     return named
 
 
-def _part(
-    source: Source, shard_set: ShardSet, first_instance: int, reads: Reads, split: str, seed: int
-) -> Part:
-    frames = reads.least_frames
+class _Chosen(NamedTuple):
+    """The clips of a split that may be used."""
+
+    rows: Ints
+    left_out: dict[str, int]
+    """`in_split`, and why clips of it are not used: `too_short`, `without`, `not_in_view`."""
+
+
+def _rows(shard_set: ShardSet, reads: Reads, split: str, view: View) -> _Chosen:
+    """The clips of a split that are long enough, have what is read, and are in the view."""
     in_split = shard_set.in_split(split)
-    rows = in_split[shard_set.frames[in_split] >= frames]
+    long_enough = _long_enough(shard_set, in_split, reads.least_frames, split)
+    rows, without = _with_fields(shard_set, long_enough, reads.fields)
+    passing = rows[view.passes(shard_set)[rows]] if view else rows
+    if not len(passing):
+        raise UsageError(
+            f"{view} lets none of the {len(rows):,} clips of {shard_set.name}, split {split}, "
+            f"pass; `python -m pipeline report {shard_set.store} --where ...` tells which "
+            "condition leaves out how many"
+        )
+    left_out = {
+        "in_split": len(in_split),
+        "too_short": len(in_split) - len(long_enough),
+        "without": without,
+        "not_in_view": len(rows) - len(passing),
+    }
+    return _Chosen(passing, left_out)
+
+
+def _long_enough(shard_set: ShardSet, in_split: Ints, frames: int, split: str) -> Ints:
+    rows: Ints = in_split[shard_set.frames[in_split] >= frames]
     if not len(rows):
         longest = int(shard_set.frames[in_split].max())
         raise UsageError(
@@ -305,11 +357,20 @@ def _part(
             f"{longest} frames. Choose a preset with a shorter window, such as PRESET=tiny (16 "
             "frames), or set --model.frames"
         )
-    too_short = len(in_split) - len(rows)
-    if source.clips is not None:
-        rows = _subset(shard_set, rows, source.clips, seed)
-    clips_per_epoch = round(len(rows) * source.weight)
-    return Part(shard_set, rows, clips_per_epoch, first_instance, too_short, len(in_split))
+    return rows
+
+
+def _with_fields(shard_set: ShardSet, rows: Ints, names: tuple[str, ...]) -> tuple[Ints, int]:
+    """The rows that have something in every field, and how many have not."""
+    kept = rows
+    for name in names:
+        kept = kept[shard_set.fields[name].usable[kept]]
+    if len(rows) and not len(kept):
+        raise UsageError(
+            f"none of the {len(rows):,} clips of {shard_set.name} has {' and '.join(names)}; see "
+            f"{shard_set.store.url(f'fields/{names[0]}/errors.parquet')}, or leave --fields out"
+        )
+    return kept, len(rows) - len(kept)
 
 
 def _subset(shard_set: ShardSet, rows: Ints, clips: int, seed: int) -> Ints:

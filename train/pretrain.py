@@ -23,7 +23,7 @@ from train import checkpoint, session
 from train.augment import Augment
 from train.batch import Batch
 from train.config import PretrainConfig
-from train.cuts import RunFacts, reads_of
+from train.cuts import RunFacts
 from train.dist import Ranks, gather_with_grad, joined
 from train.errors import DiskError, TooLargeError, TrainError, UsageError
 from train.heldout import HeldOut
@@ -85,8 +85,9 @@ def train(config: PretrainConfig[Any], ranks: Ranks, run: Run, stop: Stop) -> in
         config.shards, config.data, allow_http=config.allow_http, cache=config.cache()
     )
     mixture = open_mixture(
-        sources, reads=reads_of(config.model), split=config.split, subset_seed=config.subset_seed
-    )
+        sources, reads=config.reads, split=config.split, subset_seed=config.subset_seed,
+        view=config.view(),
+    )  # fmt: skip
     require_mel_slices(mixture, config.model)
     plan = Plan(mixture, config.seed, config.clips_per_batch, ranks.world, ranks.rank)
     workers = default_workers(ranks.local_world) if config.workers is None else config.workers

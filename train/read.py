@@ -5,9 +5,10 @@ parsed by webdataset, with its dangerous parts off. Whatever does not fit the in
 """
 
 import io
+import json
 import tarfile
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -25,12 +26,14 @@ from pipeline.format import (
     decode_flac_pcm,
     decode_meta,
     decode_npy,
+    split_jpegs,
     waveform_samples,
 )
 from stores.base import ShardFile
 from train.cache import CachedStore
 from train.cuts import Stretch
 from train.errors import ShardError
+from train.fields import FIELD_SCHEMA, Field
 from train.index import ShardSet
 
 webdataset.utils.enforce_security = True  # also where webdataset was imported before us
@@ -102,9 +105,37 @@ class StoredClip:
             raise FormatError(f"{WAVE} has {samples.shape[1]} channels, expected {channels}")
         return np.stack([_stretch(samples, stretch) for stretch in stretches])
 
-    def mel(self, start: int, frames: int) -> npt.NDArray[np.float16]:
+    def crops(
+        self, member: str, places: npt.NDArray[np.int64], side: int
+    ) -> npt.NDArray[np.uint8] | None:
+        """Crops of one face, (T, side, side, 3), at some places; None where no frame has one.
+
+        Where a frame has none, the nearest one's.
+        """
+        name = member.removesuffix(".mjpeg")
+        jpegs = split_jpegs(self.members[member], self.meta["jpeg_sizes"].get(name) or [])
+        known = np.flatnonzero([jpeg is not None for jpeg in jpegs])
+        if not len(known):
+            return None
+        nearest = known[np.abs(known[None, :] - places[:, None]).argmin(1)]
+        chosen, where = np.unique(nearest, return_inverse=True)
+        decoded = np.empty((len(chosen), side, side, 3), np.uint8)
+        for index, place in enumerate(chosen.tolist()):
+            jpeg = jpegs[place]
+            assert jpeg is not None
+            height, width, _, _ = simplejpeg.decode_jpeg_header(jpeg)
+            if (height, width) != (side, side):
+                raise FormatError(f"a crop of {member} is {width}x{height}; expected {side}x{side}")
+            decoded[index] = simplejpeg.decode_jpeg(jpeg, colorspace="RGB")
+        return decoded[where]
+
+    def array(self, member: str) -> npt.NDArray[Any]:
+        """An npy member."""
+        return decode_npy(self.members[member])
+
+    def mel(self, start: int, frames: int, member: str = MEL) -> npt.NDArray[np.float16]:
         """(80, 3 T) of T frames from `start` on."""
-        mel = decode_npy(self.members[MEL])
+        mel = decode_npy(self.members[member])
         expected = (N_MELS, MEL_SLICES_PER_FRAME * self.meta["frames"])
         if mel.shape != expected or mel.dtype != np.float16:
             raise FormatError(f"mel is {mel.dtype} {mel.shape}, expected float16 {expected}")
@@ -150,7 +181,9 @@ class ShardReader:
         """
         self._set = shard_set
         self._or_else = ", or go on without it: --on-bad-shard skip" if can_skip else ""
-        self._open: OrderedDict[int, ShardFile] = OrderedDict()
+        self._open: OrderedDict[str, ShardFile] = OrderedDict()
+        beside = [one for one in shard_set.fields.values() if one.is_beside]
+        self._side_of = {member: one for one in beside for member in one.members}
 
     def read(self, row: int, wanted: tuple[str, ...] = ("json", FRAMES, MEL)) -> StoredClip:
         """The wanted members of a clip.
@@ -160,22 +193,51 @@ class ShardReader:
             StoreError: it cannot be reached.
         """
         try:
-            members = self._members(row, set(wanted))
+            sides = {self._side_of[name].name: self._side_of[name] for name in wanted
+                     if name in self._side_of}  # fmt: skip
+            own = set(wanted) - self._side_of.keys()
+            members = self._members(self._piece(row), self._set.members, own)
             meta = decode_meta(members)
             self._check_meta(row, meta)
         except DAMAGE as error:
             raise self.refusal(row, error) from error
+        for side in sides.values():
+            members |= self._beside(row, side, meta, set(wanted))
         return StoredClip(meta, members)
 
-    def refusal(self, row: int, error: Exception) -> ShardError:
-        """What to tell a person about a clip that cannot be read."""
+    def _beside(
+        self, row: int, side: Field, meta: dict[str, Any], wanted: set[str]
+    ) -> dict[str, bytes]:
+        """The members of a field, from its side shard; the JSON of the clip learns of them."""
+        head_name = side.members[0]
+        try:
+            piece = self._side_piece(row, side)
+            members = self._members(piece, side.members, wanted & set(side.members) | {head_name})
+            head = json.loads(members.pop(head_name))
+            told = head.get("schema"), head.get("key"), head.get("frames")
+            if told != (FIELD_SCHEMA, meta["key"], meta["frames"]):
+                raise FormatError(f"its {head_name} is of {told}, not of {meta['key']!r}")
+            meta["jpeg_sizes"] = {**meta["jpeg_sizes"], **head.get("jpeg_sizes", {})}
+            meta.setdefault("fields", {})[side.name] = head
+        except DAMAGE as error:
+            raise self.refusal(row, error, side) from error
+        return members
+
+    def refusal(self, row: int, error: Exception, side: Field | None = None) -> ShardError:
+        """What to tell a person about a clip that cannot be read, or a field of it."""
         store = self._set.store
-        name = self._set.shards[int(self._set.shard[row])]
+        shard = int(self._set.shard[row])
+        name = self._set.shards[shard] if side is None else side.urls[shard]
         url = store.url(name)
         said = " ".join(str(error).split())[:300] or type(error).__name__
+        mended = (
+            f"remove the sidecars (.json) of the shards it names and run `python -m pipeline "
+            f"add-field {store} {side.name}` again"
+            if side
+            else "remove the sidecars (.json) of the shards it names and run `make shards` again"
+        )
         advice = (
-            f"Check the set with `python -m pipeline verify {store} --deep`; remove the sidecars "
-            "(.json) of the shards it names and run `make shards` again"
+            f"Check the set with `python -m pipeline verify {store} --deep`; {mended}"
             if store.is_local
             else "Copy it there again from the set that was verified"
         )
@@ -186,14 +248,14 @@ class ShardReader:
             f"{url}, clip {self._set.keys[row].as_py()!r}: {said}. {advice}{self._or_else}", url
         )
 
-    def _members(self, row: int, wanted: set[str]) -> dict[str, bytes]:
+    def _members(self, piece: "Piece", stored: Sequence[str], wanted: set[str]) -> dict[str, bytes]:
         """Stops reading once it has everything: crops and landmarks lie behind."""
-        base = self._set.bases[row].as_py()
-        known = set(self._set.members) or wanted
+        base = piece.base
+        known = set(stored) or wanted
         found: dict[str, bytes] = {}
-        for name, data in self._files(row, wanted):
+        for name, data in self._files(piece):
             stem, _, extension = name.partition(".")
-            if stem != base or (extension not in known and self._set.members):
+            if stem != base or (extension not in known and stored):
                 raise FormatError(f"member {name[:100]!r} is not part of the sample {base!r}")
             if extension in found:
                 raise FormatError(f"member {name[:100]!r} is there twice")
@@ -204,40 +266,55 @@ class ShardReader:
         missing = ", ".join(sorted(wanted - found.keys()))
         raise FormatError(f"the sample {base!r} has no {missing} where the index says it is")
 
-    def _files(self, row: int, wanted: set[str]) -> Iterator[tuple[str, bytes]]:
-        piece = self._slice(row)
-        stream = io.BufferedReader(piece, piece.read_ahead)
+    def _files(self, piece: "Piece") -> Iterator[tuple[str, bytes]]:
+        part = FileSlice(self._file(piece), piece.offset, piece.size)
+        stream = io.BufferedReader(part, part.read_ahead)
         if stream.peek(262)[257:262] != b"ustar":  # what tarfile would take for a compressed tar
             raise FormatError("there is no tar header where the index says the sample begins")
         for file in tar_file_iterator(stream):
             yield file["fname"], file["data"]
 
-    def _slice(self, row: int) -> "FileSlice":
-        shard = int(self._set.shard[row])
-        offset, size = int(self._set.offset[row]), int(self._set.size[row])
-        return FileSlice(self._file(shard), offset, size)
+    def _piece(self, row: int) -> "Piece":
+        """Where a clip lies."""
+        chosen, shard = self._set, int(self._set.shard[row])
+        return Piece(
+            chosen.bases[row].as_py(), chosen.shards[shard], int(chosen.shard_bytes[shard]),
+            int(chosen.offset[row]), int(chosen.size[row]),
+            lambda: (chosen.offset + chosen.size)[chosen.shard == shard],
+        )  # fmt: skip
 
-    def _file(self, shard: int) -> ShardFile:
-        if shard in self._open:
-            self._open.move_to_end(shard)
-            return self._open[shard]
+    def _side_piece(self, row: int, side: Field) -> "Piece":
+        """Where its side sample lies.
+
+        Raises:
+            FormatError: it has none.
+        """
+        shard = int(self._set.shard[row])
+        if not side.there[row]:
+            why = side.reasons.get(self._set.keys[row].as_py(), "not in the index of the field")
+            raise FormatError(f"it has no {side.name} ({why})")
+        return Piece(
+            self._set.bases[row].as_py(), side.urls[shard], side.url_bytes[shard],
+            int(side.offset[row]), int(side.size[row]),
+            lambda: (side.offset + side.size)[side.there & (self._set.shard == shard)],
+        )  # fmt: skip
+
+    def _file(self, piece: "Piece") -> ShardFile:
+        if piece.url in self._open:
+            self._open.move_to_end(piece.url)
+            return self._open[piece.url]
         if len(self._open) >= MAX_OPEN_FILES:
             self._open.popitem(last=False)[1].close()
-        file = self._set.store.open(self._set.shards[shard])
-        expected = int(self._set.shard_bytes[shard])
-        if file.size not in (expected, -1):
+        file = self._set.store.open(piece.url)
+        if file.size not in (piece.tar_bytes, -1):
             file.close()
-            raise FormatError(self._short(shard, file.size, expected))
-        self._open[shard] = file
+            ends = piece.ends()
+            raise FormatError(
+                f"the tar has {file.size} bytes, the index says {piece.tar_bytes}; expected "
+                f"{len(ends)} samples, got at most {int((ends <= file.size).sum())}"
+            )
+        self._open[piece.url] = file
         return file
-
-    def _short(self, shard: int, found: int, expected: int) -> str:
-        rows = self._set.shard == shard
-        ends = self._set.offset[rows] + self._set.size[rows]
-        return (
-            f"the tar has {found} bytes, the index says {expected}; expected {len(ends)} samples, "
-            f"got at most {int((ends <= found).sum())}"
-        )
 
     def _check_meta(self, row: int, meta: dict[str, Any]) -> None:
         """The sample must be the one the index means."""
@@ -250,6 +327,21 @@ class ShardReader:
         """Close all tars."""
         while self._open:
             self._open.popitem()[1].close()
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Where one sample lies."""
+
+    base: str
+    """The base name of its members."""
+    url: str
+    """Of its tar."""
+    tar_bytes: int
+    offset: int
+    size: int
+    ends: Callable[[], npt.NDArray[np.int64]]
+    """Where the samples of this tar end, for what is told of a short one."""
 
 
 class FileSlice(io.RawIOBase):

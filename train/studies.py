@@ -12,6 +12,8 @@ from typing import Any
 
 SCRATCH = "random weights (glcm)"
 """The row without pretraining: what the labels alone teach a probe."""
+CROP = "crop"
+"""In a row's look: the pictures that a corpus calls its `crop`."""
 MULTI, SINGLE = "No pooling & multiple pos. pairs", "Avg pooling & single pos. pair"
 
 
@@ -56,18 +58,20 @@ class Corpus:
     """Of the paper's size; see `train.study.preset_of`."""
     make: str
     """The commands that make the shards."""
+    crop: str
+    """`--pictures` that show the source alone: `lip` of a detector, or the `box` that is known."""
 
 
 CORPORA = {
     "planted": Corpus(
         "data/shards/planted-glcm", "data/shards/planted-glcm",
         ("planted_class", "planted_words", "planted_sentences", "planted_mismatch"),
-        "tiny", "full", "make shards DATASET=planted",
+        "tiny", "full", "make shards DATASET=planted", "box",
     ),
     "grid": Corpus(
         "data/shards/grid-glcm", "data/shards/grid-lips", ("grid_digits", "grid_letters"),
         "tiny_grid", "grid",
-        "make shards DATASET=grid ROOT=... PROFILE=glcm, and once more with PROFILE=lips",
+        "make shards DATASET=grid ROOT=... PROFILE=glcm, and once more with PROFILE=lips", "lip",
     ),
 }  # fmt: skip
 
@@ -85,6 +89,8 @@ LIKE = {
 
 LOOKS: Mapping[str, Mapping[str, Any]] = {
     "planted_sentences": {"cells": (1, 4, 4)},
+    "planted_mismatch": {"cells": (1, 4, 4)},
+    "planted_events": {"cells": (1, 4, 4)},
     "grid_sentences": {"cells": (1, 4, 4)},
     "localization": {"cells": (1, 1, 1)},
 }
@@ -158,10 +164,10 @@ STUDIES = {
                   {"pictures": "frames", "pooling": "full_avg", "cells": _TIME}),
             _glcm("attention", "Ours attention",
                   {"pictures": "frames", "pooling": "full_attention", "cells": _TIME}),
-            _glcm("crop", "Ours crop", {"pictures": "lip", "cells": _TIME}),
+            _glcm("crop", "Ours crop", {"pictures": CROP, "cells": _TIME}),
         ),
         table="8",
-        tasks={"planted": ()},
+        tasks={"planted": ("planted_words",)},
     ),
     "table9": Study(
         "audio window M (GLCM paper, Table 9)",

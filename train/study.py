@@ -35,7 +35,7 @@ from train.index import INDEX_NAME
 from train.methods import method_named, preset_named
 from train.pretrain import COMPLETE, PREEMPTED, pretrain
 from train.session import CONFIG, FINISHED
-from train.studies import CORPORA, LOOKS, STUDIES, Corpus, Row, Study
+from train.studies import CORPORA, CROP, LOOKS, STUDIES, Corpus, Row, Study
 from train.studytable import MARKDOWN, Result, write
 from train.tasks import task_named
 
@@ -381,6 +381,8 @@ def eval_of(config: StudyConfig, work: Work, task: str) -> EvalConfig:
     """The evaluation of a row, with the run's weights or without any."""
     row, folder = work.row, work.folder(config)
     look = {"pictures": config.pictures, "cells": config.cells, **LOOKS.get(task, {}), **row.look}
+    if look["pictures"] == CROP:
+        look["pictures"] = work.corpus.crop
     return EvalConfig(
         task=task, shards=work.corpus.task_shards, protocol=protocol_for(task, config.protocol),
         rounds=config.rounds, seed=work.seed, device=config.device, threads=config.threads,

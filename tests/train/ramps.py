@@ -62,7 +62,9 @@ def ramp_set_of(
     return out
 
 
-def mixture_of(text: str, frames: int = 8, cache: Cache | None = None, **options: int) -> Mixture:
+def mixture_of(
+    text: str, frames: int = 8, cache: Cache | None = None, **options: object
+) -> Mixture:
     sources = parse_shards(text, Path("data"), allow_http=True, cache=cache)
     return open_mixture(sources, reads=Reads(frames, frames), **options)  # type: ignore[arg-type]
 

@@ -174,6 +174,24 @@ def test_rows_of_table_8_look_at_the_same_run_in_three_ways(
     assert (asked.pictures, asked.pooling, asked.cells) == (pictures, pooling, (4, 1, 1))
 
 
+def test_the_crop_of_the_planted_corpus_is_the_known_box(tmp_path: Path) -> None:
+    crop = work(STUDIES["table8"].rows[2], "planted")
+    asked = eval_of(config(tmp_path, name="table8", corpora="planted"), crop, "planted_words")
+    assert asked.pictures == "box"
+    changed = TASKS["planted_words"].with_settings(**asked.changes)
+    assert changed.settings.pictures == "box"
+
+
+@pytest.mark.parametrize("name", list(STUDIES))
+@pytest.mark.parametrize("corpus", list(CORPORA))
+def test_every_task_takes_what_a_study_asks_of_it(name: str, corpus: str, tmp_path: Path) -> None:
+    for task in STUDIES[name].tasks_on(corpus):
+        for row in STUDIES[name].all_rows:
+            settings = config(tmp_path, name=name, corpora=corpus, cells=(4, 4, 4))
+            asked = eval_of(settings, work(row, corpus), task)
+            assert TASKS[task].with_settings(**asked.changes).settings.protocol == asked.protocol
+
+
 def test_a_task_without_the_protocol_takes_the_nearest_it_has(tmp_path: Path) -> None:
     settings = config(tmp_path, protocol="svm")
     row = STUDIES["table5"].rows[-1]

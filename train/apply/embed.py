@@ -4,6 +4,7 @@
     python -m train embed *.mp4 --checkpoint exported/first --per frame --out features.npz
     python -m train embed data/shards/ucf101-glcm --checkpoint runs/first   # a Parquet a shard
     torchrun --standalone --nproc_per_node 8 -m train embed SHARDS --checkpoint runs/first
+    python -m train embed SHARDS --checkpoint runs/first --into-set embed   # and as side shards
 
 Columns: key, uri, fg (global path, C_g numbers), fl (local path), fa (sound), and what is known of
 the clip. One row a clip: the mean over windows that cover it. `--per frame`: one row a frame with
@@ -20,7 +21,6 @@ shards.
 """
 
 import dataclasses
-import hashlib
 import json
 import logging
 import shutil
@@ -40,6 +40,7 @@ from tqdm import tqdm
 
 from stores import open_store
 from train.apply.clips import Clip, Sums, clips_of, covering, places_of
+from train.apply.into_set import add_to_set, require_addable
 from train.apply.table import Layout, Per, Rows, join, require_ending, write_part
 from train.apply.videos import DEFAULT_PROFILE, SOUND_PROFILE, Recipe, Video, existing, shards_of
 from train.checkpoint import write_atomically
@@ -56,7 +57,8 @@ from train.evaluation.encoders import (
     require_finite,
 )
 from train.evaluation.task import Features, Modality, Pooling, Settings
-from train.index import INDEX_NAME, ShardSet, open_shards
+from train.fields import with_members
+from train.index import INDEX_NAME, ShardSet, content_sha256, open_shards
 from train.loader import default_workers
 from train.methods import method_named
 from train.read import FRAMES
@@ -103,6 +105,9 @@ class EmbedOptions:
     """Of videos: cut each into pieces of so many seconds, a row each; the rest is left out."""
     split: str = ""
     """Of shards: only clips of this split; empty is all."""
+    into_set: str = ""
+    """Of shards: also make the features a field of this name of the set, which the loader joins
+    (--fields NAME) and other tools find in side shards."""
     overwrite: bool = False
     """Throw away what is in --out."""
     allow_http: bool = False
@@ -266,6 +271,10 @@ def _of_shards(options: EmbedOptions, encoders: Encoders, ranks: Ranks) -> Outco
     shard_set = open_shards(open_store(options.inputs[0], allow_http=options.allow_http))
     out = options.out or Path(f"features-{shard_set.name}")
     is_file = out.suffix in (".parquet", ".npz")
+    if options.into_set:
+        require_addable(shard_set, options.into_set)
+        if is_file:
+            raise UsageError(f"--into-set takes the parts of a folder; --out {out} is a file")
     folder = out.with_name(out.name + ".parts") if is_file else out
     plan = _plan(options, encoders, shard_set)
     _claim(folder, plan.facts(), options.overwrite, ranks)
@@ -280,6 +289,8 @@ def _of_shards(options: EmbedOptions, encoders: Encoders, ranks: Ranks) -> Outco
     else:
         outcome.lines.append(f"{len(parts)} parts in {folder}: {_columns_told(plan.layout)}")
     _tell_clips(outcome, [plan])
+    if options.into_set:
+        outcome.lines += add_to_set(shard_set, options.into_set, folder, options.overwrite)
     return outcome
 
 
@@ -341,16 +352,17 @@ class Plan:
     def facts(self) -> dict[str, Any]:
         """What the parts depend on; JSON types."""
         origin = self.encoders.origin or {}
-        index = self.shard_set.store.read(INDEX_NAME)
         return {
             "checkpoint": origin.get("sha256"),
-            "shards": hashlib.sha256(index).hexdigest(),
+            "shards": content_sha256(self.shard_set.store),
+            **{f"field {one.name}": one.sha256 for one in self.shard_set.fields.values()},
             "per": self.options.per,
             "settings": json.loads(json.dumps(dataclasses.asdict(self.settings))),
             "window": self.window,
             "overlap": self.options.shared,
             "split": self.options.split,
             "batch_size": self.options.batch_size,
+            "channels": self.layout.channels,
         }
 
     @property
@@ -382,6 +394,7 @@ class Plan:
         chosen = np.arange(len(self.shard_set))
         if self.options.split:
             chosen = self.shard_set.in_split(self.options.split)
+        chosen = chosen[self.shard_set.has_fields[chosen]]
         found: dict[int, list[int]] = {}
         for row in chosen.tolist():
             found.setdefault(int(self.shard_set.shard[row]), []).append(row)
@@ -410,9 +423,9 @@ def _plan(options: EmbedOptions, encoders: Encoders, shard_set: ShardSet) -> Pla
     stores_pictures = FRAMES in shard_set.members or not shard_set.members
     lacks = modality == "V+A" and not stores_pictures
     settings = options.settings("A" if lacks else modality)
-    require_members(
-        shard_set, View(settings.pictures, encoders.sound if settings.uses_sound else None), "embed"
-    )
+    view = View(settings.pictures, encoders.sound if settings.uses_sound else None)
+    shard_set = with_members(shard_set, view.members(0))
+    require_members(shard_set, view, "embed")
     rate = method_named(encoders.method).fps
     if rate and rate != float(shard_set.fps):
         log.warning("%s has %g frames a second; the windows of %s are made for %g", shard_set.name,

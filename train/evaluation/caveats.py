@@ -22,7 +22,17 @@ FACELESS = {"centre": "scored by the middle of their frames",
 
 def there(labelled: LabelledSet, rounds: Sequence[Round]) -> int:
     """Test clips that are samples, over all rounds."""
-    return sum(len(labelled.planned(r.test)) - len(labelled.missing(r.test)) for r in rounds)
+    return sum(len(_rows(labelled, one.test)) for one in rounds)
+
+
+def in_view(labelled: LabelledSet, rounds: Sequence[Round]) -> int:
+    """Those of them that --where and --without let pass."""
+    return sum(labelled.shows(row) for one in rounds for row in _rows(labelled, one.test))
+
+
+def _rows(labelled: LabelledSet, splits: Sequence[str]) -> list[int]:
+    rows = (labelled.row_of.get(planned["key"]) for planned in labelled.planned(splits))
+    return [row for row in rows if row is not None]
 
 
 def caveats(
@@ -38,6 +48,12 @@ def caveats(
         present = [row["key"] in labelled.row_of for row in labelled.planned(one.train)]
         if absent := present.count(False):
             notes.append(f"{one.name}: {absent:,} of {len(present):,} training clips are not there")
+    if view := config.view():
+        samples = there(labelled, rounds)
+        left_out = samples - in_view(labelled, rounds)
+        rest = ": no number of the benchmark" if left_out else ""
+        notes.append(f"{view} leaves out {left_out:,} of the {samples:,} test clips that are "
+                     f"there{rest}")  # fmt: skip
     if config.limit is not None:
         notes.append(f"--limit {config.limit}: not all examples were trained on and scored")
     if len(rounds) < len(task.all_rounds):
@@ -48,6 +64,7 @@ def caveats(
     faceless = sum(sum(p.faceless) for p in done)
     if faceless:
         notes.append(f"{faceless} clips without a face were {FACELESS[task.faceless]}")
+    notes += [one.note for one in labelled.shard_set.fields.values() if one.note]
     if mute := silent(task, labelled, rounds):
         notes.append(f"{mute} test clips have no sound, or nothing to hear in it; they are "
                      "scored with that silence")  # fmt: skip

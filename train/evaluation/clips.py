@@ -11,12 +11,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import simplejpeg
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from pipeline.format import MEL_SLICES_PER_FRAME, FormatError, split_jpegs, waveform_samples
+from pipeline.format import MEL_SLICES_PER_FRAME, FormatError, waveform_samples
 from train.augment import PCM_16, Augment, centre_pictures
 from train.cuts import Sound, Stretch, Wave
 from train.errors import FOR_PEOPLE, UsageError
@@ -81,7 +80,7 @@ def require_members(shard_set: ShardSet, view: View, task: str) -> None:
     Raises:
         UsageError: names what is missing and the profile that has it.
     """
-    stored = set(shard_set.members)
+    stored = set(shard_set.members).union(*(one.members for one in shard_set.fields.values()))
     missing = sorted(set(view.members(0)) - stored)
     config = shard_set.config
     if isinstance(view.sound, Wave) and not missing:
@@ -92,8 +91,20 @@ def require_members(shard_set: ShardSet, view: View, task: str) -> None:
         raise UsageError(
             f"task {task} reads {', '.join(missing)}, which {shard_set.name} does not store "
             f"(profile {shard_set.config.get('profile')}); make the shards with another PROFILE, "
-            "or choose other --pictures or --modality"
+            f"choose other --pictures or --modality{_addable(shard_set, missing)}"
         )
+
+
+def _addable(shard_set: ShardSet, missing: Sequence[str]) -> str:
+    """How to add crops to a set that stores frames."""
+    if FRAMES not in shard_set.members or missing not in (["lip.mjpeg"], ["face.mjpeg"]):
+        return ""
+    name = missing[0].partition(".")[0]
+    where = shard_set.store if shard_set.store.is_local else "OUT"
+    return (
+        f", or cut the crops from the stored frames, as sharp as those are: `python -m pipeline "
+        f"add-field {where} {name}`"
+    )
 
 
 @dataclass(frozen=True)
@@ -286,7 +297,7 @@ class ClipReader(Dataset[ClipBatch | Exception]):
         if self._view.pictures == "box":
             crops = box_crops(clip, places, short_side, side)
         else:
-            crops = face_crops(clip, self._view.crop_member(track), places, side)
+            crops = clip.crops(self._view.crop_member(track), places, side)
         if crops is None:  # said by `faceless`: a centre crop is no face
             return _centre_of_frames(clip, places, short_side, side), True
         return crops, False
@@ -310,28 +321,6 @@ def _centre_of_frames(
         raise FormatError(f"crops have {side} pixels, frames {short_side}; expected larger frames")
     margin = (short_side - side) // 2
     return frames[:, margin : margin + side, margin : margin + side]
-
-
-def face_crops(
-    clip: StoredClip, member: str, places: npt.NDArray[np.int64], side: int
-) -> npt.NDArray[np.uint8] | None:
-    """Crops of one face; where a frame has none, the nearest one's; None where no frame has."""
-    name = member.removesuffix(".mjpeg")
-    jpegs = split_jpegs(clip.members[member], clip.meta["jpeg_sizes"].get(name) or [])
-    known = np.flatnonzero([jpeg is not None for jpeg in jpegs])
-    if not len(known):
-        return None
-    nearest = known[np.abs(known[None, :] - places[:, None]).argmin(1)]
-    chosen, where = np.unique(nearest, return_inverse=True)
-    decoded = np.empty((len(chosen), side, side, 3), np.uint8)
-    for index, place in enumerate(chosen.tolist()):
-        jpeg = jpegs[place]
-        assert jpeg is not None
-        height, width, _, _ = simplejpeg.decode_jpeg_header(jpeg)
-        if (height, width) != (side, side):
-            raise FormatError(f"a crop of {member} is {width}x{height}; expected {side}x{side}")
-        decoded[index] = simplejpeg.decode_jpeg(jpeg, colorspace="RGB")
-    return decoded[where]
 
 
 def _sound(

@@ -21,6 +21,7 @@ from train.evaluation.task import (
     Protocol,
     Settings,
 )
+from train.view import View
 
 SETTINGS = tuple(item.name for item in dataclasses.fields(Settings))
 
@@ -57,6 +58,11 @@ class EvalConfig:
     """Another split to score, of tasks that train nothing."""
     allow_missing: bool = False
     """Score an incomplete test split; the result says how much of it there was."""
+    where: str | None = None
+    """Learn from and score only the clips for which this is true, such as "silent == false"; the
+    result says how many it leaves out. The test split has to be complete all the same."""
+    without: Path | None = None
+    """Leave out the clips that a file lists, as for `train pretrain`."""
     limit: int | None = None
     """At most so many examples of each split, for trying things out; the result says so."""
     overwrite: bool = False
@@ -164,6 +170,10 @@ class EvalConfig:
     def changes(self) -> dict[str, Any]:
         """The settings that are not the task's own."""
         return {name: getattr(self, name) for name in SETTINGS if getattr(self, name) is not None}
+
+    def view(self) -> View:
+        """Which clips pass."""
+        return View(self.where, self.without)
 
     def as_dict(self) -> dict[str, Any]:
         """JSON types only."""

@@ -20,18 +20,19 @@ from train.config import RUNS
 from train.cuts import reads_of
 from train.dist import choose_device
 from train.errors import IncompleteError, LockedError, UsageError
-from train.evaluation.caveats import caveats, silent, there
+from train.evaluation.caveats import caveats, in_view, silent
 from train.evaluation.clips import require_members
 from train.evaluation.config import EvalConfig
 from train.evaluation.encoders import Encoders, from_scratch, load_checkpoint
 from train.evaluation.finetune import STATE
-from train.evaluation.job import Job
+from train.evaluation.job import Job, members_of
 from train.evaluation.labelled import (
     Example,
     LabelledSet,
     held_out_groups,
     open_labelled,
     require_whole,
+    with_stored,
 )
 from train.evaluation.result import (
     ATTENTION_PICTURES,
@@ -60,6 +61,10 @@ CARRIED_OUT = ("checkpoint", "run", "name", "rounds", "allow_missing", "overwrit
 """Fields that say how, not what: a round is not done again for another value of them."""
 
 
+VIEW = ("where", "without")
+"""Fields that say something only where they are given: rounds from before they were there count."""
+
+
 def evaluate(config: EvalConfig) -> dict[str, Any]:
     """Carry out an evaluation, or what of it is not done yet.
 
@@ -79,6 +84,8 @@ def evaluate(config: EvalConfig) -> dict[str, Any]:
         torch.set_num_threads(config.threads)
     if isinstance(source, UsageError):
         raise source
+    labelled = with_stored(labelled, members_of(task, source))
+    labelled = labelled.seen_through(config.view())
     folder = _folder(config, task, source, labelled)
     rounds = task.rounds_named(config.rounds)
     expected = {one.name: require_whole(labelled, one.test, config.allow_missing) for one in rounds}
@@ -300,9 +307,14 @@ def _job(
         _examples(config, task, labelled, names) for names in (one.train, one.val, one.test)
     )
     if not test:
+        if config.view():
+            raise UsageError(f"{one.name}: {config.view()} lets none of its test clips pass")
         raise IncompleteError(f"{one.name}: none of its test clips is a sample")
     if one.train and not train:
-        raise UsageError(f"{one.name}: no clip of {', '.join(one.train)} is there to train on")
+        through = f" that {config.view()} lets pass" if config.view() else ""
+        raise UsageError(
+            f"{one.name}: no clip of {', '.join(one.train)} is there to train on{through}"
+        )
     if not val and task.settings.protocol == "finetune" and task.settings.validation:
         train, val = held_out_groups(train, task.settings.validation, config.seed)
     round_folder = folder / one.name
@@ -327,10 +339,12 @@ def _job(
 def _examples(
     config: EvalConfig, task: Task, labelled: LabelledSet, names: Sequence[str]
 ) -> list[Example]:
-    """Of the splits together."""
+    """Of the splits together, those in the view."""
     if task.examples is None:
-        return _limited(labelled.examples(names), config.limit)
-    return _limited(task.examples(labelled, names, task.settings), config.limit)
+        found = labelled.examples(names)
+    else:
+        found = task.examples(labelled, names, task.settings)
+    return _limited([example for example in found if labelled.shows(example.row)], config.limit)
 
 
 def _pool(
@@ -364,7 +378,10 @@ def _require_known_classes(job: Job) -> None:
 
 def _key(job: Job) -> str:
     """Changes with whatever the predictions depend on."""
-    config = {k: v for k, v in job.config.as_dict().items() if k not in CARRIED_OUT}
+    config = {
+        name: value for name, value in job.config.as_dict().items()
+        if name not in CARRIED_OUT and not (name in VIEW and value is None)
+    }  # fmt: skip
     facts = {
         "config": config,
         "settings": job.settings.as_dict(),
@@ -400,7 +417,7 @@ def _result(
     names = [name for predictions, _ in done for name in predictions.names]
     metrics = _means([scores for _, scores in done], disjoint=len(set(names)) == len(names))
     planned = sum(expected.values())
-    scored = there(labelled, rounds)
+    scored = in_view(labelled, rounds)
     if config.limit is not None:
         scored = sum(len(predictions.names) for predictions, _ in done)
     return {

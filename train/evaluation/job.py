@@ -57,10 +57,7 @@ class Job:
     @property
     def view(self) -> View:
         """What is read."""
-        pictures = self.settings.pictures if self.settings.uses_pictures else "none"
-        return View(
-            pictures, self.source.sound if self.settings.uses_sound else None, self.task.padding
-        )
+        return view_of(self.task, self.source)
 
     @property
     def augment(self) -> Augment:
@@ -100,6 +97,19 @@ class Job:
     def in_batches(self, looks: list[Look]) -> list[list[Look]]:
         """For scoring: windows of one length share a batch."""
         return list(batched(looks, self.settings.batch_size, equal=True))
+
+
+def view_of(task: Task, source: Encoders) -> View:
+    """What a task reads of the clips for these encoders."""
+    settings = task.settings
+    pictures = settings.pictures if settings.uses_pictures else "none"
+    return View(pictures, source.sound if settings.uses_sound else None, task.padding)
+
+
+def members_of(task: Task, source: Encoders) -> set[str]:
+    """Extensions that a task reads for these encoders."""
+    view = view_of(task, source)
+    return {member for track in range(task.settings.tracks) for member in view.members(track)}
 
 
 @dataclass(frozen=True)

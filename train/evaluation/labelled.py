@@ -7,8 +7,8 @@ an accuracy over the first is no benchmark result unless it is the second.
 import hashlib
 import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -18,8 +18,10 @@ import pyarrow.parquet as pq
 
 from stores.base import Store
 from train.errors import ShardError, UsageError
-from train.index import INDEX_NAME, ShardSet, open_shards
+from train.fields import with_members
+from train.index import INDEX_NAME, ShardSet, content_sha256, open_shards
 from train.plan import seed_of, shuffled
+from train.view import Mask, View
 
 MANIFEST, ERRORS, SAMPLES = "manifest.parquet", "errors.parquet", "samples.parquet"
 COLUMNS = ("key", "group_id", "splits", "labels", "label_names", "segments", "transcript", "words",
@@ -69,11 +71,14 @@ class LabelledSet:
     """Keys of samples without sound, or with nothing to hear in it."""
     official: dict[str, int] = field(default_factory=dict)
     """Clips that were published in each split, as far as its manifest knows."""
+    in_view: Mask | None = None
+    """Rows of the shard set that are learned from and scored; None: all."""
 
     @cached_property
     def row_of(self) -> dict[str, int]:
         """Row of the shard set by key."""
-        return {key: row for row, key in enumerate(self.shard_set.keys.to_pylist())}
+        there = self.shard_set.has_fields
+        return {key: row for row, key in enumerate(self.shard_set.keys.to_pylist()) if there[row]}
 
     @property
     def fps(self) -> float:
@@ -164,6 +169,18 @@ class LabelledSet:
         return Example(planned["key"], row, target, planned["group_id"] or planned["key"], 0,
                        int(self.shard_set.frames[row]))  # fmt: skip
 
+    def shows(self, row: int) -> bool:
+        """Whether a row of the shard set is learned from and scored."""
+        return self.in_view is None or bool(self.in_view[row])
+
+    def seen_through(self, view: View) -> "LabelledSet":
+        """The same set, of which only what passes is learned from and scored.
+
+        Raises:
+            UsageError: the view cannot be understood, or names what is not there.
+        """
+        return replace(self, in_view=view.passes(self.shard_set)) if view else self
+
     def missing(self, splits: Sequence[str]) -> dict[str, str]:
         """Planned clips of some splits that are no samples: key -> reason."""
         return {
@@ -200,11 +217,33 @@ def open_labelled(store: Store) -> LabelledSet:
         manifest=manifest,
         classes=tuple(told.get("labels") or ()),
         reasons=reasons,
-        index_sha256=hashlib.sha256(index).hexdigest(),
+        index_sha256=content_sha256(store),
         otherwise="dropped" if (told.get("counts") or {}).get("dropped") else "not_run",
         dataset=str(told.get("dataset") or ""),
         silent=_silent(store),
         official=(facts.get("report") or {}).get("official") or {},
+    )
+
+
+def with_stored(labelled: LabelledSet, members: Iterable[str]) -> LabelledSet:
+    """The set with the fields that have those of the members which its samples do not store.
+
+    Clips that lack such a field count as missing, by the reason that the field names.
+
+    Raises:
+        IncompleteError, ShardError: as `train.fields.join`.
+    """
+    shard_set = with_members(labelled.shard_set, members)
+    fields = shard_set.fields.values()
+    if not fields:
+        return labelled
+    reasons = {key: why for one in fields for key, why in one.reasons.items()}
+    told = "".join(one.sha256 for one in fields)
+    return replace(
+        labelled,
+        shard_set=shard_set,
+        reasons={**reasons, **labelled.reasons},
+        index_sha256=hashlib.sha256(f"{labelled.index_sha256}{told}".encode()).hexdigest(),
     )
 
 

@@ -5,9 +5,10 @@ same clip, as it was recorded. Both show the same frames, and both are cut so th
 for any shift: nothing but time tells them apart. How far is drawn from the clip's name, in whole
 frames of the shards: 1 to 3 at 10 frames a second.
 
-Features averaged over time have lost what is asked for, so each frame's are kept, of pictures (by
-`--pooling` and `--features`) and of sound; `Coupling` sees how they vary together. The protocol
-`linear` learns that alone, on frozen features, `finetune` the encoders with it.
+Features averaged over time have lost what is asked for, so each frame's are kept, of pictures (in
+rows and columns by `--cells`, or `--pooling full_attention --cells 1 1 1`) and of sound; `Coupling`
+sees how they vary together. The protocol `linear` learns that alone, on frozen features, `finetune`
+the encoders with it.
 """
 
 from collections.abc import Sequence

@@ -96,7 +96,7 @@ MISMATCH = Task(
     profile="glcm",
     obtain=OBTAIN,
     rounds=ROUNDS,
-    settings=Settings(modality="V+A", features="l", pooling="full_attention", clips=3, epochs=40),
+    settings=Settings(modality="V+A", features="l", cells=(1, 4, 4), clips=3, epochs=40),
     predict=told_apart,
     measure=measure_mismatch,
     examples=pairs,

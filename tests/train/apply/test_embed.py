@@ -233,3 +233,25 @@ def test_a_video_gives_what_its_shard_gives(run: Path, video: VideoMaker, tmp_pa
                     for name in ("video", "set"))  # fmt: skip
     for name in ("fg", "fl", "fa"):
         assert np.allclose(ours[name], theirs[name], atol=1e-5)
+
+
+def test_features_become_a_field_of_the_set(shards: Path, run: Path, tmp_path: Path) -> None:
+    """What the side shards hold is what the Parquet files say; a second call makes nothing."""
+    from pipeline.format import decode_npy, read_shard
+
+    out = tmp_path / "parts"
+    outcome = embed(options(shards, run, out, into_set="embed"))
+    assert any("6 samples = 6 with embed + 0 errors" in line for line in outcome.lines)
+    tables = [pq.read_table(path) for path in sorted(out.glob("*.parquet"))]
+    rows = {row["key"]: row for table in tables for row in table.to_pylist()}
+    found = {}
+    for tar in sorted((shards / "fields/embed/shards").glob("*.tar")):
+        for _, members in read_shard(tar):
+            found[json.loads(members["embed.json"])["key"]] = members
+    assert found.keys() == rows.keys()
+    for key, members in found.items():
+        for name in ("fg", "fl", "fa"):
+            vector = decode_npy(members[f"embed.{name}.npy"])
+            assert vector.tolist() == np.array(rows[key][name], np.float32).tolist()
+    again = embed(options(shards, run, out, into_set="embed"))
+    assert any("2 shards kept, 0 made" in line for line in again.lines)

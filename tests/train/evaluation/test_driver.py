@@ -172,6 +172,24 @@ def test_an_incomplete_test_split_is_refused(task: Task, tmp_path: Path) -> None
     assert any("--allow-missing: 1 " in note for note in result["notes"])
 
 
+def test_a_view_is_scored_and_told(task: Task, tmp_path: Path) -> None:
+    some = [*clips(), Clip("demo/lost", 0, ("demo:fold1",), missing=True)]
+    shards = labelled_set(tmp_path / "demo-sound", some, SOUND)
+    view = 'key not in ["demo/clip000", "demo/clip001", "demo/clip008"]'
+    with pytest.raises(UsageError, match="1 of the 9 clips of demo:fold1"):  # as without a view
+        driver.evaluate(config(shards, tmp_path / "run", where=view, protocol="knn"))
+    result = driver.evaluate(
+        config(shards, tmp_path / "run", where=view, protocol="knn", rounds="fold1",
+               allow_missing=True)
+    )  # fmt: skip
+    assert (result["n_scored"], result["n_expected"], result["rounds"][0]["n"]) == (6, 9, 6)
+    note = f'--where "{view}" leaves out 2 of the 8 test clips that are there'
+    assert any(note in one for one in result["notes"])
+    with pytest.raises(UsageError, match=r"fold2: no clip of .* that --where .* lets pass"):
+        driver.evaluate(config(shards, tmp_path / "run", rounds="fold2", protocol="knn",
+                               where='"demo:fold2" in splits'))  # fmt: skip
+
+
 def test_fewer_clips_than_were_published(task: Task, tmp_path: Path) -> None:
     """A tree without official lists plans only what is there."""
     shards = labelled_set(tmp_path / "demo-sound", clips(), SOUND)

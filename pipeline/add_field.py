@@ -1,0 +1,372 @@
+"""`pipeline add-field OUT FIELD`: a field more for every sample of a set, without making it again.
+
+Side shards are made by the same job as shards: one task a shard, in any executor, committed whole,
+kept when the command is run again. See `pipeline.fields` for what lies where.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from manifests.errors import UsageError
+from pipeline.config import Limits, canonical_hash
+from pipeline.errors import ShardError, disk_sentence
+from pipeline.field_index import FieldLedger, finalize_field, name_fields
+from pipeline.fields import CROPS, FieldConfig, command, folder_of, read_field, stored_field
+from pipeline.item import Item, Row
+from pipeline.job import JobOptions, Result, clean, run
+from pipeline.lock import lock
+from pipeline.make import COMPLETE, INCOMPLETE, Outcome
+from pipeline.numbers import NumberWish, add_number
+from pipeline.outputs import Outputs
+from pipeline.plan import PlannedShard
+from pipeline.prepare import Prepared, load, versions
+from pipeline.shard import ShardTask, is_committed, write_atomically
+
+EMBED_FACTS = "embed.json"
+"""What `train embed` writes beside its parts."""
+COPIED = ("key", "instance", "frames", "seconds", "offset", "size")
+"""What a side sample's row takes from the sidecar of its base shard."""
+
+
+@dataclass(frozen=True)
+class FieldWish:
+    """What the user asks for."""
+
+    field: str
+    mel_rate_hz: int | None = None
+    features: Path | None = None
+    """Folder of `train embed`."""
+    table: Path | None = None
+    column: str | None = None
+    from_source: bool = False
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class SideTask(ShardTask):
+    """A side shard to make."""
+
+    base_sha256: str = ""
+    """Of the base shard."""
+    from_source: bool = False
+
+    @property
+    def stated(self) -> dict[str, Any]:
+        """The version of the base shard it belongs to."""
+        return {"base_sha256": self.base_sha256}
+
+    def items(self) -> Iterator[Item]:
+        """Each sample by itself, so that one that crashes its child costs no other."""
+        if self.from_source:
+            yield from super().items()
+            return
+        for row in self.rows:
+            yield Item(self.root, (row,))
+
+    def listed(self, row: Row) -> dict[str, Any]:
+        """The sample it belongs to."""
+        return {name: row[name] for name in ("key", "instance")}
+
+
+@dataclass(frozen=True)
+class SidePlan:
+    """The side shards of a field; what `job.run` is given instead of a planned set."""
+
+    base: Prepared
+    out: Path
+    """OUT/fields/FIELD."""
+    config: FieldConfig
+    stored: dict[str, Any]
+    """field.json."""
+    shards: list[PlannedShard]
+    sha256: dict[str, str]
+    """Of the base shards, by name."""
+
+    @property
+    def name(self) -> str:
+        """Of the field, with its set."""
+        return f"{self.base.plan.name}.{self.config.field}"
+
+    @property
+    def plan(self) -> "SidePlan":
+        """As `Prepared` has it."""
+        return self
+
+    def is_made(self, shard: PlannedShard) -> bool:
+        """Whether a side shard is committed, of this version of its base shard."""
+        return is_committed(self.out / "shards" / f"{shard.name}.json", shard.fingerprint)
+
+    def task(self, shard: PlannedShard, limits: Limits, scratch: str = "") -> SideTask:
+        """What a worker needs to make one side shard.
+
+        Raises:
+            ShardError: the base shard is not the one that the index means.
+        """
+        from_source = self.config.origin == "source"
+        root = self.base.plan.manifest_root if from_source else str(self.base.out.absolute())
+        return SideTask(
+            name=shard.name,
+            rows=tuple(self._rows(shard)),
+            root=root,
+            folder=str(self.out / "shards"),
+            config=self.config,
+            config_hash=self.stored["config_hash"],
+            fingerprint=shard.fingerprint,
+            limits=limits,
+            versions=versions(),
+            scratch=scratch,
+            base_sha256=self.sha256[shard.name],
+            from_source=from_source,
+        )
+
+    def _rows(self, shard: PlannedShard) -> list[Row]:
+        """The samples of a base shard in the order of its tar."""
+        files = Outputs(self.base.out)
+        sidecar = files.sidecar(shard.name)
+        tar = files.tar_path(shard.name)
+        if sidecar is None or sidecar.sha256 != self.sha256[shard.name] or not tar.is_file():
+            raise ShardError(
+                f"{tar} is not the shard that {files.index_path} lists; run `python -m pipeline "
+                f"verify {self.base.out}`, mend what it names, then add the field again"
+            )
+        if tar.stat().st_size != sidecar.filesize:
+            raise ShardError(
+                f"{tar} has {tar.stat().st_size} bytes, its sidecar says {sidecar.filesize}: it is "
+                f"damaged. Run `python -m pipeline verify {self.base.out}`"
+            )
+        rows = self.base.rows.of_shard(self._base_shards[shard.name]).to_pylist()
+        planned = {row["key"]: row for row in rows}
+        gone = self.base.account.not_of(shard.name)
+        entries = [entry for entry in sidecar.samples if entry["key"] not in gone]
+        return [self._row(planned[entry["key"]], entry, tar.name) for entry in entries]
+
+    @cached_property
+    def _base_shards(self) -> dict[str, PlannedShard]:
+        return {shard.name: shard for shard in self.base.plan.shards}
+
+    def _row(self, planned: Row, entry: dict[str, Any], tar: str) -> Row:
+        """One sample: its place, or its row of the manifest where the source is read again."""
+        if self.config.origin == "source":
+            stored = {name: entry["source"].get(name) for name in ("bytes", "sha1")}
+            return {**planned, "stored": {**stored, "frames": entry["frames"]}}
+        copied = {name: entry[name] for name in COPIED}
+        place = {"uri": f"shards/{tar}", "audio_uri": None, "container": None}
+        return {**copied, **place, "bytes": entry["size"], "face_xy": planned.get("face_xy")}
+
+
+def add_field(out: Path, wish: FieldWish, job: JobOptions, say: Any) -> Outcome:
+    """Make a field, or what is missing of it.
+
+    Raises:
+        UsageError: the set cannot have it; what is there was made otherwise.
+        NotFinishedError: the set is not finished.
+        LockedError: another job writes the set.
+        ShardError: it cannot be written.
+    """
+    base = load(out)
+    index = Outputs(out).index()
+    config = field_config(base, index, wish)
+    with lock(out, shared=job.task is not None):
+        if config.kind == "number":
+            assert wish.table is not None
+            ledger = add_number(out, config, NumberWish(wish.table, wish.column), wish.overwrite)
+            name_fields(out)
+            return _outcome(out, config, ledger, [])
+        plan = _planned(base, index, config, wish.overwrite)
+        samples = sum(shard.rows for shard in plan.shards)
+        say(f"{config.field}: {samples} samples in {len(plan.shards)} shards -> {plan.out}")
+        result = run(plan, job)
+        if job.task is not None:
+            return _task_outcome(out, config, result)
+        if result.stopped:
+            return Outcome([f"Stopped: {result.stopped}"], INCOMPLETE)
+        try:
+            ledger = finalize_field(plan.out, plan.stored, plan.shards, index)
+            name_fields(out)
+        except OSError as error:
+            raise ShardError(disk_sentence(str(plan.out), error)) from error
+        clean(plan.out)
+        (plan.out / "report.html").unlink(missing_ok=True)  # the page of the job, now over
+    lines = [f"{result.kept} shards kept, {result.made} made"] if result.kept else []
+    return _outcome(out, config, ledger, lines)
+
+
+def _task_outcome(out: Path, config: FieldConfig, result: Result) -> Outcome:
+    if result.stopped:
+        return Outcome([f"Stopped: {result.stopped}"], INCOMPLETE)
+    return Outcome(
+        [
+            f"{result.kept} shards kept, {result.made} made by this task",
+            f"when all tasks are through, the same command without --task: "
+            f"{command(out, config.field)} ...",
+        ],
+        COMPLETE,
+    )
+
+
+def _outcome(out: Path, config: FieldConfig, ledger: FieldLedger, lines: list[str]) -> Outcome:
+    closes = ledger.planned == ledger.samples + ledger.errors
+    lines = [*lines, *ledger.lines(config)]
+    if ledger.errors:
+        lines.append(f"Why: {folder_of(out, config.field) / 'errors.parquet'}")
+    return Outcome(lines, COMPLETE if closes and ledger.samples else INCOMPLETE)
+
+
+# --- what is asked for --------------------------------------------------------------------------
+
+
+def field_config(base: Prepared, index: dict[str, Any], wish: FieldWish) -> FieldConfig:
+    """The field, checked against what the set stores.
+
+    Raises:
+        UsageError: it cannot be made; says why, and what can.
+    """
+    origin: Any = "source" if wish.from_source else "stored"
+    common: dict[str, Any] = {"field": wish.field, "base": base.config, "origin": origin}
+    ways = [wish.mel_rate_hz, wish.features, wish.table]
+    if sum(way is not None for way in ways) > 1:
+        raise UsageError("--mel-rate, --features and --table make different fields; give one")
+    try:
+        if wish.table is not None:
+            config = FieldConfig(kind="number", **common)
+        elif wish.features is not None:
+            config = _features_config(base.out, wish.features, common)
+        elif wish.mel_rate_hz is not None:
+            config = FieldConfig(kind="mel", mel_rate_hz=wish.mel_rate_hz, **common)
+        else:
+            config = FieldConfig(kind=_crop(wish.field), **common)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    _refuse_stored(config, index)
+    _check_possible(base, config)
+    return config
+
+
+def _crop(name: str) -> Any:
+    if name not in CROPS:
+        raise UsageError(
+            f"what {name!r} is made of is not said; expected one of {', '.join(CROPS)}, or any "
+            "name with --mel-rate 24000 (from the stored waveform), --table FILE.parquet (a number "
+            "a sample) or --features FOLDER (of `python -m train embed`)"
+        )
+    return name
+
+
+def _refuse_stored(config: FieldConfig, index: dict[str, Any]) -> None:
+    """A member that the samples have cannot come a second time."""
+    taken = {member.partition(".")[0] for member in index.get("members") or ()}
+    if config.field in taken:
+        what = f"the samples have a member {config.field} already"
+        if config.kind in CROPS:
+            raise UsageError(f"{what}, which is read by that name")
+        raise UsageError(f"{what}; give the field a name of its own, such as {config.field}_2")
+
+
+def _check_possible(base: Prepared, config: FieldConfig) -> None:
+    """Whether the set stores what the field is made of."""
+    if config.kind in CROPS and not config.base.stores_frames:
+        raise UsageError(
+            f"{base.out} stores no frames (profile {base.plan.profile}), so there are no faces to "
+            f"find; make a set of another profile"
+        )
+    if config.kind == "mel":
+        _check_mel(base, config)
+    if config.origin == "source":
+        if config.kind not in (*CROPS, "mel"):
+            raise UsageError(f"--from-source makes {', '.join(CROPS)} or a mel, no {config.kind}")
+        if not Path(base.plan.manifest_root).is_dir():
+            raise UsageError(
+                f"--from-source reads {base.plan.manifest_root}, which is not there; leave the "
+                "flag out to make the field from what is stored"
+            )
+
+
+def _check_mel(base: Prepared, config: FieldConfig) -> None:
+    """A rate that the grid can have, and sound enough for it."""
+    try:
+        replace(config.base, mel_rate_hz=config.mel_rate_hz)  # type: ignore[arg-type]
+    except ValueError as error:
+        raise UsageError(f"--mel-rate: {error}") from error
+    rate = config.base.waveform_rate_hz
+    if config.origin == "source":
+        return
+    if rate is None:
+        raise UsageError(
+            f"{base.out} stores no waveform (profile {base.plan.profile}), so a mel at "
+            f"{config.mel_rate_hz} Hz needs the source: --from-source, if it is still there. "
+            "Profiles avid, tempssl, coattention and sound store one"
+        )
+    assert config.mel_rate_hz is not None
+    if config.mel_rate_hz > rate:
+        raise UsageError(
+            f"--mel-rate {config.mel_rate_hz}: the stored waveform has {rate} Hz, so nothing above "
+            f"{rate // 2} Hz would be heard in it; give {rate} or less, or --from-source"
+        )
+
+
+def _features_config(out: Path, folder: Path, common: dict[str, Any]) -> FieldConfig:
+    """The features of a folder of `train embed`."""
+    try:
+        facts = json.loads((folder / EMBED_FACTS).read_bytes())
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"--features {folder} has no {EMBED_FACTS} that can be read; make the folder with "
+            f"`python -m train embed {out} --checkpoint RUN --out {folder}`"
+        ) from error
+    features = tuple(facts.get("channels", ()))
+    if not features:
+        raise UsageError(f"{folder / EMBED_FACTS} names no features; make the folder again")
+    return FieldConfig(
+        kind="features", features=features, facts=facts, parts=str(folder.absolute()), **common
+    )
+
+
+# --- the plan -----------------------------------------------------------------------------------
+
+
+def _planned(
+    base: Prepared, index: dict[str, Any], config: FieldConfig, overwrite: bool
+) -> SidePlan:
+    """One side shard for each shard of the index; claims the folder.
+
+    Raises:
+        UsageError: the folder holds the field made otherwise.
+    """
+    stored = stored_field(config, base.config_hash)
+    out = folder_of(base.out, config.field)
+    before = read_field(base.out, config.field)
+    if before is not None and before["config_hash"] != stored["config_hash"] and not overwrite:
+        raise UsageError(_made_otherwise(out, before, stored))
+    sha256 = {Path(entry["url"]).stem: entry["sha256"] for entry in index["shardlist"]}
+    shards = [
+        _side_shard(entry, stored["config_hash"], base.account.dropped_of(Path(entry["url"]).stem))
+        for entry in index["shardlist"]
+    ]
+    (out / "shards").mkdir(parents=True, exist_ok=True)
+    if overwrite:
+        for sidecar in (out / "shards").glob("*.json"):
+            sidecar.unlink()
+    write_atomically(out / "field.json", json.dumps(stored, indent=1).encode())
+    return SidePlan(base, out, config, stored, shards, sha256)
+
+
+def _side_shard(entry: dict[str, Any], config_hash: str, dropped: frozenset[str]) -> PlannedShard:
+    """Another version of the base shard, or a clip taken back, makes another side shard."""
+    fingerprint = canonical_hash([config_hash, entry["sha256"], sorted(dropped)])
+    rows = entry["nsamples"] - entry.get("dropped", 0)
+    return PlannedShard(Path(entry["url"]).stem, 0, rows, entry["seconds"], fingerprint)
+
+
+def _made_otherwise(out: Path, before: dict[str, Any], stored: dict[str, Any]) -> str:
+    old, new = before["config"], stored["config"]
+    names = [name for name in new if old.get(name) != new[name]]
+    changed = [f"{name}: {old.get(name)} -> {new[name]}" for name in names]
+    changes = "; ".join(changed) or "the landmark model or the set's configuration"
+    return (
+        f"{out} was made otherwise ({changes[:300]}). Give another name, or --overwrite to make it "
+        "again; nothing was touched"
+    )

@@ -1,0 +1,198 @@
+"""`pipeline report OUT --where EXPRESSION`: how many clips and hours a view of a set leaves.
+
+The same expression, over the same facts, as `train pretrain --where` reads; see `selection`.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from manifests.errors import UsageError
+from pipeline.outputs import Place, reading_table
+from pipeline.units import time_text
+from selection import SelectionError
+from selection.facts import SAMPLES, Facts, read_facts
+from selection.where import Where
+
+NO_SPLIT = "(none)"
+EVERYTHING = "all clips"
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Count:
+    """Clips and their length."""
+
+    clips: int
+    seconds: float
+
+    @property
+    def length(self) -> str:
+        """Seconds as a person says them."""
+        return time_text(self.seconds)
+
+
+@dataclass(frozen=True)
+class Passing:
+    """What passes of the whole set, or of a split."""
+
+    name: str
+    passing: Count
+    whole: Count
+
+
+@dataclass(frozen=True)
+class Term:
+    """One condition of the outermost `and`."""
+
+    text: str
+    false: int
+    """Clips it is false for."""
+    unknown: int
+    """Clips it is null for, which do not pass either."""
+    alone: int
+    """Clips that it alone leaves out: they pass all others."""
+
+
+@dataclass(frozen=True)
+class SetView:
+    """What an expression leaves of a set."""
+
+    text: str
+    sizes: list[Passing]
+    """The whole set first, then its splits; a clip counts in each of its splits."""
+    terms: list[Term]
+    unknown: dict[str, int] = field(default_factory=dict)
+    """Tables of quality/ that lack clips: how many."""
+
+
+def parsed(text: str) -> Where:
+    """An expression from the command line.
+
+    Raises:
+        UsageError: it is none.
+    """
+    try:
+        return Where(text)
+    except SelectionError as error:
+        raise UsageError(f"--where: {error}") from error
+
+
+def facts_of(out: Path, columns: tuple[str, ...]) -> Facts:
+    """Some columns of all clips of a set.
+
+    Raises:
+        NotFinishedError: samples.parquet is not there yet.
+        UsageError: there is no such column.
+    """
+
+    def read(name: str) -> bytes:
+        return (out / name).read_bytes()
+
+    try:
+        with reading_table(out / SAMPLES):
+            return read_facts(columns, read)
+    except SelectionError as error:
+        raise UsageError(f"--where, {out}: {error}") from error
+
+
+def view_of(out: Path, text: str) -> SetView:
+    """Count what passes.
+
+    Args:
+        out: a set with samples.parquet.
+        text: the expression.
+
+    Raises:
+        UsageError: it cannot be understood, or names what is not there.
+        NotFinishedError: samples.parquet is not there yet.
+    """
+    where = parsed(text)
+    facts = facts_of(out, tuple({*where.columns, "splits", "seconds"}))
+    try:
+        passing = where.passes(facts.table)
+        terms = _terms(where, facts.table)
+    except SelectionError as error:
+        raise UsageError(f"--where, {out}: {error}") from error
+    seconds = np.nan_to_num(facts.table["seconds"].to_numpy())
+    everything = np.ones(len(seconds), np.bool_)
+    sizes = [
+        Passing(name, _count(rows & passing, seconds), _count(rows, seconds))
+        for name, rows in [(EVERYTHING, everything), *_splits(facts.table["splits"])]
+    ]
+    return SetView(text, sizes, terms, facts.unknown)
+
+
+def places_of(out: Path, text: str, count: int) -> list[Place]:
+    """Some of the clips that pass, spread evenly over the set.
+
+    Raises:
+        UsageError: the expression cannot be understood, or lets nothing pass.
+        NotFinishedError: samples.parquet is not there yet.
+    """
+    where, columns = parsed(text), ("shard", "offset", "size")
+    facts = facts_of(out, tuple({*where.columns, *columns}))
+    try:
+        rows = np.flatnonzero(where.passes(facts.table))
+    except SelectionError as error:
+        raise UsageError(f"--where, {out}: {error}") from error
+    if not len(rows):
+        raise UsageError(f"--where {text}: none of the {len(facts.table):,} clips of {out} passes")
+    chosen = rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)]
+    return [Place(**row) for row in facts.table.select(["key", *columns]).take(chosen).to_pylist()]
+
+
+def view_lines(view: SetView) -> list[str]:
+    """The counts for a terminal."""
+    lines = [f"--where {view.text}"]
+    width = max(len(size.name) for size in view.sizes)
+    for size in view.sizes:
+        whole, passing = size.whole, size.passing
+        share = passing.clips / max(1, whole.clips)
+        lines.append(
+            f"  {size.name:<{width}}  {passing.clips:,} of {whole.clips:,} clips pass "
+            f"({share:.1%}), {passing.length} of {whole.length}"
+        )
+    lines += [
+        f"  {term.text}: false for {term.false:,} clips"
+        + (f", not known of {term.unknown:,}" if term.unknown else "")
+        + (f"; {term.alone:,} fail nothing else" if len(view.terms) > 1 else "")
+        for term in view.terms
+    ]
+    return lines + [
+        f"  quality/{table} does not know {clips:,} clips; they have null there. Make it again"
+        for table, clips in view.unknown.items()
+    ]
+
+
+def _terms(where: Where, table: pa.Table) -> list[Term]:
+    passing = [term.passes(table) for term in where.terms]
+    failing = np.sum([~mask for mask in passing], axis=0)
+    terms = []
+    for term, mask in zip(where.terms, passing, strict=True):
+        false = int(Where(f"not ({term.text})").passes(table).sum())
+        unknown = len(mask) - int(mask.sum()) - false
+        terms.append(Term(term.text, false, unknown, int((~mask & (failing == 1)).sum())))
+    return terms
+
+
+def _splits(splits: pa.ChunkedArray) -> list[tuple[str, Mask]]:
+    """Rows by split; rows without one last."""
+    lists = splits.combine_chunks()
+    flat, parents = pc.list_flatten(lists), pc.list_parent_indices(lists).to_numpy()
+    found = []
+    bare = np.ones(len(splits), np.bool_)
+    bare[parents] = False
+    for name in sorted(pc.unique(flat).to_pylist()):
+        rows = np.zeros(len(splits), np.bool_)
+        rows[parents[pc.equal(flat, name).to_numpy(zero_copy_only=False)]] = True
+        found.append((name, rows))
+    return [*found, *([(NO_SPLIT, bare)] if bare.any() else [])]
+
+
+def _count(rows: Mask, seconds: npt.NDArray[np.float64]) -> Count:
+    return Count(int(rows.sum()), float(seconds[rows].sum()))
