@@ -12,7 +12,6 @@ import contextlib
 import errno
 import json
 import os
-import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +21,7 @@ import tyro
 
 from manifests.errors import UsageError
 from manifests.text import all_lines, say
+from pipeline import interrupt
 from pipeline.options import ShardsOptions
 from stores import is_remote
 from stores.errors import StoreError
@@ -444,14 +444,14 @@ def _said(outcome: "Outcome") -> int:
 
 def main() -> None:
     """Run one command and leave with its exit code."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    interrupt.listen()
     os.umask(os.umask(0) & ~GROUP_MAY_READ)  # shard sets are shared by a group
     try:
         sys.exit(_run_command(sys.argv[1:]))
     except UsageError as error:
         sys.exit(_fail(str(error), USAGE))
     except KeyboardInterrupt as stop:
-        number = stop.args[0] if stop.args else _received[-1]
+        number = stop.args[0] if stop.args else interrupt.last()
         sys.exit(_fail("stopped; run the same command again to go on", 128 + number))
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `... | head` is enough
@@ -467,16 +467,6 @@ def _run_command(arguments: list[str]) -> int:
     return tyro.extras.subcommand_cli_from_dict(
         COMMANDS, prog="python -m pipeline", description=__doc__, args=arguments
     )
-
-
-_received = [int(signal.SIGINT)]
-"""Signals that told this process to stop; without any it was Ctrl-C."""
-
-
-def _interrupt(number: int, _frame: object) -> None:
-    """Treat SIGTERM like Ctrl-C, remembering which it was: Ray raises one of its own instead."""
-    _received.append(number)
-    raise KeyboardInterrupt(number)
 
 
 def _fail_by_kind(error: Exception) -> int:

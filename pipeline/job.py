@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from pipeline import remote
+from pipeline import interrupt, remote
 from pipeline.config import Limits
 from pipeline.errors import FAULTS, LostError, ShardError
 from pipeline.executors import Executor, executor
@@ -206,6 +206,7 @@ class _Run:
 
     def _watch(self) -> None:
         """Show the state; stop if too many rows fail in ways that may mean a broken machine."""
+        interrupt.check()
         now = self._tally.with_running(read_progress(self._folder, name) for name in self._running)
         self._pace.see(now.rows)
         self._display.show(now)

@@ -199,8 +199,17 @@ class Soak:
             return None
         self.result.kills[target] = self.result.kills.get(target, 0) + 1
         if role == "driver":
-            process.wait(GONE_WITHIN_SECONDS)
+            self._gone(process, target)
         return target
+
+    def _gone(self, process: subprocess.Popen[bytes], target: str) -> None:
+        """Wait for a driver to obey; one that does not is a problem, and is ended."""
+        try:
+            process.wait(GONE_WITHIN_SECONDS)
+        except subprocess.TimeoutExpired:
+            said = f"a driver was still there {GONE_WITHIN_SECONDS:g} s after {target}"
+            self.result.problems.append(said)
+            process.kill()
 
     def _left_running(self) -> list[str]:
         """Processes of this soak that are there although no driver is."""

@@ -1,0 +1,36 @@
+"""Ctrl-C and SIGTERM: raised where they come, and remembered until somebody acts on them.
+
+What is raised while a library runs a callback of its own, or while an object is taken down, is
+printed and dropped by Python, and the job goes on. So the job asks here, too: in a soak under Ray a
+driver once went on to the end after a signal.
+"""
+
+import signal
+
+_received: list[int] = []
+
+
+def listen() -> None:
+    """Raise KeyboardInterrupt with the signal's number for both of them, from now on."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _note)
+
+
+def _note(number: int, _frame: object) -> None:
+    _received.append(number)
+    raise KeyboardInterrupt(number)
+
+
+def check() -> None:
+    """Act on a signal that was lost.
+
+    Raises:
+        KeyboardInterrupt: with the signal's number.
+    """
+    if _received:
+        raise KeyboardInterrupt(_received[-1])
+
+
+def last() -> int:
+    """The signal that told this process to stop; Ctrl-C where none is known."""
+    return _received[-1] if _received else int(signal.SIGINT)
