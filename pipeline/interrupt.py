@@ -1,8 +1,7 @@
 """Ctrl-C and SIGTERM: raised where they come, and remembered until somebody acts on them.
 
 What is raised while a library runs a callback of its own, or while an object is taken down, is
-printed and dropped by Python, and the job goes on. So the job asks here, too: in a soak under Ray a
-driver once went on to the end after a signal.
+printed and dropped by Python, and a job would go on to its end. So the job asks here, too.
 """
 
 import signal
@@ -11,9 +10,13 @@ _received: list[int] = []
 
 
 def listen() -> None:
-    """Raise KeyboardInterrupt with the signal's number for both of them, from now on."""
+    """Raise KeyboardInterrupt with the signal's number for both of them, from now on.
+
+    A shell starts what stands before its `&` deaf to Ctrl-C, and so it stays.
+    """
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _note)
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _note)
 
 
 def _note(number: int, _frame: object) -> None:

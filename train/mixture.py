@@ -280,15 +280,15 @@ def _default_sources(data: Path) -> list[Source]:
 
 
 def _parse_source(entry: str, allow_http: bool, cache: Cache | None) -> Source:
-    match = re.fullmatch(
-        r"(\w+://[^/]*@.+|[^@]+?)/?(?:@n=([1-9]\d*)|@w=(\d+(?:\.\d+)?|\.\d+))?", entry
-    )
-    if not match or (match[3] and not float(match[3])):
+    match = re.fullmatch(r"(.+?)/?(?:@n=([1-9]\d*)|@w=(\d+(?:\.\d+)?|\.\d+))?", entry)
+    # Before anything is repeated: an address that holds a password is refused without it.
+    store = open_store(match[1], allow_http=allow_http) if match and "://" in match[1] else None
+    if not match or "@" in match[1] or (match[3] and not float(match[3])):
         raise UsageError(
             f"cannot read {entry!r} in SHARDS; write path, path@n=120000 (clips an epoch) or "
             "path@w=0.5 (times an epoch)"
         )
-    store = open_store(match[1], allow_http=allow_http)
+    store = store or open_store(match[1], allow_http=allow_http)
     if cache is not None and not store.is_local:
         store = CachedStore(store, cache)
     return Source(store, int(match[2]) if match[2] else None, float(match[3] or 1))

@@ -331,4 +331,5 @@ def main(options: Options) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # or drivers would be deaf after `&`
     sys.exit(main(tyro.cli(Options)))

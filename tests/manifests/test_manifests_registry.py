@@ -13,8 +13,8 @@ from manifests import ALIASES, DATASETS, UsageError, dataset
 
 HELPERS = {
     *("__init__", "__main__", "annotations", "build", "checks", "clips", "columns", "dataset"),
-    *("errors", "join", "keys", "listing", "lrs", "mds", "named", "recipes", "records", "schema"),
-    *("text", "windows"),
+    *("errors", "join", "keys", "listing", "lrs", "mds", "named", "recipes", "records", "remote"),
+    *("schema", "text", "windows"),
 }
 
 

@@ -164,7 +164,7 @@ def test_no_command_ends_in_a_traceback(copy, name, damage):
     commands: dict[str, Any] = dict(COMMANDS)
     for command, arguments in calls.items():
         try:
-            commands[command](copy, **arguments)
+            commands[command](str(copy), **arguments)
         except (UsageError, FormatError, NotFinishedError) as error:
             assert name in str(error), command
             assert max(Counter(str(error).split("; ")).values()) == 1  # nothing is advised twice

@@ -141,7 +141,7 @@ def test_a_job_may_be_process_1_of_a_container(clips, tmp_path):
         pytest.skip("this machine grants no namespace of processes")
     folder = tmp_path / "raw"
     folder.mkdir()
-    shutil.copy(clips / "z.mp4", folder)
+    shutil.copy(clips / "a.mp4", folder)
     command = [
         *alone, sys.executable, "-m", "pipeline", "shards", "--dataset", "folder",
         "--root", str(folder), "--out", str(tmp_path / "out"), "--faces", "off",

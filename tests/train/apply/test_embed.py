@@ -113,7 +113,7 @@ def test_what_is_interrupted_goes_on_and_ends_the_same(
 def test_features_of_another_kind_are_not_mixed_in(shards: Path, run: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     embed(options(shards, run, out))
-    with pytest.raises(UsageError, match="with another settings; give another --out"):
+    with pytest.raises(UsageError, match="with another channels, settings; give another --out"):
         embed(options(shards, run, out, features="g"))
     embed(options(shards, run, out, features="g", overwrite=True))
     columns = pq.read_table(sorted(out.glob("*.parquet"))[0]).column_names
