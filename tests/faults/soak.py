@@ -168,7 +168,8 @@ class Soak:
         """How a driver may end after these kills."""
         codes = {0}.union(*(EXPECTED_CODES.get(target, set()) for target in done))
         by_ray = any(target.startswith(("worker", "raylet")) for target in done)
-        return codes | ({3} if by_ray else set())
+        # 1: a raylet that dies while the driver joins it makes Ray's own code end the driver.
+        return codes | ({1, 3} if by_ray else set())
 
     def _pause(self, process: subprocess.Popen[bytes]) -> bool:
         """Wait for the time of the next kill; False if the driver ended or no kill is due."""
