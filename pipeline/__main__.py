@@ -231,7 +231,9 @@ def add_field(
             f"add-field works on a folder, and {out} is elsewhere: copy the set to a folder, add "
             "the field there, and copy the folder `fields` and shardindex.json back, in this order"
         )
-    wanted = ShardsOptions("folder", executor=executor, workers=workers, task=task)
+    wanted = ShardsOptions(
+        "folder", executor=executor, workers=workers, task=task, overwrite=overwrite
+    )
     wish = FieldWish(field, mel_rate, features, table, column, from_source, overwrite)
     with _folder_of(out) as folder:
         job = job_options(wanted, stored_limits(folder))

@@ -19,7 +19,7 @@ from pipeline.errors import ShardError
 from pipeline.shard import ShardTask
 
 CONNECT_SECONDS = 10.0
-OWN_PACKAGES = ("pipeline", "manifests", "stores")
+OWN_PACKAGES = ("pipeline", "manifests", "selection", "stores")
 """What a worker imports; those that are not there are not shipped."""
 PLUGINS_VARIABLE = "GLAV_PLUGINS"
 EXPECTED_ENDS = (1, 4)

@@ -7,6 +7,7 @@ out of tars and sidecars (`pipeline.purge`).
 The index is removed first: whoever opens the set in the middle is told that it is not finished.
 """
 
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from pipeline.make import COMPLETE, CORRUPT, Outcome, locked, write_page
 from pipeline.mirror import store_of
 from pipeline.outputs import NotFinishedError, Outputs
 from pipeline.prepare import Prepared, load
-from pipeline.purge import purge_shards
+from pipeline.purge import finish_interrupted, purge_shards
 from pipeline.seen import lines_about_runs
 from pipeline.summary import ledger_lines
 
@@ -71,6 +72,8 @@ def drop(out: Path, wanted: Wanted) -> Outcome:
 
 def _drop(out: Path, wanted: Wanted) -> tuple[list[str], Sequence[str]]:
     """What was done, and sentences about damaged shards."""
+    remote.pull(out)
+    finish_interrupted(Outputs(out).shards)
     refuse_unknown(load(out), wanted.keys)
     before = read_tombstones(out)
     fresh = wanted.keys.difference(before["key"].to_pylist())
@@ -87,10 +90,15 @@ def _drop(out: Path, wanted: Wanted) -> tuple[list[str], Sequence[str]]:
     if Outputs(out).index_path.exists():
         lines.append(f"Report: {write_page(out)}")
     if not wanted.purge:
+        way = "copy the set to a folder, where --purge" if store_of(out) else "--purge"
         lines.append(
             "their bytes are still in the tars, where readers that go by the tars alone find them; "
-            "--purge removes them"
+            f"{way} removes them"
         )
+        if (out / "quality").exists():
+            lines.append(
+                f"ranks of duplicates still count them: `python -m pipeline duplicates {out}` again"
+            )
     return lines, damaged
 
 
@@ -168,6 +176,18 @@ def _stones(keys: frozenset[str], reason: str) -> pa.Table:
     return pa.Table.from_pylist(sorted(rows, key=lambda row: str(row["key"])), SCHEMA)
 
 
+def _without_facts(out: Path) -> list[str]:
+    """Remove OUT/quality: fingerprints and pairs speak of the purged clips, too."""
+    folder = out / "quality"
+    if not folder.exists():
+        return []
+    shutil.rmtree(folder)
+    return [
+        "quality/ held fingerprints of them and was removed; `python -m pipeline duplicates` and "
+        f"`offsets {out}` make it again"
+    ]
+
+
 def _purge(prepared: Prepared, wanted: Wanted, lines: list[str]) -> Sequence[str]:
     """Remove the bytes; what that changed goes into `lines`.
 
@@ -180,6 +200,7 @@ def _purge(prepared: Prepared, wanted: Wanted, lines: list[str]) -> Sequence[str
     of = prepared.account.dropped_of
     held = [shard.name for shard in prepared.plan.shards if of(shard.name) & wanted.keys]
     lines += purge_fields(prepared.out, held, wanted.keys)
+    lines += _without_facts(prepared.out)
     if not damaged:
         stones = read_tombstones(prepared.out)
         gone = pc.or_(stones["purged"], pc.is_in(stones["key"], pa.array(list(wanted.keys))))

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from pipeline.errors import plain_text
 from pipeline.fields import FOLDER, command, folder_of, read_field
 from pipeline.format import decode_jpeg, decode_npy, read_shard, split_jpegs
+from pipeline.mirror import tar_bytes
 from pipeline.outputs import Outputs
 
 UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, OSError, tarfile.TarError)
@@ -67,6 +68,10 @@ def _findings(out: Path, name: str, index: dict[str, Any], deep: bool) -> Iterat
         yield Finding(f"{said}; `python -m pipeline finalize {out}` does", True)
     yield from _count_findings(folder, name, field)
     if field["kind"] == "number":
+        planned, samples = field["counts"]["planned"], index["counts"]["samples"]
+        if planned != samples:
+            said = f"field {name} speaks of {planned} samples, and the set has {samples}"
+            yield Finding(f"{said}; `{again}` mends it", False)
         return
     for entry in index["shardlist"]:
         shard = Path(entry["url"]).stem
@@ -99,8 +104,13 @@ def _tar_findings(
 ) -> Iterator[str]:
     """Whether a side shard is the one that the index means."""
     tar = folder_of(out, name) / entry["url"]
-    if not tar.is_file():
+    size = tar_bytes(tar)
+    if size is None:
         yield f"{tar.name} is not there"
+        return
+    if not tar.is_file():  # it lies on a store, and here is what the listing says of it
+        if size != entry["filesize"]:
+            yield f"{tar.name} has {size} bytes, its index says {entry['filesize']}"
         return
     with tar.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()

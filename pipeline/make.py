@@ -95,8 +95,10 @@ def _task_outcome(prepared: Prepared, result: Result) -> Outcome:
 
 def finalize_folder(out: Path, *, partial: bool) -> Outcome:
     """Write index, tables and report of a folder that a job array has filled."""
-    prepared = load(out)
+    load(out)  # says what is wrong with a folder before a lock is left in it
     with locked(out, shared=partial), remote.alone(out):
+        remote.pull(out)
+        prepared = load(out)
         ledger = finalize(prepared, partial=partial)
         if ledger.shards == len(prepared.plan.shards) and not partial:
             clean(out)

@@ -401,5 +401,7 @@ def _clear(out: Path) -> str:
         "report.html",
     ):
         (out / name).unlink(missing_ok=True)
-    shutil.rmtree(out / "shards", ignore_errors=True)
+    # Facts and fields go by keys, and would be taken for those of other clips.
+    for name in ("shards", "fields", "quality"):
+        shutil.rmtree(out / name, ignore_errors=True)
     return forget(out)

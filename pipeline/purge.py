@@ -21,6 +21,8 @@ from pipeline.prepare import Prepared
 from pipeline.shard import HashedStream, open_new, sync_folder, to_disk, write_atomically
 
 COPY_BYTES = 1 << 20
+NEXT = ".next"
+"""Behind the name of a sidecar that waits until its tar is in place."""
 
 
 def purge_shards(prepared: Prepared, keys: frozenset[str]) -> tuple[int, list[str]]:
@@ -70,18 +72,44 @@ def _purge(prepared: Prepared, shard: PlannedShard, gone: frozenset[str]) -> boo
                 "run the `python -m pipeline shards` command of this set after removing both, then "
                 "drop the clips again"
             )
-        stored |= _rewritten(tar, [entry for entry in sidecar.samples if entry["key"] not in gone])
+        kept = [entry for entry in sidecar.samples if entry["key"] not in gone]
+    else:
+        kept = None
     stored["errors"] = [entry for entry in sidecar.errors if entry["key"] not in gone]
     absent = gone.union(sidecar.left_out)
     rows = prepared.rows.of_shard(shard, ["key"])["key"].to_pylist()
     stored["left_out"] = [key for key in rows if key in absent]
-    write_atomically(path, json.dumps(stored, separators=(",", ":")).encode())
+    if kept is None:
+        write_atomically(path, _as_text(stored))
+    else:
+        _rewrite(tar, path, kept, stored)
     return True
 
 
-def _rewritten(tar: Path, samples: list[dict[str, Any]]) -> dict[str, Any]:
-    """Replace a tar by one of these of its samples; what changes in its sidecar."""
+def finish_interrupted(folder: Path) -> None:
+    """Take over the sidecars of purges that were killed between tar and sidecar.
+
+    Without it the shard would look damaged and be made anew, and clips without a source lost.
+    """
+    for waiting in folder.glob(f"*{NEXT}"):
+        path = waiting.with_name(waiting.name.removesuffix(NEXT))
+        tar = path.with_suffix(".tar")
+        if tar.is_file() and file_hash(tar, "sha256") == json.loads(waiting.read_bytes())["sha256"]:
+            os.replace(waiting, path)
+        else:
+            waiting.unlink()  # the old tar is still there, with its own sidecar
+    if folder.is_dir():
+        sync_folder(folder)
+
+
+def _as_text(sidecar: dict[str, Any]) -> bytes:
+    return json.dumps(sidecar, separators=(",", ":")).encode()
+
+
+def _rewrite(tar: Path, path: Path, samples: list[dict[str, Any]], sidecar: dict[str, Any]) -> None:
+    """Replace a tar by one of these of its samples, and its sidecar after it."""
     temporary = tar.with_name(f"{tar.name}.tmp-{uuid.uuid4().hex}")
+    waiting = path.with_name(path.name + NEXT)
     try:
         with tar.open("rb") as old, open_new(temporary) as new:
             stream = HashedStream(new)
@@ -89,10 +117,16 @@ def _rewritten(tar: Path, samples: list[dict[str, Any]]) -> dict[str, Any]:
             end = 2 * tarfile.BLOCKSIZE
             stream.write(bytes(end + -(stream.written + end) % tarfile.RECORDSIZE))
             to_disk(new)
+        write_atomically(waiting, _as_text(sidecar | _facts(stream, moved)))
         os.replace(temporary, tar)
+        os.replace(waiting, path)
         sync_folder(tar.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _facts(stream: HashedStream, moved: list[dict[str, Any]]) -> dict[str, Any]:
+    """What changes in the sidecar of a tar that is written anew."""
     return {
         "nsamples": len(moved),
         "filesize": stream.written,

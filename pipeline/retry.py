@@ -30,6 +30,7 @@ def retry(out: Path, reason: str, options: JobOptions, say: Any) -> Outcome:
     load(out)  # says what is wrong with a folder before a lock is left in it
     with locked(out, shared=False):
         with remote.alone(out):
+            remote.pull(out)  # another job may have ended while this one waited for the lease
             prepared = load(out)
             keys = failed_keys(prepared, reason)
             if keys:
@@ -38,7 +39,8 @@ def retry(out: Path, reason: str, options: JobOptions, say: Any) -> Outcome:
                 remote.push(out)
         waiting = [patch for patch in prepared.plan.patches if not prepared.is_made(patch)]
         if not waiting:
-            return Outcome([f"no committed shard has rows that ended as {reason}"], COMPLETE)
+            said = f"no committed shard has rows that ended as {reason}; `python -m pipeline errors"
+            return Outcome([f"{said} {out}` lists what there is"], COMPLETE)
         tried = {key for patch in waiting for key in patch.keys}
         say(f"{len(tried)} rows that failed are tried again, in {len(waiting)} new shards")
         result = run(prepared, options)

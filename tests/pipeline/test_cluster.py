@@ -1,5 +1,6 @@
 """What is said about a Ray cluster and to it, without one: addresses, code, nodes, lost shards."""
 
+import ast
 import contextlib
 import socket
 from dataclasses import replace
@@ -49,10 +50,25 @@ def test_our_packages_and_the_plugins_are_shipped(monkeypatch):
     monkeypatch.syspath_prepend(PLUGINS)
     monkeypatch.setenv("GLAV_PLUGINS", "glav_gate,tests.train.toy")
     shipped = cluster.runtime_env()
-    ours = [str(ROOT / name) for name in ("pipeline", "manifests", "stores")]
-    assert shipped["py_modules"][:3] == ours
+    ours = [str(ROOT / name) for name in ("pipeline", "manifests", "selection", "stores")]
+    assert shipped["py_modules"][:4] == ours
     assert shipped["py_modules"][-2:] == [str(PLUGINS / "glav_gate.py"), str(ROOT / "tests")]
     assert shipped["env_vars"] == {"GLAV_PLUGINS": "glav_gate,tests.train.toy"}
+
+
+def test_everything_that_the_pipeline_imports_of_ours_is_shipped():
+    own = {path.parent.name for path in ROOT.glob("*/__init__.py")}
+    needed = {
+        name.split(".")[0]
+        for package in cluster.OWN_PACKAGES
+        for path in (ROOT / package).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        for name in (
+            [alias.name for alias in node.names] if isinstance(node, ast.Import)
+            else [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        )
+    }  # fmt: skip
+    assert needed & own == set(cluster.OWN_PACKAGES)
 
 
 def test_without_plugins_no_variable_is_set_on_the_workers(monkeypatch):
