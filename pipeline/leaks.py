@@ -108,6 +108,8 @@ class Leaks:
                 held_out = len({leak.held_out for leak in rows})
                 lines.append(f"  {kind:<8} {trained:,} that are learned from are like {held_out:,} "
                              "that are held out")  # fmt: skip
+        if not self.held_out:
+            return [*lines, "  nothing was compared: name a second set, or one that has other splits"]
         return lines if len(lines) > 1 else [*lines, "  none is like another"]
 
 

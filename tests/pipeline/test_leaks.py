@@ -113,3 +113,9 @@ def test_a_set_of_test_clips_first_is_refused(tmp_path):
     out = write_set(tmp_path / "out", copies.GLCM, [[clip("a", 1, "x:test", "g")]])
     with pytest.raises(UsageError, match="name first the set that is learned from"):
         find_leaks([out])
+
+
+def test_a_set_without_anything_held_out_is_not_called_clean(tmp_path):
+    out = write_set(tmp_path / "out", copies.GLCM, [[clip("a", 1, "x:train", "g")]])
+    lines = find_leaks([out]).lines()
+    assert lines[-1].startswith("  nothing was compared: name a second set")
