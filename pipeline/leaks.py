@@ -109,7 +109,7 @@ class Leaks:
                 lines.append(f"  {kind:<8} {trained:,} that are learned from are like {held_out:,} "
                              "that are held out")  # fmt: skip
         if not self.held_out:
-            return [*lines, "  nothing was compared: name a second set, or one that has other splits"]
+            return [*lines, "  nothing was compared: name a second set, or one with splits"]
         return lines if len(lines) > 1 else [*lines, "  none is like another"]
 
 
