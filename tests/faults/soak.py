@@ -170,9 +170,9 @@ class Soak:
         by_ray = any(target.startswith(("worker", "raylet")) for target in done)
         # 1: a raylet that dies while the driver joins it makes Ray's own code end the driver.
         codes |= {1, 3} if by_ray else set()
-        # Seen once: Ray's native code crashed when it was interrupted while it started.
+        # Ray's native code may crash or abort when a signal meets it while it starts.
         crashes = self._options.executor == "ray" and any(t.startswith("driver") for t in done)
-        return codes | ({-11} if crashes else set())
+        return codes | ({-6, -11} if crashes else set())
 
     def _pause(self, process: subprocess.Popen[bytes]) -> bool:
         """Wait for the time of the next kill; False if the driver ended or no kill is due."""
