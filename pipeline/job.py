@@ -255,8 +255,9 @@ def _remove_stale(folder: Path) -> None:
 
 
 def clean(out: Path) -> None:
-    """After a complete run: no temporary or progress file may be left."""
-    for pattern in ("*.tmp-*", ".*.progress"):
-        for path in (out / "shards").glob(pattern):
-            path.unlink(missing_ok=True)
+    """After a complete run: no temporary or progress file may be left, by killed drivers neither."""
+    for folder in (out, out / "labels", out / "shards"):
+        for pattern in ("*.tmp-*", ".*.progress"):
+            for path in folder.glob(pattern):
+                path.unlink(missing_ok=True)
     remove_task_metrics(out)

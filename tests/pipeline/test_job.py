@@ -66,6 +66,15 @@ def test_job_array_tasks_give_the_same_bytes(clips, undisturbed, tmp_path):
     assert hashes(tmp_path) == hashes(undisturbed)
 
 
+def test_what_killed_drivers_left_is_removed(clips, undisturbed, tmp_path):
+    out = shutil.copytree(undisturbed, tmp_path / "out")
+    left = [out / "report.html.tmp-0", out / "labels/folder.json.tmp-1", out / "shards/x.tar.tmp-2"]
+    for path in left:
+        path.write_bytes(b"half")
+    run(clips, out)
+    assert not any(path.exists() for path in left)
+
+
 def test_limit_leaves_rows_not_run_and_they_can_follow(clips, tmp_path):
     run(clips, tmp_path, "--limit", "4")
     index = json.loads((tmp_path / "shardindex.json").read_text())
