@@ -68,7 +68,8 @@ def test_job_array_tasks_give_the_same_bytes(clips, undisturbed, tmp_path):
 
 def test_what_killed_drivers_left_is_removed(clips, undisturbed, tmp_path):
     out = shutil.copytree(undisturbed, tmp_path / "out")
-    left = [out / "report.html.tmp-0", out / "labels/folder.json.tmp-1", out / "shards/x.tar.tmp-2"]
+    names = ("report.html.tmp-0", "labels/folder.json.tmp-1", "shards/x.tar.tmp-2")
+    left = [out / name for name in names]
     for path in left:
         path.write_bytes(b"half")
     run(clips, out)
