@@ -255,7 +255,7 @@ def _remove_stale(folder: Path) -> None:
 
 
 def clean(out: Path) -> None:
-    """After a complete run: no temporary or progress file may be left, by killed drivers neither."""
+    """After a complete run: no temporary or progress file may be left, of killed drivers either."""
     for folder in (out, out / "labels", out / "shards"):
         for pattern in ("*.tmp-*", ".*.progress"):
             for path in folder.glob(pattern):
