@@ -1,7 +1,7 @@
 """A folder on a disk of this machine for copies of what lies elsewhere.
 
     SCRATCH/sets/ID/NAME, roots/...  copies that are kept, one folder a remote address
-    SCRATCH/work/HOST-PID-...        what one process has fetched for the moment, gone with it
+    SCRATCH/live/HOST-PID-...        what one process has fetched for the moment, gone with it
 
 SCRATCH is what was named, else GLAV_SCRATCH, else a folder of this user below TMPDIR. What a killed
 process left is known by its lock, which the kernel took back: whoever comes next removes it.
@@ -62,7 +62,7 @@ def folder_for(scratch: Path, kind: str, address: str) -> Path:
 @contextlib.contextmanager
 def workplace(scratch: Path) -> Iterator[Path]:
     """A folder of this process alone, removed at the end; those of dead processes are, too."""
-    home = scratch / "work"
+    home = scratch / "live"
     home.mkdir(parents=True, exist_ok=True)
     _sweep(home)
     folder = home / f"{platform.node()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"

@@ -141,7 +141,7 @@ def test_the_bytes_are_those_of_folders_and_the_set_is_sound(
     with reading(bucket.url("set")) as mirror:
         assert verify(mirror, deep=True, progress=None).exit_code == 0
         assert status(mirror).shards == len(index["shardlist"]) + _empty(undisturbed)
-    assert not list(Path("scratch/work").iterdir())
+    assert not list(Path("scratch/live").iterdir())
 
 
 def _empty(out: Path) -> int:
@@ -323,7 +323,7 @@ def test_a_job_killed_while_it_uploads_leaves_no_tar_and_goes_on(
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert bucket.objects("set/shards/") == {}
-    left = list(Path("scratch/work").iterdir())
+    left = list(Path("scratch/live").iterdir())
     assert left
     bucket.proxy.heal()
     assert make(bucket) == 0

@@ -238,7 +238,7 @@ def test_what_a_killed_process_left_is_removed_by_the_next_one(tmp_path: Path) -
     assert (left / "big").exists()
     with workplace(tmp_path):
         assert not left.exists()
-    assert list((tmp_path / "work").iterdir()) == []
+    assert list((tmp_path / "live").iterdir()) == []
 
 
 def test_where_scratch_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
