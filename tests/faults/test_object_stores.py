@@ -12,8 +12,6 @@ import signal
 import subprocess
 import sys
 import time
-import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -28,23 +26,18 @@ from pipeline.retry import retry
 from pipeline.settings import job_options
 from pipeline.status import status
 from pipeline.verify import verify
-from stores import retry as tries
 from stores.base import Listed
 from stores.errors import StoreError
 from stores.objects import ObjectStore
 from tests.pipeline.clips import REAL_MEDIA, make_clip
-from tests.stores.bucket import KEY, SECRET, Bucket, Fault, bucket_of, s3_server
+from tests.stores.bucket import KEY, SECRET, Bucket, Fault, bucket as a_bucket, server
+
+__all__ = ["a_bucket", "server"]
 
 REPOSITORY = Path(__file__).parents[2]
 FAST = ("-c:v", "libx264", "-preset", "ultrafast", "-threads", "1", "-shortest")
 REAL = REAL_MEDIA / "k600-movinet/code/app/src/androidTest/assets/carving_ice.mp4"
 HOST_OF_ANOTHER = "node-of-another-job"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with s3_server() as url:
-        yield url
 
 
 @pytest.fixture(scope="module")
@@ -64,15 +57,12 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def bucket(
-    server: str, clips: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Iterator[Bucket]:
+    a_bucket: Bucket, clips: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Bucket:
     """A bucket with the clips below raw/."""
-    monkeypatch.setattr(tries, "FIRST_PAUSE_SECONDS", 0.001)
-    monkeypatch.setenv("GLAV_SCRATCH", str(tmp_path / "scratch"))
     monkeypatch.chdir(tmp_path)
-    with bucket_of(server, f"shelf-{uuid.uuid4().hex[:8]}", monkeypatch) as facts:
-        facts.upload(clips, "raw")
-        yield facts
+    a_bucket.upload(clips, "raw")
+    return a_bucket
 
 
 def wanted(root: str | Path, out: str | Path) -> ShardsOptions:

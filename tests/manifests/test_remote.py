@@ -1,7 +1,5 @@
 """Roots in a bucket: the manifest is that of the same files in a folder."""
 
-import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,29 +10,16 @@ from manifests.dataset import ScanOptions
 from manifests.errors import UsageError
 from manifests.remote import local_copy, located
 from manifests.schema import read_facts
-from stores import retry
 from stores.errors import StoreError
 from tests.manifests.test_esc50 import CSV
 from tests.manifests.test_grid import ALIGN
-from tests.stores.bucket import Bucket, Fault, bucket_of, s3_server
+from tests.stores.bucket import Bucket, Fault, bucket, server
+
+__all__ = ["bucket", "server"]
 
 CLIPS_CSV = (
     "path,start,end,label,split\na/1.mp4,0,2,x,train\nb ü/2.mp4,1,3,y,val\nnone.mp4,0,1,x,\n"
 )
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with s3_server() as url:
-        yield url
-
-
-@pytest.fixture
-def bucket(server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Bucket]:
-    monkeypatch.setenv("GLAV_SCRATCH", str(tmp_path / "scratch"))
-    monkeypatch.setattr(retry, "FIRST_PAUSE_SECONDS", 0.001)
-    with bucket_of(server, f"shelf-{uuid.uuid4().hex[:8]}", monkeypatch) as facts:
-        yield facts
 
 
 @pytest.mark.parametrize(

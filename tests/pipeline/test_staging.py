@@ -1,7 +1,5 @@
 """Raw media on the way from a bucket to the decoder."""
 
-import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,28 +9,16 @@ from pipeline.errors import ClipError, ShardError
 from pipeline.item import Item
 from pipeline.paths import resolve
 from pipeline.staging import staged
-from stores import retry
 from stores.errors import StoreError
-from tests.stores.bucket import Bucket, Fault, bucket_of, s3_server
+from tests.stores.bucket import Bucket, Fault, bucket, server
+
+__all__ = ["bucket", "server"]
 
 
 class Decoder:
     """Decodes nothing."""
 
     stopped = False
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with s3_server() as url:
-        yield url
-
-
-@pytest.fixture
-def bucket(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
-    monkeypatch.setattr(retry, "FIRST_PAUSE_SECONDS", 0.001)
-    with bucket_of(server, f"shelf-{uuid.uuid4().hex[:8]}", monkeypatch) as facts:
-        yield facts
 
 
 def item(root: str, uri: str, audio: str | None = None, container: str | None = None) -> Item:

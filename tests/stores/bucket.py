@@ -5,18 +5,17 @@ boto3 looks into the buckets: another client than the one that is tested.
 
 import hashlib
 import http.client
-import os
 import re
 import socket
 import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -25,7 +24,8 @@ import boto3
 import pytest
 from botocore.config import Config
 
-from stores.objects import file_system
+from stores import retry
+from tests.stores.servers import named_in_environment, serving
 
 KEY, SECRET = "AKIAOFTHETESTOPENSESAME", "sesame/OfTheTests+ThatNobodyMaySee"
 START_SECONDS = 120
@@ -139,15 +139,6 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
 
-class Server(ThreadingHTTPServer):
-    """Says nothing about clients that hang up early."""
-
-    daemon_threads = True
-
-    def handle_error(self, *_: Any) -> None:
-        """Silent."""
-
-
 @dataclass(frozen=True)
 class Bucket:
     """A bucket behind the proxy, and what is in it by another client."""
@@ -232,36 +223,26 @@ def _wait_for(port: int, process: "subprocess.Popen[bytes]") -> None:
 
 
 @contextmanager
-def proxied(target: str) -> Iterator[Proxy]:
-    """A proxy before a server."""
-    facts = Proxy(target)
-    server = Server(("127.0.0.1", 0), partial(Handler, facts))
-    facts.url = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield facts
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
-@contextmanager
-def bucket_of(target: str, name: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+def bucket_of(target: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
     """A fresh bucket, at the address and with the credentials that the environment then names."""
-    for variable in [variable for variable in os.environ if variable.startswith("AWS_")]:
-        monkeypatch.delenv(variable)
-    with proxied(target) as proxy:
-        bucket = Bucket(name, proxy)
-        bucket.client.create_bucket(Bucket=name)
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy.url)
-        monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-        file_system.cache_clear()
-        try:
+    with serving(Handler, Proxy(target)) as proxy:
+        bucket = Bucket(f"shelf-{uuid.uuid4().hex[:8]}", proxy)
+        with named_in_environment(proxy.url, KEY, SECRET, monkeypatch):
+            bucket.client.create_bucket(Bucket=bucket.name)
             yield bucket
-        finally:
-            file_system.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """For the buckets of a file of tests."""
+    with s3_server() as url:
+        yield url
+
+
+@pytest.fixture
+def bucket(server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Bucket]:
+    """A fresh bucket, a scratch folder for what is fetched, and short pauses between tries."""
+    monkeypatch.setenv("GLAV_SCRATCH", str(tmp_path / "scratch"))
+    monkeypatch.setattr(retry, "FIRST_PAUSE_SECONDS", 0.001)
+    with bucket_of(server, monkeypatch) as facts:
+        yield facts

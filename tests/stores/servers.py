@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import pytest
 
@@ -107,11 +107,19 @@ class Server(ThreadingHTTPServer):
         """Silent."""
 
 
+class Facts(Protocol):
+    """What a handler knows of its server, which says where it listens."""
+
+    url: str
+
+
+F = TypeVar("F", bound=Facts)
+
+
 @contextmanager
-def web(folder: Path, **options: Any) -> Iterator[Web]:
-    """Serve a folder at `Web.url`."""
-    facts = Web(folder, **options)
-    server = Server(("127.0.0.1", 0), partial(Handler, facts))
+def serving(handler: type[BaseHTTPRequestHandler], facts: F) -> Iterator[F]:
+    """Answer by a handler, which is given the facts, at `facts.url`."""
+    server = Server(("127.0.0.1", 0), partial(handler, facts))
     facts.url = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -124,22 +132,38 @@ def web(folder: Path, **options: Any) -> Iterator[Web]:
 
 
 @contextmanager
+def web(folder: Path, **options: Any) -> Iterator[Web]:
+    """Serve a folder at `Web.url`."""
+    with serving(Handler, Web(folder, **options)) as facts:
+        yield facts
+
+
+@contextmanager
+def named_in_environment(
+    url: str, key: str, secret: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """Nothing but this S3 server and these credentials are in the environment."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secret)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", url)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    file_system.cache_clear()
+    try:
+        yield
+    finally:
+        file_system.cache_clear()
+
+
+@contextmanager
 def s3(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
     """A folder whose sub-folders are buckets, at the address that the environment then names.
 
-    What a reader asks of S3 is HEAD, and GET with Range, of /bucket/key. moto would be a fuller
-    server, but its botocore wants python-dateutil < 3, and the locked one is newer.
+    What a reader asks of S3 is HEAD, and GET with Range, of /bucket/key. The fuller server of
+    `tests.stores.bucket` is a process of its own; this one starts at once and breaks as it is told.
     """
-    with web(folder) as facts:
-        for name in [name for name in os.environ if name.startswith("AWS_")]:
-            monkeypatch.delenv(name)
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", f"AKIA{secrets.token_hex(8).upper()}")
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secrets.token_hex(20))
-        monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-north-1")
-        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", facts.url)
-        monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-        file_system.cache_clear()
-        try:
-            yield facts
-        finally:
-            file_system.cache_clear()
+    key, secret = f"AKIA{secrets.token_hex(8).upper()}", secrets.token_hex(20)
+    with web(folder) as facts, named_in_environment(facts.url, key, secret, monkeypatch):
+        yield facts

@@ -5,8 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,23 +14,13 @@ from stores.copies import Copies
 from stores.errors import AddressError, RefusedStoreError, StoreError
 from stores.objects import ObjectStore
 from stores.scratch import folder_for, scratch_folder, workplace
-from tests.stores.bucket import SECRET, Bucket, Fault, bucket_of, s3_server
+from tests.stores.bucket import SECRET, Bucket, Fault, bucket, server
+
+__all__ = ["bucket", "server"]
 
 REPOSITORY = Path(__file__).parents[2]
 PART_BYTES = 10 << 20
 """pyarrow's: a larger object is uploaded in parts."""
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with s3_server() as url:
-        yield url
-
-
-@pytest.fixture
-def bucket(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
-    with bucket_of(server, f"shelf-{uuid.uuid4().hex[:8]}", monkeypatch) as facts:
-        yield facts
 
 
 @pytest.fixture

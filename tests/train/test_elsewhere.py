@@ -1,34 +1,26 @@
 """Runs and checkpoints on a store: a copy that a fresh machine goes on from."""
 
-import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 from stores.errors import AddressError, StoreError
-from tests.stores.bucket import Bucket, Fault, bucket_of, s3_server
+from tests.stores.bucket import Bucket, Fault, bucket as a_bucket, server
 from tests.train.runs import assert_like, toy, weights
 from train import checkpoint, trackers
 from train.elsewhere import address_of, local
 from train.errors import UsageError
 from train.pretrain import COMPLETE, pretrain
 
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with s3_server() as url:
-        yield url
+__all__ = ["a_bucket", "server"]
 
 
 @pytest.fixture
-def bucket(server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Bucket]:
+def bucket(a_bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Bucket:
     torch.set_num_threads(1)
     monkeypatch.setattr(trackers, "find_spec", lambda name: None)
-    monkeypatch.setenv("GLAV_SCRATCH", str(tmp_path / "scratch"))
-    with bucket_of(server, f"shelf-{uuid.uuid4().hex[:8]}", monkeypatch) as facts:
-        yield facts
+    return a_bucket
 
 
 def names(bucket: Bucket) -> set[str]:
