@@ -15,7 +15,7 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -48,16 +48,30 @@ def lock(out: Path, *, shared: bool) -> Iterator[None]:
             raise LockedError(sentence(out, _read(file))) from None
         _check_lease(file, out, shared)
         _write(file, shared)
-        done = threading.Event()
-        renewal = threading.Thread(target=_renew, args=(file, done), daemon=True)
-        renewal.start()
         try:
-            yield
+            with renewed(lambda: os.utime(file.fileno())):
+                yield
         finally:
-            done.set()
-            renewal.join()
             if not shared or _is_last(file):
                 file.truncate(0)
+
+
+@contextlib.contextmanager
+def renewed(renew: Callable[[], None]) -> Iterator[None]:
+    """Call it every minute, from a thread of its own, until the end."""
+    done = threading.Event()
+
+    def keep() -> None:
+        while not done.wait(RENEW_SECONDS):
+            renew()
+
+    thread = threading.Thread(target=keep, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def _is_last(file: IO[bytes]) -> bool:
@@ -85,11 +99,6 @@ def _check_lease(file: IO[bytes], out: Path, shared: bool) -> None:
             f"{minutes} min."
         )
         raise LockedError(f"{sentence(out, owner)} {advice}")
-
-
-def _renew(file: IO[bytes], done: threading.Event) -> None:
-    while not done.wait(RENEW_SECONDS):
-        os.utime(file.fileno())
 
 
 def _read(file: IO[bytes]) -> dict[str, Any]:

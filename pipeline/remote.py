@@ -16,15 +16,15 @@ import fcntl
 import json
 import os
 import platform
-import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from manifests.errors import UsageError
 from pipeline.errors import ShardError
-from pipeline.lock import LEASE_SECONDS, LOCK_NAME, RENEW_SECONDS, LockedError, owner_of, sentence
+from pipeline.lock import LEASE_SECONDS, LOCK_NAME, LockedError, owner_of, renewed, sentence
 from pipeline.mirror import MARK_NAME, STAND_IN, store_of
 from pipeline.shard import write_atomically
 from stores import is_remote, open_objects
@@ -222,14 +222,10 @@ def lease(out: Path, *, shared: bool) -> Iterator[None]:
     if shared:
         yield
         return
-    done = threading.Event()
-    renewal = threading.Thread(target=_keep, args=(store, done), daemon=True)
-    renewal.start()
     try:
-        yield
+        with renewed(partial(_keep, store)):
+            yield
     finally:
-        done.set()
-        renewal.join()
         with contextlib.suppress(StoreError):
             store.write(LOCK_NAME, b"{}")
 
@@ -265,10 +261,9 @@ def _renew(store: ObjectStore) -> None:
     store.write(LOCK_NAME, json.dumps(owner).encode())
 
 
-def _keep(store: ObjectStore, done: threading.Event) -> None:
-    while not done.wait(RENEW_SECONDS):
-        with contextlib.suppress(StoreError):  # an outage is the shards' to report
-            _renew(store)
+def _keep(store: ObjectStore) -> None:
+    with contextlib.suppress(StoreError):  # an outage is the shards' to report
+        _renew(store)
 
 
 # --- for the commands ---------------------------------------------------------------------------

@@ -18,9 +18,9 @@ import tyro
 import yaml  # type: ignore[import-untyped]
 
 from pipeline.__main__ import COMMANDS
+from tests.faults.jobs import X264
 from tests.faults.sets import hashes
 from tests.pipeline.clips import ffmpeg, make_clip
-from tests.pipeline.test_job import FAST
 
 ROOT = Path(__file__).resolve().parents[1]
 JOBS = ROOT / "jobs"
@@ -204,9 +204,9 @@ def test_a_job_array_makes_what_one_process_makes(tmp_path):
     """Three tasks that begin together and plan the same, then the dependent job."""
     raw, out, alone = tmp_path / "raw", tmp_path / "out", tmp_path / "alone"
     raw.mkdir()
-    first = make_clip(raw / "0.mp4", seconds=2.5, size="192x144", options=FAST)
+    first = make_clip(raw / "0.mp4", seconds=2.5, size="192x144", options=X264)
     for number in range(1, 6):
-        ffmpeg("-i", first, "-vf", f"hue=h={number * 30}", *FAST[:6], raw / f"{number}.mp4")
+        ffmpeg("-i", first, "-vf", f"hue=h={number * 30}", *X264[:6], raw / f"{number}.mp4")
     words = ["--dataset", "folder", "--root", str(raw), "--seconds-per-shard", "0.8", "--faces"]
     env = stage(tmp_path, python=f'exec {sys.executable} "$@"', sbatch=SBATCH)
     text = run("shards-array.sh", {**env, "OUT": str(out), "TASKS": "3"}, *words, "off")

@@ -8,21 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from manifests import schema
 from tests.faults.jobs import X264, run
 from tests.pipeline.clips import make_clip
-
-
-def rows(*keys, **more):
-    """Manifest rows of one file each."""
-    return schema.table(
-        {
-            "dataset": "folder", "key": key, "uri": f"{key}.mp4", "source_id": key,
-            "group_id": key, "bytes": 1000, "splits": [], **more,
-        }
-        for key in keys
-    )  # fmt: skip
-
+from tests.pipeline.rows import manifest as rows
 
 MANIFESTS = {
     "a column less": (rows("a").drop_columns(["uri"]), ["lacks the column uri"]),

@@ -20,9 +20,9 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.faults.jobs import X264
 from tests.faults.sets import hashes
 from tests.pipeline.clips import ffmpeg, make_clip
-from tests.pipeline.test_job import FAST
 
 ROOT = Path(__file__).resolve().parents[2]
 PLUGINS = ROOT / "tests" / "pipeline" / "plugins"
@@ -89,11 +89,11 @@ def raw(tmp_path):
     """Clips of which the longer ones, which are begun first, can be opened at once."""
     folder = tmp_path / "raw"
     folder.mkdir()
-    first = make_clip(folder / "early0.mp4", seconds=2.5, size="192x144", options=FAST)
+    first = make_clip(folder / "early0.mp4", seconds=2.5, size="192x144", options=X264)
     for number in range(1, EARLY + LATE):
         name, cut = (f"early{number}", ()) if number < EARLY else (f"late{number}", ("-t", "2"))
         tint = ("-vf", f"hue=h={number * 30}")
-        ffmpeg("-i", first, *tint, *cut, *FAST[:6], folder / f"{name}.mp4")
+        ffmpeg("-i", first, *tint, *cut, *X264[:6], folder / f"{name}.mp4")
     return folder
 
 

@@ -29,13 +29,13 @@ from pipeline.verify import verify
 from stores.base import Listed
 from stores.errors import StoreError
 from stores.objects import ObjectStore
+from tests.faults.jobs import X264
 from tests.pipeline.clips import REAL_MEDIA, make_clip
 from tests.stores.bucket import KEY, SECRET, Bucket, Fault, bucket as a_bucket, server
 
 __all__ = ["a_bucket", "server"]
 
 REPOSITORY = Path(__file__).parents[2]
-FAST = ("-c:v", "libx264", "-preset", "ultrafast", "-threads", "1", "-shortest")
 REAL = REAL_MEDIA / "k600-movinet/code/app/src/androidTest/assets/carving_ice.mp4"
 HOST_OF_ANOTHER = "node-of-another-job"
 
@@ -47,8 +47,8 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number, (label, name) in enumerate((("a", "one"), ("a", "two ü"), ("b", "three"))):
         (folder / label).mkdir(exist_ok=True)
         seconds = 1.2 + 0.2 * number
-        make_clip(folder / label / f"{name}.mp4", seconds=seconds, size="96x64", options=FAST)
-    make_clip(folder / "b" / "mute.mp4", seconds=1.5, size="64x48", sound=False, options=FAST)
+        make_clip(folder / label / f"{name}.mp4", seconds=seconds, size="96x64", options=X264)
+    make_clip(folder / "b" / "mute.mp4", seconds=1.5, size="64x48", sound=False, options=X264)
     (folder / "b" / "empty.mp4").touch()
     if REAL.is_file():
         shutil.copyfile(REAL, folder / REAL.name)

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import av
+import pyarrow as pa
 
+from manifests import schema
 from pipeline.config import Limits, ShardConfig
 from pipeline.item import Failed, Item, Made, Row
 from pipeline.sample import outcomes
@@ -20,6 +22,17 @@ def row(uri: str, start: float | None = None, end: float | None = None, **more: 
     lists: dict[str, list[str]] = {"splits": [], "labels": [], "label_names": []}
     window = {"uri": uri, "start_s": start, "end_s": end, "anchored": False}
     return {**empty, **names, **lists, **window, **more}
+
+
+def manifest(*keys: str, **more: Any) -> pa.Table:
+    """Manifest rows of one file each."""
+    return schema.table(
+        {
+            "dataset": "folder", "key": key, "uri": f"{key}.mp4", "source_id": key,
+            "group_id": key, "bytes": 1000, "splits": [], **more,
+        }
+        for key in keys
+    )  # fmt: skip
 
 
 def cut(

@@ -17,8 +17,8 @@ from pipeline.make import make_shards
 from pipeline.options import ShardsOptions
 from pipeline.prepare import versions
 from pipeline.shard import ShardTask
+from tests.faults.jobs import X264
 from tests.pipeline.clips import make_clip
-from tests.pipeline.test_job import FAST
 from tests.pipeline.test_sandbox import PLUGINS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -161,7 +161,7 @@ class Losing(LocalExecutor):
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory):
     folder = tmp_path_factory.mktemp("raw")
-    clip = make_clip(folder / "a.mp4", seconds=2, size="64x48", options=FAST)
+    clip = make_clip(folder / "a.mp4", seconds=2, size="64x48", options=X264)
     for name in "bcdef":
         (folder / f"{name}.mp4").write_bytes(clip.read_bytes())
     return folder

@@ -8,66 +8,38 @@ import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
-import pytest
 
-from tests.faults.jobs import command
+from tests.faults.conftest import GOOD, clips, whole
+from tests.faults.jobs import X264, command, run
 from tests.faults.sets import hashes
-from tests.pipeline.clips import ffmpeg, make_clip
+from tests.pipeline.clips import make_clip
 
-CLIPS = 9
-FAST = ("-c:v", "libx264", "-preset", "ultrafast", "-threads", "1", "-shortest")
-
-
-@pytest.fixture(scope="module")
-def clips(tmp_path_factory):
-    """A folder with good clips, a mute one and a text that calls itself a video."""
-    folder = tmp_path_factory.mktemp("clips")
-    first = make_clip(folder / "clip0.mp4", seconds=2.5, size="192x144", options=FAST)
-    for number in range(1, CLIPS):
-        path = folder / f"label{number % 2}" / f"clip{number}.mp4"
-        path.parent.mkdir(exist_ok=True)
-        ffmpeg("-i", first, "-vf", f"hue=h={number * 30}", *FAST[:6], path)
-    make_clip(folder / "mute.mp4", seconds=2, size="64x48", sound=False, options=FAST)
-    (folder / "text.mp4").write_text("no video at all\n" * 20)
-    return folder
+__all__ = ["clips", "whole"]
 
 
-def run(clips, out, *flags, code=0):
-    done = subprocess.run(command(clips, out, *flags), capture_output=True, text=True)
-    assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout
-
-
-@pytest.fixture(scope="module")
-def undisturbed(clips, tmp_path_factory):
-    out = tmp_path_factory.mktemp("undisturbed")
-    run(clips, out, "--workers", "1")
-    return out
-
-
-def test_the_ledger_closes_and_names_every_reason(undisturbed):
-    index = json.loads((undisturbed / "shardindex.json").read_text())
+def test_the_ledger_closes_and_names_every_reason(whole):
+    index = json.loads((whole / "shardindex.json").read_text())
     assert index["counts"] == {
-        "planned": CLIPS + 2, "samples": CLIPS, "errors": 2, "not_run": 0,
+        "planned": GOOD + 2, "samples": GOOD, "errors": 2, "not_run": 0,
     }  # fmt: skip
-    errors = pq.read_table(undisturbed / "errors.parquet").to_pylist()
+    errors = pq.read_table(whole / "errors.parquet").to_pylist()
     assert {row["uri"]: row["reason"] for row in errors} == {
         "mute.mp4": "no_audio", "text.mp4": "unsupported_format",
     }  # fmt: skip
     assert len(index["shardlist"]) > 2
-    assert not list((undisturbed / "shards").glob("*tmp*"))
+    assert not list((whole / "shards").glob("*tmp*"))
 
 
-def test_job_array_tasks_give_the_same_bytes(clips, undisturbed, tmp_path):
+def test_job_array_tasks_give_the_same_bytes(clips, whole, tmp_path):
     for task in ("1/3", "0/3", "2/3"):
         run(clips, tmp_path, "--task", task)
     finalize = [sys.executable, "-m", "pipeline", "finalize", str(tmp_path)]
     assert subprocess.run(finalize, capture_output=True).returncode == 0
-    assert hashes(tmp_path) == hashes(undisturbed)
+    assert hashes(tmp_path) == hashes(whole)
 
 
-def test_what_killed_drivers_left_is_removed(clips, undisturbed, tmp_path):
-    out = shutil.copytree(undisturbed, tmp_path / "out")
+def test_what_killed_drivers_left_is_removed(clips, whole, tmp_path):
+    out = shutil.copytree(whole, tmp_path / "out")
     names = ("report.html.tmp-0", "labels/folder.json.tmp-1", "shards/x.tar.tmp-2")
     left = [out / name for name in names]
     for path in left:
@@ -79,17 +51,17 @@ def test_what_killed_drivers_left_is_removed(clips, undisturbed, tmp_path):
 def test_limit_leaves_rows_not_run_and_they_can_follow(clips, tmp_path):
     run(clips, tmp_path, "--limit", "4")
     index = json.loads((tmp_path / "shardindex.json").read_text())
-    assert index["counts"]["not_run"] == CLIPS + 2 - 4
+    assert index["counts"]["not_run"] == GOOD + 2 - 4
     kept = hashes(tmp_path)
     run(clips, tmp_path)
     index = json.loads((tmp_path / "shardindex.json").read_text())
-    assert (index["counts"]["not_run"], index["counts"]["samples"]) == (0, CLIPS)
+    assert (index["counts"]["not_run"], index["counts"]["samples"]) == (0, GOOD)
     assert kept.items() <= hashes(tmp_path).items()
 
 
-def test_another_collection_is_not_mixed_in_but_a_moved_one_goes_on(clips, undisturbed, tmp_path):
+def test_another_collection_is_not_mixed_in_but_a_moved_one_goes_on(clips, whole, tmp_path):
     moved = shutil.copytree(clips, tmp_path / "moved")
-    out = shutil.copytree(undisturbed, tmp_path / "out")
+    out = shutil.copytree(whole, tmp_path / "out")
     assert "0 made" in run(moved, out)
     assert json.loads((out / "plan.json").read_text())["manifest_root"] == str(moved)
     other = tmp_path / "other"
@@ -120,8 +92,8 @@ def test_class_numbers_of_a_set_never_change(clips, tmp_path):
     assert kept.items() < hashes(out).items()
 
 
-def test_retry_on_a_cluster_that_is_not_there_touches_nothing(clips, undisturbed, tmp_path):
-    out = shutil.copytree(undisturbed, tmp_path / "out")
+def test_retry_on_a_cluster_that_is_not_there_touches_nothing(clips, whole, tmp_path):
+    out = shutil.copytree(whole, tmp_path / "out")
     retry = [sys.executable, "-m", "pipeline", "retry", str(out), "--reason", "no_audio"]
     nobody = dict(os.environ, RAY_ADDRESS="127.0.0.1:1")
     done = subprocess.run(retry, capture_output=True, text=True, env=nobody)
@@ -129,13 +101,13 @@ def test_retry_on_a_cluster_that_is_not_there_touches_nothing(clips, undisturbed
     assert "no Ray cluster answers" in done.stderr
     verify = [sys.executable, "-m", "pipeline", "verify", str(out)]
     assert subprocess.run(verify, capture_output=True).returncode in (0, 3)
-    assert hashes(out) == hashes(undisturbed)
+    assert hashes(out) == hashes(whole)
 
 
 def test_an_output_inside_the_root_is_refused(tmp_path):
     raw = tmp_path / "raw"
     raw.mkdir()
-    make_clip(raw / "clip.mp4", seconds=2, size="64x48", options=FAST)
+    make_clip(raw / "clip.mp4", seconds=2, size="64x48", options=X264)
     done = subprocess.run(command(raw, raw / "out"), capture_output=True, text=True)
     assert done.returncode == 2
     assert "inside the root" in done.stderr
@@ -169,19 +141,19 @@ def test_a_refused_request_leaves_no_folder(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_webdataset_and_tar_read_the_shards(undisturbed):
+def test_webdataset_and_tar_read_the_shards(whole):
     import webdataset
 
-    tars = sorted(Path(undisturbed / "shards").glob("*.tar"))
+    tars = sorted(Path(whole / "shards").glob("*.tar"))
     names = subprocess.run(["tar", "tf", tars[0]], capture_output=True, text=True, check=True)
     assert names.stdout.splitlines()[0].endswith(".json")
     samples = list(webdataset.WebDataset([str(t) for t in tars], shardshuffle=False))
-    assert len(samples) == CLIPS
+    assert len(samples) == GOOD
     assert {"json", "frames.mjpeg", "mel.npy"} <= set(samples[0])
 
 
-def test_wids_opens_the_index(undisturbed):
+def test_wids_opens_the_index(whole):
     import wids
 
-    data = wids.ShardListDataset(str(undisturbed / "shardindex.json"), base=str(undisturbed))
-    assert len(data) == CLIPS
+    data = wids.ShardListDataset(str(whole / "shardindex.json"), base=str(whole))
+    assert len(data) == GOOD

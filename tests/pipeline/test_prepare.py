@@ -9,7 +9,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from manifests import schema
 from manifests.errors import UsageError
 from pipeline import PROFILES
 from pipeline.config import Limits
@@ -17,20 +16,10 @@ from pipeline.options import ShardsOptions
 from pipeline.prepare import Wish, load, prepare
 from pipeline.settings import job_options, shard_config
 from tests.pipeline.clips import make_clip
+from tests.pipeline.rows import manifest as rows
 
 CONFIG = replace(PROFILES["glcm"], faces="off")
 X264 = ("-c:v", "libx264", "-preset", "ultrafast", "-shortest")
-
-
-def rows(*keys, **more):
-    """Manifest rows of one file each."""
-    return schema.table(
-        {
-            "dataset": "folder", "key": key, "uri": f"{key}.mp4", "source_id": key,
-            "group_id": key, "bytes": 1000, "splits": [], **more,
-        }
-        for key in keys
-    )  # fmt: skip
 
 
 def wish(table, **more):

@@ -17,8 +17,8 @@ from manifests.errors import UsageError
 from pipeline import watch
 from pipeline.progress import Pace, Tally
 from pipeline.watch import Moment, Watch, WatchOptions
+from tests.faults.jobs import X264
 from tests.pipeline.clips import ffmpeg, make_clip
-from tests.pipeline.test_job import FAST
 from tests.pipeline.test_sandbox import PLUGINS
 
 
@@ -178,8 +178,8 @@ def test_a_job_can_be_watched_while_it_runs_and_leaves_the_full_report(tmp_path)
     """One clip is held back by a plugin, so that the job is surely in the middle."""
     raw, out = tmp_path / "raw", tmp_path / "out"
     raw.mkdir()
-    first = make_clip(raw / "early.mp4", seconds=2.5, size="192x144", options=FAST)
-    ffmpeg("-i", first, "-t", "2", *FAST[:6], raw / "late.mp4")
+    first = make_clip(raw / "early.mp4", seconds=2.5, size="192x144", options=X264)
+    ffmpeg("-i", first, "-t", "2", *X264[:6], raw / "late.mp4")
     (raw / "text.mp4").write_text("no video\n")
     command = [
         sys.executable, "-m", "pipeline", "shards", "--dataset", "folder", "--root", str(raw),

@@ -5,7 +5,7 @@ import re
 import secrets
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -119,7 +119,8 @@ F = TypeVar("F", bound=Facts)
 @contextmanager
 def serving(handler: type[BaseHTTPRequestHandler], facts: F) -> Iterator[F]:
     """Answer by a handler, which is given the facts, at `facts.url`."""
-    server = Server(("127.0.0.1", 0), partial(handler, facts))
+    answering: Callable[..., BaseHTTPRequestHandler] = handler
+    server = Server(("127.0.0.1", 0), partial(answering, facts))
     facts.url = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
