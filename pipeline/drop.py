@@ -73,7 +73,7 @@ def drop(out: Path, wanted: Wanted) -> Outcome:
 def _drop(out: Path, wanted: Wanted) -> tuple[list[str], Sequence[str]]:
     """What was done, and sentences about damaged shards."""
     remote.pull(out)
-    finish_interrupted(Outputs(out).shards)
+    finish_interrupted(out)
     refuse_unknown(load(out), wanted.keys)
     before = read_tombstones(out)
     fresh = wanted.keys.difference(before["key"].to_pylist())

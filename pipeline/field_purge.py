@@ -6,6 +6,7 @@ field with it: `add-field` makes it again, of the clips that stay.
 
 import io
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pyarrow.parquet as pq
 
 from pipeline.field_check import names_of_fields
 from pipeline.fields import command, folder_of
+from pipeline.numbers import TABLE
 from pipeline.shard import write_atomically
 
 
@@ -32,9 +34,8 @@ def purge_fields(out: Path, shards: list[str], keys: frozenset[str]) -> list[str
     told = []
     for name in names_of_fields(out):
         folder = folder_of(out, name)
-        table = folder / "table.parquet"
-        if table.is_file():
-            _purge_numbers(folder, table, keys)
+        if (folder / TABLE).is_file():
+            _purge_numbers(folder, keys)
             continue
         gone = [shard for shard in shards if (folder / "shards" / f"{shard}.tar").exists()]
         if not gone:
@@ -50,18 +51,26 @@ def purge_fields(out: Path, shards: list[str], keys: frozenset[str]) -> list[str
     return told
 
 
-def _purge_numbers(folder: Path, path: Path, keys: frozenset[str]) -> None:
+def _purge_numbers(folder: Path, keys: frozenset[str]) -> None:
+    """Take the clips out of the numbers, and out of the list of those that have none."""
+    index: dict[str, Any] = json.loads((folder / "shardindex.json").read_bytes())
+    samples = _without(folder / TABLE, keys)
+    errors = _without(folder / "errors.parquet", keys)
+    index["counts"] = {
+        "planned": len(samples) + len(errors),
+        "samples": len(samples),
+        "errors": len(errors),
+    }
+    index["reasons"] = dict(sorted(Counter(errors["reason"].to_pylist()).items()))
+    write_atomically(folder / "shardindex.json", json.dumps(index, indent=1).encode())
+
+
+def _without(path: Path, keys: frozenset[str]) -> pa.Table:
+    """What is left of a table; the file is replaced where that is less."""
     table = pq.read_table(path)
     kept = table.filter(pc.invert(pc.is_in(table["key"], pa.array(list(keys), pa.string()))))
-    lost = len(table) - len(kept)
-    if not lost:
-        return
-    buffer = io.BytesIO()
-    pq.write_table(kept, buffer, compression="zstd")
-    write_atomically(path, buffer.getvalue())
-    index: dict[str, Any] = json.loads((folder / "shardindex.json").read_bytes())
-    index["counts"] = {
-        **index["counts"],
-        **{name: index["counts"][name] - lost for name in ("planned", "samples")},
-    }
-    write_atomically(folder / "shardindex.json", json.dumps(index, indent=1).encode())
+    if len(kept) < len(table):
+        buffer = io.BytesIO()
+        pq.write_table(kept, buffer, compression="zstd")
+        write_atomically(path, buffer.getvalue())
+    return kept

@@ -18,7 +18,6 @@ from pipeline.executors import Executor, executor
 from pipeline.mirror import tar_bytes
 from pipeline.plan import PlannedShard
 from pipeline.progress import LINE_EVERY_SECONDS, Display, Pace, Tally, read_progress
-from pipeline.purge import finish_interrupted
 from pipeline.shard import ShardTask
 from pipeline.watch import Moment, Watch, WatchOptions, remove_task_metrics
 
@@ -101,7 +100,6 @@ def run(prepared: Work, options: JobOptions) -> Result:
     the old one, is removed first.
     """
     started = time.monotonic()
-    finish_interrupted(prepared.out / "shards")
     _remove_stale(prepared.out / "shards")
     missing = list(_missing(prepared, options.task))
     if any(tar_bytes(prepared.out / "shards" / f"{s.name}.tar") is not None for s in missing):

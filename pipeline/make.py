@@ -19,6 +19,7 @@ from pipeline.job import Result, clean, run
 from pipeline.lock import LOCK_NAME, lock
 from pipeline.options import ShardsOptions
 from pipeline.prepare import Prepared, load, prepare
+from pipeline.purge import finish_interrupted
 from pipeline.settings import job_options, output_folder, shard_config, wish
 from pipeline.summary import is_complete, ledger_lines, plan_line, summary
 from pipeline.view import SetView
@@ -48,6 +49,7 @@ def make_shards(options: ShardsOptions, say: Any) -> Outcome:
     with locked(out, shared=job.task is not None):
         with remote.alone(out), _no_litter(out):
             remote.pull(out)
+            finish_interrupted(out)
             prepared = prepare(out, wish(options, out, say))
             remote.push(out)
         say(plan_line(prepared))
@@ -98,6 +100,7 @@ def finalize_folder(out: Path, *, partial: bool) -> Outcome:
     load(out)  # says what is wrong with a folder before a lock is left in it
     with locked(out, shared=partial), remote.alone(out):
         remote.pull(out)
+        finish_interrupted(out)
         prepared = load(out)
         ledger = finalize(prepared, partial=partial)
         if ledger.shards == len(prepared.plan.shards) and not partial:

@@ -2,8 +2,11 @@
 
 The new tar is the one the shard's job would write today, which leaves these rows out: the samples
 that stay are copied byte for byte, so it has the same hash as one made anew. The sidecar names the
-rows it lacks and keeps its fingerprint, so that the shard is still committed. The tar is replaced
-before the sidecar: after a crash between the two the sizes disagree, and the shard is made again.
+rows it lacks and keeps its fingerprint, so that the shard is still committed.
+
+The new sidecar waits as NAME.json.next while the tar is replaced, and takes its place then. After a
+crash between the two `finish_interrupted` puts it there, so that no neighbour of a purged clip has
+to be made again, whose source may be gone.
 """
 
 import json
@@ -15,6 +18,7 @@ from typing import IO, Any
 
 from pipeline.check import file_hash
 from pipeline.format import FormatError
+from pipeline.mirror import store_of
 from pipeline.outputs import Outputs
 from pipeline.plan import PlannedShard
 from pipeline.prepare import Prepared
@@ -53,7 +57,7 @@ def _purge(prepared: Prepared, shard: PlannedShard, gone: frozenset[str]) -> boo
         Whether it had to be.
 
     Raises:
-        FormatError: the tar is not the one the sidecar describes.
+        FormatError: the tar is gone, or not the one the sidecar describes.
     """
     files = Outputs(prepared.out)
     path, tar = files.sidecar_path(shard.name), files.tar_path(shard.name)
@@ -66,9 +70,10 @@ def _purge(prepared: Prepared, shard: PlannedShard, gone: frozenset[str]) -> boo
     if gone.isdisjoint(entry["key"] for entry in [*sidecar.samples, *sidecar.errors]):
         return False
     if not gone.isdisjoint(entry["key"] for entry in sidecar.samples):
-        if file_hash(tar, "sha256") != sidecar.sha256:
+        if _sha256(tar) != sidecar.sha256:
+            wrong = "not the one its sidecar describes" if tar.is_file() else "gone"
             raise FormatError(
-                f"{tar} is not the one its sidecar describes, so nothing could be purged from it: "
+                f"{tar} is {wrong}, so nothing could be purged from it: "
                 "run the `python -m pipeline shards` command of this set after removing both, then "
                 "drop the clips again"
             )
@@ -86,20 +91,27 @@ def _purge(prepared: Prepared, shard: PlannedShard, gone: frozenset[str]) -> boo
     return True
 
 
-def finish_interrupted(folder: Path) -> None:
+def finish_interrupted(out: Path) -> None:
     """Take over the sidecars of purges that were killed between tar and sidecar.
 
-    Without it the shard would look damaged and be made anew, and clips without a source lost.
+    Without it the shard would look damaged and be made anew, and clips without a source lost. Call
+    it under `remote.alone`: tasks of a job array start together. Sets on stores are not purged.
     """
-    for waiting in folder.glob(f"*{NEXT}"):
-        path = waiting.with_name(waiting.name.removesuffix(NEXT))
-        tar = path.with_suffix(".tar")
-        if tar.is_file() and file_hash(tar, "sha256") == json.loads(waiting.read_bytes())["sha256"]:
-            os.replace(waiting, path)
+    folder = Outputs(out).shards
+    waiting = [] if store_of(out) is not None else list(folder.glob(f"*{NEXT}"))
+    for sidecar in waiting:
+        path = sidecar.with_name(sidecar.name.removesuffix(NEXT))
+        if _sha256(path.with_suffix(".tar")) == json.loads(sidecar.read_bytes())["sha256"]:
+            os.replace(sidecar, path)
         else:
-            waiting.unlink()  # the old tar is still there, with its own sidecar
-    if folder.is_dir():
+            sidecar.unlink()  # the old tar is still there, with its own sidecar
+    if waiting:
         sync_folder(folder)
+
+
+def _sha256(tar: Path) -> str:
+    """Of a tar; empty where there is none."""
+    return file_hash(tar, "sha256") if tar.is_file() else ""
 
 
 def _as_text(sidecar: dict[str, Any]) -> bytes:

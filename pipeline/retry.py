@@ -21,6 +21,7 @@ from pipeline.make import COMPLETE, INCOMPLETE, Outcome, locked, write_page, wri
 from pipeline.outputs import Outputs
 from pipeline.plan import Ints, Patch, Plan, file_hashes, patch_fingerprint, shard_numbers
 from pipeline.prepare import Prepared, load, write_plan
+from pipeline.purge import finish_interrupted
 from pipeline.summary import is_complete, known_reason, summary
 
 
@@ -31,6 +32,7 @@ def retry(out: Path, reason: str, options: JobOptions, say: Any) -> Outcome:
     with locked(out, shared=False):
         with remote.alone(out):
             remote.pull(out)  # another job may have ended while this one waited for the lease
+            finish_interrupted(out)
             prepared = load(out)
             keys = failed_keys(prepared, reason)
             if keys:

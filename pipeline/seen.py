@@ -15,6 +15,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import plain_text
+from pipeline.mirror import address_of
+from pipeline.outputs import Outputs
+from stores import is_remote
 
 CLIPS = "clips.parquet"
 
@@ -42,7 +45,7 @@ def _trained(runs: Path, keys: frozenset[str]) -> Iterator[str]:
         try:
             clips = pq.read_table(path, columns=["set", "key"])
         except (pa.ArrowException, OSError) as error:
-            yield f"{path.parent.name}: {path} cannot be read ({plain_text(str(error))})"
+            yield _unread(path.parent, path, error)
             continue
         seen = pc.value_counts(clips.filter(pc.is_in(clips["key"], wanted))["set"]).to_pylist()
         for one in seen:
@@ -55,14 +58,30 @@ def _trained(runs: Path, keys: frozenset[str]) -> Iterator[str]:
 
 def _evaluated(runs: Path, out: Path) -> Iterator[str]:
     """Evaluations over the set: heads may be trained on the clips, features are of them."""
+    here, name = address_of(out) or _place(str(out)), Outputs(out).plan.name
     for path in sorted(runs.glob("*/eval/*/result.json")):
+        run = path.parents[2]
         try:
-            told = json.loads(path.read_bytes())["shards"]["path"]
-            same = Path(told).resolve() == out.resolve()
-        except (OSError, ValueError, KeyError, TypeError):
-            continue  # another version's, or not finished
-        if same:
+            shards = json.loads(path.read_bytes())["shards"]
+            there, same_name = _place(shards["path"]), shards["name"] == name
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            yield _unread(run, path, error)
+            continue
+        is_copy = same_name and is_remote(there) != is_remote(here)
+        if there == here or is_copy:
+            of = f"{there}, which this set may be a copy of" if is_copy else "this set"
             yield (
-                f"{path.parents[2].name}: {path.parent.name} was evaluated on this set; features "
-                f"of its clips may lie in {path.parents[1] / 'features'}"
+                f"{run.name}: {path.parent.name} was evaluated on {of}; features of its clips may "
+                f"lie in {path.parents[1] / 'features'}"
             )
+
+
+def _place(address: str) -> str:
+    """Where a set lies, written in one way: an address, or an absolute path."""
+    return address.rstrip("/") if is_remote(address) else str(Path(address).resolve())
+
+
+def _unread(run: Path, path: Path, error: Exception) -> str:
+    """A run of which nobody knows whether it saw the clips."""
+    why = plain_text(f"{type(error).__name__}: {error}")
+    return f"{run.name}: {path} cannot be read ({why}), so it may have seen some: look yourself"

@@ -28,6 +28,7 @@ from pipeline.index import Ledger, finalize
 from pipeline.item import Failed, Item, Made, Outcome
 from pipeline.job import JobOptions, run
 from pipeline.prepare import Wish, prepare
+from pipeline.purge import finish_interrupted
 from pipeline.rows import stated_facts
 from pipeline.shard import ShardTask, write_shard
 from tests.pipeline.fabricate import make_members
@@ -83,6 +84,8 @@ class Factory:
 
     def make(self, out: Path, table: pa.Table, **more: Any) -> Ledger:
         """Plan, make what is missing, index."""
+        if out.is_dir():
+            finish_interrupted(out)  # as `make_shards` does
         prepared = prepare(out, self.wish(table, **more))
         run(prepared, JOB)
         return finalize(prepared, partial=False)
@@ -104,7 +107,7 @@ def factory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Factory:
         yield made
 
     monkeypatch.setattr("pipeline.job.executor", executor)
-    for command in ("retry", "drop"):  # the page takes longer than all the rest
+    for command in ("make", "retry", "drop"):  # the page takes longer than all the rest
         monkeypatch.setattr(f"pipeline.{command}.write_page", lambda out: out / "report.html")
     return made
 

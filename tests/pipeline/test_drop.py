@@ -1,5 +1,6 @@
 """Clips that were taken back: in no list, never made again, and purged to the last byte."""
 
+import fcntl
 import hashlib
 import io
 import json
@@ -16,11 +17,13 @@ from manifests.errors import UsageError
 from pipeline.drop import Wanted, drop, read_keys
 from pipeline.errors import Reason
 from pipeline.format import FormatError
-from pipeline.make import write_page
+from pipeline.make import finalize_folder, write_page
 from pipeline.outputs import Outputs
 from pipeline.peek import peek
 from pipeline.prepare import load, prepare
+from pipeline.remote import ALONE_NAME
 from pipeline.retry import retry
+from pipeline.seen import lines_about_runs
 from pipeline.status import status, status_lines
 from pipeline.verify import ExitCode, verify
 from stores.local import LocalStore
@@ -217,7 +220,7 @@ def all_members(out: Path) -> dict[str, bytes]:
     return found
 
 
-@pytest.mark.parametrize("then", ["the job", "the same command"])
+@pytest.mark.parametrize("then", ["the job", "finalize", "retry", "the same command"])
 @pytest.mark.parametrize("last", [".tar", ".json"])
 def test_a_purge_that_is_killed_loses_no_neighbour(made, factory, monkeypatch, then, last):
     """Before the tar is replaced, or between tar and sidecar; nothing may be decoded again."""
@@ -237,11 +240,37 @@ def test_a_purge_that_is_killed_loses_no_neighbour(made, factory, monkeypatch, t
     factory.tried.clear()
     if then == "the job":
         factory.make(made, manifest())
+    elif then == "finalize":
+        finalize_folder(made, partial=False)
+    elif then == "retry":
+        retry(made, "crash", JOB, say)
     assert drop(made, wanted(made, clip, purge=True)).exit_code == 0
     assert factory.tried == []
     assert_gone(made, clip)
     assert "demo/clip2" not in clips_in_tars(made)
     assert list((made / "shards").glob("*.next")) == []
+
+
+@pytest.mark.parametrize("command", ["finalize", "retry", "drop"])
+def test_what_was_interrupted_is_finished_by_one_process_at_a_time(
+    made, factory, monkeypatch, command
+):
+    """The tasks of a job array start together."""
+    modules = {"finalize": "make", "retry": "retry", "drop": "drop"}
+    seen = []
+
+    def finishing(out):
+        with open(out / ALONE_NAME, "rb") as file, pytest.raises(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        seen.append(out)
+
+    monkeypatch.setattr(f"pipeline.{modules[command]}.finish_interrupted", finishing)
+    {
+        "finalize": lambda: finalize_folder(made, partial=False),
+        "retry": lambda: retry(made, "open_error", JOB, say),
+        "drop": lambda: drop(made, wanted(made)),
+    }[command]()
+    assert seen == [made]
 
 
 def test_a_purge_leaves_no_fingerprint(made):
@@ -268,6 +297,17 @@ def test_a_damaged_tar_is_not_given_new_hashes(made, factory):
     factory.make(made, manifest())
     assert drop(made, wanted(made, purge=True)).exit_code == 0
     assert_gone(made)
+
+
+def test_a_shard_without_its_tar_is_named_as_damaged(made, factory):
+    shard = table(made, "samples")["demo/clip2"]["shard"]
+    tar = made / "shards" / f"{shard}.tar"
+    tar.unlink()
+    outcome = drop(made, wanted(made, purge=True))
+    assert outcome.exit_code == 5
+    said = f"{tar} is gone, so nothing could be purged from it: run the `python -m"
+    assert outcome.lines[-1].startswith(said)
+    assert not any(pq.read_table(made / "dropped.parquet")["purged"].to_pylist())
 
 
 def test_a_patched_clip_can_be_purged(made, factory):
@@ -343,6 +383,42 @@ def test_runs_that_saw_a_clip_are_listed(made, factory):
     assert "third" in about[1] and "cannot be read" in about[1]
     assert about[2].startswith("  second: classify was evaluated on this set")
     assert len(about) == 3
+
+
+def evaluated(runs: Path, task: str, text: str) -> None:
+    folder = runs / "first/eval" / task
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_text(text)
+
+
+def test_evaluations_of_sets_on_stores_are_listed(made, factory):
+    runs = made.parent / "runs"
+    there = "s3://bucket/sets/demo"
+    for task, path, name in [
+        ("classify", there, "demo-glcm"),
+        ("retrieve", f"{there}/", "demo-glcm"),
+        ("detect", "s3://bucket/sets/other", "other-glcm"),
+    ]:
+        evaluated(runs, task, json.dumps({"shards": {"path": path, "name": name}}))
+    copied = "\n".join(lines_about_runs(runs, made, GONE))
+    assert f"first: classify was evaluated on {there}, which this set may be a copy of" in copied
+    assert "detect" not in copied
+    (made / ".store").write_text(there)  # the mirror of that set
+    mirrored = lines_about_runs(runs, made, GONE)
+    assert [line.split(";")[0] for line in mirrored[1:]] == [
+        "  first: classify was evaluated on this set",
+        "  first: retrieve was evaluated on this set",
+    ]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"shards": {"path": 3, "name": "x"}}'])
+def test_an_evaluation_that_cannot_be_read_is_named(made, factory, text):
+    runs = made.parent / "runs"
+    evaluated(runs, "classify", text)
+    [_, line] = lines_about_runs(runs, made, GONE)
+    path = runs / "first/eval/classify/result.json"
+    assert line.startswith(f"  first: {path} cannot be read (")
+    assert line.endswith("so it may have seen some: look yourself")
 
 
 def test_a_run_goes_on_with_the_same_numbers_and_says_that_the_order_is_another(
