@@ -25,6 +25,7 @@ from pipeline.outputs import Outputs
 from pipeline.plan import PlannedShard
 from pipeline.prepare import Prepared, load, versions
 from pipeline.shard import ShardTask, is_committed, write_atomically
+from selection.facts import shard_hashes
 
 EMBED_FACTS = "embed.json"
 """What `train embed` writes beside its parts."""
@@ -45,14 +46,26 @@ class FieldWish:
     from_source: bool = False
     overwrite: bool = False
 
+    @property
+    def flags(self) -> list[str]:
+        """What the command line has to say beside the field's name, wherever it is given."""
+        named = {
+            "--mel-rate": self.mel_rate_hz,
+            "--features": self.features and self.features.absolute(),
+            "--table": self.table and self.table.absolute(),
+            "--column": self.column,
+        }
+        given = [word for name, value in named.items() if value for word in (name, str(value))]
+        return [*given, *(["--from-source"] if self.from_source else [])]
+
 
 @dataclass(frozen=True)
 class SideTask(ShardTask):
     """A side shard to make."""
 
+    config: FieldConfig
     base_sha256: str = ""
     """Of the base shard."""
-    from_source: bool = False
 
     @property
     def stated(self) -> dict[str, Any]:
@@ -61,7 +74,7 @@ class SideTask(ShardTask):
 
     def items(self) -> Iterator[Item]:
         """Each sample by itself, so that one that crashes its child costs no other."""
-        if self.from_source:
+        if self.config.origin == "source":
             yield from super().items()
             return
         for row in self.rows:
@@ -106,8 +119,8 @@ class SidePlan:
         Raises:
             ShardError: the base shard is not the one that the index means.
         """
-        from_source = self.config.origin == "source"
-        root = self.base.plan.manifest_root if from_source else str(self.base.out.absolute())
+        is_source = self.config.origin == "source"
+        root = self.base.plan.manifest_root if is_source else str(self.base.out.absolute())
         return SideTask(
             name=shard.name,
             rows=tuple(self._rows(shard)),
@@ -120,7 +133,6 @@ class SidePlan:
             versions=versions(),
             scratch=scratch,
             base_sha256=self.sha256[shard.name],
-            from_source=from_source,
         )
 
     def _rows(self, shard: PlannedShard) -> list[Row]:
@@ -173,10 +185,11 @@ def add_field(out: Path, wish: FieldWish, job: JobOptions, say: Any) -> Outcome:
     with lock(out, shared=job.task is not None):
         if config.kind == "number":
             assert wish.table is not None
-            ledger = add_number(out, config, NumberWish(wish.table, wish.column), wish.overwrite)
+            ledger = add_number(out, config, NumberWish(wish.table, wish.column, wish.flags),
+                                wish.overwrite)  # fmt: skip
             name_fields(out)
             return _outcome(out, config, ledger, [])
-        plan = _planned(base, index, config, wish.overwrite)
+        plan = _planned(base, index, config, wish)
         samples = sum(shard.rows for shard in plan.shards)
         say(f"{config.field}: {samples} samples in {len(plan.shards)} shards -> {plan.out}")
         result = run(plan, job)
@@ -185,7 +198,7 @@ def add_field(out: Path, wish: FieldWish, job: JobOptions, say: Any) -> Outcome:
         if result.stopped:
             return Outcome([f"Stopped: {result.stopped}"], INCOMPLETE)
         try:
-            ledger = finalize_field(plan.out, plan.stored, plan.shards, index)
+            ledger = finalize_field(plan.out, config, plan.stored, plan.shards, index)
             name_fields(out)
         except OSError as error:
             raise ShardError(disk_sentence(str(plan.out), error)) from error
@@ -202,18 +215,17 @@ def _task_outcome(out: Path, config: FieldConfig, result: Result) -> Outcome:
         [
             f"{result.kept} shards kept, {result.made} made by this task",
             f"when all tasks are through, the same command without --task: "
-            f"{command(out, config.field)} ...",
+            f"{command(out, config.field)}",
         ],
         COMPLETE,
     )
 
 
 def _outcome(out: Path, config: FieldConfig, ledger: FieldLedger, lines: list[str]) -> Outcome:
-    closes = ledger.planned == ledger.samples + ledger.errors
     lines = [*lines, *ledger.lines(config)]
     if ledger.errors:
         lines.append(f"Why: {folder_of(out, config.field) / 'errors.parquet'}")
-    return Outcome(lines, COMPLETE if closes and ledger.samples else INCOMPLETE)
+    return Outcome(lines, COMPLETE if ledger.closes and ledger.samples else INCOMPLETE)
 
 
 # --- what is asked for --------------------------------------------------------------------------
@@ -329,25 +341,25 @@ def _features_config(out: Path, folder: Path, common: dict[str, Any]) -> FieldCo
 
 
 def _planned(
-    base: Prepared, index: dict[str, Any], config: FieldConfig, overwrite: bool
+    base: Prepared, index: dict[str, Any], config: FieldConfig, wish: FieldWish
 ) -> SidePlan:
     """One side shard for each shard of the index; claims the folder.
 
     Raises:
         UsageError: the folder holds the field made otherwise.
     """
-    stored = stored_field(config, base.config_hash)
+    stored = stored_field(config, base.config_hash, wish.flags)
     out = folder_of(base.out, config.field)
     before = read_field(base.out, config.field)
-    if before is not None and before["config_hash"] != stored["config_hash"] and not overwrite:
+    if before is not None and before["config_hash"] != stored["config_hash"] and not wish.overwrite:
         raise UsageError(_made_otherwise(out, before, stored))
-    sha256 = {Path(entry["url"]).stem: entry["sha256"] for entry in index["shardlist"]}
+    sha256 = shard_hashes(index)
     shards = [
         _side_shard(entry, stored["config_hash"], base.account.dropped_of(Path(entry["url"]).stem))
         for entry in index["shardlist"]
     ]
     (out / "shards").mkdir(parents=True, exist_ok=True)
-    if overwrite:
+    if wish.overwrite:
         for sidecar in (out / "shards").glob("*.json"):
             sidecar.unlink()
     write_atomically(out / "field.json", json.dumps(stored, indent=1).encode())

@@ -57,9 +57,9 @@ def duplicates(outs: Sequence[Path], *, workers: int = 1) -> list[str]:
     pairs = find_pairs(sets)
     groups = grouped(pairs)
     for number, prints in enumerate(sets.sets):
-        write_quality(prints.out, PAIRS, pairs_table(sets, pairs, number))
+        write_quality(prints.out, PAIRS, pairs_table(sets, pairs, number), prints.bases)
         table = groups_table(sets, groups, number)
-        write_quality(prints.out, GROUPS, table, GROUPS_SCHEMA.names[1:])
+        write_quality(prints.out, GROUPS, table, prints.bases, GROUPS_SCHEMA.names[1:])
     return _lines(sets, pairs, groups)
 
 

@@ -19,6 +19,7 @@ from pipeline.fields import FOLDER, command, folder_of, read_field
 from pipeline.format import decode_jpeg, decode_npy, read_shard, split_jpegs
 from pipeline.mirror import tar_bytes
 from pipeline.outputs import Outputs
+from selection.facts import shard_hashes
 
 UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, OSError, tarfile.TarError)
 """What reading damaged files may raise; `FormatError` and Arrow's errors are ValueErrors."""
@@ -67,16 +68,16 @@ def _findings(out: Path, name: str, index: dict[str, Any], deep: bool) -> Iterat
         said = f"field {name}: shardindex.json of the set does not name it as it is"
         yield Finding(f"{said}; `python -m pipeline finalize {out}` does", True)
     yield from _count_findings(folder, name, field)
+    mended = f"`{again}` mends it"
     if field["kind"] == "number":
+        mended += ", where the table has the numbers of the clips as they are now"
         planned, samples = field["counts"]["planned"], index["counts"]["samples"]
         if planned != samples:
             said = f"field {name} speaks of {planned} samples, and the set has {samples}"
-            yield Finding(f"{said}; `{again}` mends it", False)
-        return
-    for entry in index["shardlist"]:
-        shard = Path(entry["url"]).stem
-        if field["bases"].get(shard) != entry["sha256"]:
-            said = f"field {name}: {shard} is new, or was made again since; `{again}` mends it"
+            yield Finding(f"{said}; {mended}", False)
+    for shard, sha256 in shard_hashes(index).items():
+        if field["bases"].get(shard) != sha256:
+            said = f"field {name}: {shard} is new, or was made again since; {mended}"
             yield Finding(said, False)
     for entry in field["shardlist"]:
         for sentence in _tar_findings(out, name, field, entry, deep):

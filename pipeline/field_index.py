@@ -52,6 +52,11 @@ class FieldLedger:
         """Samples that have no such field."""
         return sum(self.reasons.values())
 
+    @property
+    def closes(self) -> bool:
+        """Whether every sample of the set has the field, or an error."""
+        return self.planned == self.samples + self.errors
+
     def add(self, sidecar: dict[str, Any]) -> None:
         """Take in a side shard."""
         self.samples += sidecar["nsamples"]
@@ -68,8 +73,7 @@ class FieldLedger:
 
     def lines(self, config: FieldConfig) -> list[str]:
         """For a terminal."""
-        closes = self.planned == self.samples + self.errors
-        verdict = "the ledger closes" if closes else "THE LEDGER DOES NOT CLOSE"
+        verdict = "the ledger closes" if self.closes else "THE LEDGER DOES NOT CLOSE"
         lines = [
             f"{self.planned} samples = {self.samples} with {config.field} + {self.errors} errors: "
             f"{verdict}"
@@ -92,14 +96,17 @@ def _sharpness_line(config: FieldConfig, enlarged: float | None) -> str:
 
 
 def finalize_field(
-    out: Path, stored: dict[str, Any], shards: list[PlannedShard], base_index: dict[str, Any]
+    out: Path,
+    config: FieldConfig,
+    stored: dict[str, Any],
+    shards: list[PlannedShard],
+    base_index: dict[str, Any],
 ) -> FieldLedger:
     """Write samples.parquet, errors.parquet and shardindex.json of a field whose shards are made.
 
     Raises:
         ShardError: a side shard is not there.
     """
-    config = FieldConfig.from_dict({**stored["config"], "parts": ""})
     ledger = FieldLedger(sum(shard.rows for shard in shards))
     listed: list[dict[str, Any]] = []
     bases: dict[str, str] = {}

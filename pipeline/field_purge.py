@@ -17,16 +17,20 @@ import pyarrow.parquet as pq
 from pipeline.field_check import names_of_fields
 from pipeline.fields import command, folder_of
 from pipeline.numbers import TABLE
+from pipeline.purge import Rewritten
 from pipeline.shard import write_atomically
 
 
-def purge_fields(out: Path, shards: list[str], keys: frozenset[str]) -> list[str]:
+def purge_fields(
+    out: Path, shards: list[str], keys: frozenset[str], rewritten: Rewritten
+) -> list[str]:
     """Remove side shards of these shards, and the numbers of these clips.
 
     Args:
         out: folder of the set.
         shards: names of the shards that held one of the clips.
         keys: of the clips.
+        rewritten: shards that hold the other clips as before.
 
     Returns:
         What to do next, one sentence a field that lost side shards.
@@ -35,7 +39,7 @@ def purge_fields(out: Path, shards: list[str], keys: frozenset[str]) -> list[str
     for name in names_of_fields(out):
         folder = folder_of(out, name)
         if (folder / TABLE).is_file():
-            _purge_numbers(folder, keys)
+            _purge_numbers(folder, keys, rewritten)
             continue
         gone = [shard for shard in shards if (folder / "shards" / f"{shard}.tar").exists()]
         if not gone:
@@ -51,7 +55,7 @@ def purge_fields(out: Path, shards: list[str], keys: frozenset[str]) -> list[str
     return told
 
 
-def _purge_numbers(folder: Path, keys: frozenset[str]) -> None:
+def _purge_numbers(folder: Path, keys: frozenset[str], rewritten: Rewritten) -> None:
     """Take the clips out of the numbers, and out of the list of those that have none."""
     index: dict[str, Any] = json.loads((folder / "shardindex.json").read_bytes())
     samples = _without(folder / TABLE, keys)
@@ -62,6 +66,9 @@ def _purge_numbers(folder: Path, keys: frozenset[str]) -> None:
         "errors": len(errors),
     }
     index["reasons"] = dict(sorted(Counter(errors["reason"].to_pylist()).items()))
+    for shard, (before, now) in rewritten.items():
+        if index["bases"].get(shard) == before:
+            index["bases"][shard] = now
     write_atomically(folder / "shardindex.json", json.dumps(index, indent=1).encode())
 
 

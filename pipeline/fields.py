@@ -11,11 +11,13 @@
 A side shard belongs to one version of its base shard: the sha256 of that tar is in its fingerprint.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -49,8 +51,7 @@ class FieldConfig:
     features: tuple[str, ...] = ()
     """Columns of features, one member each."""
     facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """Of features: checkpoint, window and so on, as `train embed` states them. Of a number: its
-    column."""
+    """Of features: checkpoint, window and so on, as `train embed` states them."""
     parts: str = ""
     """Of features: the folder of Parquet files they come from; no part of the content."""
 
@@ -98,8 +99,16 @@ class FieldConfig:
         return {name: value for name, value in self.as_dict().items() if name != "parts"}
 
 
-def stored_field(config: FieldConfig, base_config_hash: str) -> dict[str, Any]:
-    """field.json."""
+def stored_field(
+    config: FieldConfig, base_config_hash: str, flags: Sequence[str]
+) -> dict[str, Any]:
+    """field.json.
+
+    Args:
+        config: of the field.
+        base_config_hash: of the set.
+        flags: of the `add-field` command that makes the field; no part of the content.
+    """
     from pipeline.prepare import landmarks_sha256, versions
 
     model = landmarks_sha256() if config.kind in CROPS else None
@@ -109,7 +118,8 @@ def stored_field(config: FieldConfig, base_config_hash: str) -> dict[str, Any]:
         "base_config_hash": base_config_hash,
         "landmarks_sha256": model,
     }
-    return {**content, "config_hash": canonical_hash(content), "versions": versions()}
+    hashed = {**content, "config_hash": canonical_hash(content)}
+    return {**hashed, "versions": versions(), "flags": list(flags)}
 
 
 def folder_of(out: Path, name: str) -> Path:
@@ -149,8 +159,11 @@ def with_fields(index: dict[str, Any], out: Path) -> dict[str, Any]:
 
 
 def command(out: Path, name: str) -> str:
-    """What makes, or mends, a field."""
-    return f"python -m pipeline add-field {out} {name}"
+    """What makes, or mends, a field: with the flags that it was made with, where they are known."""
+    flags: list[str] = []
+    with contextlib.suppress(UsageError, KeyError):
+        flags = (read_field(out, name) or {})["flags"]
+    return " ".join(["python -m pipeline add-field", *map(shlex.quote, [str(out), name, *flags])])
 
 
 def read_field(out: Path, name: str) -> dict[str, Any] | None:

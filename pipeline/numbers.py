@@ -1,11 +1,14 @@
 """A number a sample, from a table: `add-field OUT sync --table scores.parquet`.
 
 Joined by key and kept as OUT/fields/NAME/table.parquet (key, NAME) in the order of samples.parquet.
+It belongs to the shards as they were then: in one that is made again, other clips may have the same
+keys.
 """
 
 import io
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,7 @@ from pipeline.fields import FieldConfig, folder_of, read_field, stored_field
 from pipeline.index import ERRORS_SCHEMA, Table
 from pipeline.outputs import Outputs, reading_table
 from pipeline.shard import write_atomically
+from selection.facts import shard_hashes
 
 TABLE = "table.parquet"
 TOLD_KEYS = 3
@@ -33,6 +37,8 @@ class NumberWish:
     table: Path
     column: str | None
     """None: the one with the field's name, or the only one beside `key`."""
+    flags: Sequence[str] = ()
+    """Of the command."""
 
 
 def add_number(out: Path, config: FieldConfig, wish: NumberWish, overwrite: bool) -> FieldLedger:
@@ -64,7 +70,8 @@ def add_number(out: Path, config: FieldConfig, wish: NumberWish, overwrite: bool
     if before is not None and before["config"].get("kind") != "number":
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    return _write(out, folder, config, known, samples.filter(lacks))
+    stored = stored_field(config, files.plan.config_hash, wish.flags)
+    return _write(out, config, stored, known, samples.filter(lacks))
 
 
 def _column(wish: NumberWish, field: str) -> tuple[pa.Array, pa.ChunkedArray]:
@@ -95,9 +102,9 @@ def _column(wish: NumberWish, field: str) -> tuple[pa.Array, pa.ChunkedArray]:
 
 
 def _write(
-    out: Path, folder: Path, config: FieldConfig, known: pa.Table, lacking: pa.Table
+    out: Path, config: FieldConfig, stored: dict[str, Any], known: pa.Table, lacking: pa.Table
 ) -> FieldLedger:
-    stored = stored_field(config, Outputs(out).plan.config_hash)
+    folder = folder_of(out, config.field)
     ledger = FieldLedger(len(known) + len(lacking), len(known))
     with Table(folder / "errors.parquet", ERRORS_SCHEMA) as errors:
         for row in lacking.to_pylist():
@@ -108,7 +115,8 @@ def _write(
     pq.write_table(known, buffer, compression="zstd")
     write_atomically(folder / TABLE, buffer.getvalue())
     write_atomically(folder / "field.json", json.dumps(stored, indent=1).encode())
-    index = field_index(config, stored, ledger, Outputs(out).index(), shardlist=[], bases={})
+    base = Outputs(out).index()
+    index = field_index(config, stored, ledger, base, shardlist=[], bases=shard_hashes(base))
     write_atomically(folder / "shardindex.json", json.dumps(index, indent=1).encode())
     return ledger
 

@@ -37,6 +37,7 @@ from pipeline.mel import slaney_centres_mel
 from pipeline.outputs import Outputs, Place
 from pipeline.prints import write_quality
 from pipeline.view import facts_of
+from selection.facts import shard_hashes
 
 FILE = "av_offsets.parquet"
 SCHEMA = pa.schema(
@@ -83,10 +84,11 @@ def offsets(out: Path) -> list[str]:
             cannot be read.
     """
     outputs = Outputs(out)
-    outputs.index()
+    bases = shard_hashes(outputs.index())
     places = facts_of(out, ("shard", "offset", "size")).table.to_pylist()
     rows = [_row(outputs, Place(**place)) for place in places]
-    write_quality(out, FILE, pa.Table.from_pylist(rows, schema=SCHEMA), SCHEMA.names[1:])
+    table = pa.Table.from_pylist(rows, schema=SCHEMA)
+    write_quality(out, FILE, table, bases, SCHEMA.names[1:])
     ways = Counter(row["av_offset_from"] or "nothing to compare" for row in rows)
     told = ", ".join(f"{count:,} by {way}" for way, count in ways.most_common())
     return [f"{out}: {len(rows):,} clips: {told}", f"Table: {out / 'quality' / FILE}"]

@@ -6,7 +6,7 @@ A second call reads what is there and looks only into shards that are new or hav
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,7 +25,7 @@ from pipeline.check import UNREADABLE
 from pipeline.fingerprints import Fingerprint, fingerprint
 from pipeline.format import FormatError, decode_meta
 from pipeline.outputs import Outputs, Place, reading_table
-from selection.facts import COLUMNS, FOLDER, add_columns
+from selection.facts import COLUMNS, FOLDER, add_columns, shard_hashes, with_bases
 
 FILE = "fingerprints.parquet"
 VERSION = 1
@@ -54,6 +54,8 @@ class Prints:
     """DATASET-PROFILE."""
     clips: pa.Table
     """The columns of SAMPLE_COLUMNS and SCHEMA."""
+    bases: Mapping[str, str]
+    """The shards it was made of, and their sha256."""
 
     def __len__(self) -> int:
         """Clips."""
@@ -97,7 +99,7 @@ def prints_of(out: Path, *, workers: int = 1) -> Prints:
     index = outputs.index()
     with reading_table(outputs.samples_path):
         samples = pq.read_table(outputs.samples_path, columns=SAMPLE_COLUMNS)
-    hashes = {Path(entry["url"]).stem: entry["sha256"] for entry in index["shardlist"]}
+    hashes = shard_hashes(index)
     stored = _stored(out)
     known = set(zip(stored["key"].to_pylist(), stored["shard_sha256"].to_pylist(), strict=True))
     todo: dict[str, list[Place]] = {}
@@ -114,18 +116,31 @@ def prints_of(out: Path, *, workers: int = 1) -> Prints:
     places = pc.index_in(pa.array(wanted, pa.string()), value_set=named.combine_chunks())
     prints = prints.take(places)
     if made or len(prints) != len(stored):
-        write_quality(out, FILE, prints.replace_schema_metadata(SCHEMA.metadata))
+        _write(out, FILE, prints.replace_schema_metadata(SCHEMA.metadata))
     for name in SAMPLE_COLUMNS[1:]:
         prints = prints.append_column(name, samples[name])
-    return Prints(out, str(index["name"]), prints)
+    return Prints(out, str(index["name"]), prints, hashes)
 
 
-def write_quality(out: Path, file: str, table: pa.Table, columns: Sequence[str] = ()) -> Path:
+def write_quality(
+    out: Path, file: str, table: pa.Table, bases: Mapping[str, str], columns: Sequence[str] = ()
+) -> None:
     """Write OUT/quality/FILE whole, and note the columns it gives to `--where`.
+
+    Args:
+        out: folder of the set.
+        file: name of the table.
+        table: one row a clip, or a pair of clips.
+        bases: the shards it was made of, as the index had them before they were read.
+        columns: what `--where` may name.
 
     Raises:
         UsageError: the set cannot be written to.
     """
+    _write(out, file, with_bases(table, bases), columns)
+
+
+def _write(out: Path, file: str, table: pa.Table, columns: Sequence[str] = ()) -> None:
     folder = out / FOLDER
     try:
         folder.mkdir(exist_ok=True)
@@ -140,7 +155,6 @@ def write_quality(out: Path, file: str, table: pa.Table, columns: Sequence[str] 
             f"cannot write {folder / file}: {error.strerror or error}; facts of quality are kept "
             "beside the shards"
         ) from error
-    return folder / file
 
 
 def _replace(path: Path, write: Any) -> None:

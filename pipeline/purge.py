@@ -29,7 +29,11 @@ NEXT = ".next"
 """Behind the name of a sidecar that waits until its tar is in place."""
 
 
-def purge_shards(prepared: Prepared, keys: frozenset[str]) -> tuple[int, list[str]]:
+Rewritten = dict[str, tuple[str, str]]
+"""Shards whose sidecars were rewritten: sha256 of the tar before, and now."""
+
+
+def purge_shards(prepared: Prepared, keys: frozenset[str]) -> tuple[Rewritten, list[str]]:
     """Rewrite every shard that holds, or holds an error of, one of these rows.
 
     Args:
@@ -37,24 +41,25 @@ def purge_shards(prepared: Prepared, keys: frozenset[str]) -> tuple[int, list[st
         keys: of rows that have a tombstone.
 
     Returns:
-        How many were rewritten, and a sentence on each that is damaged and was left alone.
+        The shards that were rewritten, and a sentence on each that is damaged and was left alone.
     """
-    rewritten, damaged = 0, []
+    rewritten: Rewritten = {}
+    damaged = []
     for shard in prepared.plan.shards:
         gone = prepared.account.dropped_of(shard.name) & keys
         if gone:
             try:
-                rewritten += _purge(prepared, shard, gone)
+                rewritten |= _purge(prepared, shard, gone)
             except FormatError as error:
                 damaged.append(str(error))
     return rewritten, damaged
 
 
-def _purge(prepared: Prepared, shard: PlannedShard, gone: frozenset[str]) -> bool:
+def _purge(prepared: Prepared, shard: PlannedShard, gone: frozenset[str]) -> Rewritten:
     """Rewrite one shard.
 
     Returns:
-        Whether it had to be.
+        The shard; nothing if it was as it should be.
 
     Raises:
         FormatError: the tar is gone, or not the one the sidecar describes.
@@ -63,12 +68,12 @@ def _purge(prepared: Prepared, shard: PlannedShard, gone: frozenset[str]) -> boo
     path, tar = files.sidecar_path(shard.name), files.tar_path(shard.name)
     if not path.exists():
         tar.unlink(missing_ok=True)  # a crash left it; it is made again anyhow
-        return False
+        return {}
     sidecar = files.sidecar(shard.name)
     stored: dict[str, Any] = json.loads(path.read_bytes())
     assert sidecar is not None
     if gone.isdisjoint(entry["key"] for entry in [*sidecar.samples, *sidecar.errors]):
-        return False
+        return {}
     if not gone.isdisjoint(entry["key"] for entry in sidecar.samples):
         if _sha256(tar) != sidecar.sha256:
             wrong = "not the one its sidecar describes" if tar.is_file() else "gone"
@@ -84,11 +89,11 @@ def _purge(prepared: Prepared, shard: PlannedShard, gone: frozenset[str]) -> boo
     absent = gone.union(sidecar.left_out)
     rows = prepared.rows.of_shard(shard, ["key"])["key"].to_pylist()
     stored["left_out"] = [key for key in rows if key in absent]
-    if kept is None:
-        write_atomically(path, _as_text(stored))
+    if kept is not None:
+        stored |= _rewrite(tar, path, kept, stored)
     else:
-        _rewrite(tar, path, kept, stored)
-    return True
+        write_atomically(path, _as_text(stored))
+    return {shard.name: (sidecar.sha256, stored["sha256"])}
 
 
 def finish_interrupted(out: Path) -> None:
@@ -118,8 +123,14 @@ def _as_text(sidecar: dict[str, Any]) -> bytes:
     return json.dumps(sidecar, separators=(",", ":")).encode()
 
 
-def _rewrite(tar: Path, path: Path, samples: list[dict[str, Any]], sidecar: dict[str, Any]) -> None:
-    """Replace a tar by one of these of its samples, and its sidecar after it."""
+def _rewrite(
+    tar: Path, path: Path, samples: list[dict[str, Any]], sidecar: dict[str, Any]
+) -> dict[str, Any]:
+    """Replace a tar by one of these of its samples, and its sidecar after it.
+
+    Returns:
+        What changed in the sidecar.
+    """
     temporary = tar.with_name(f"{tar.name}.tmp-{uuid.uuid4().hex}")
     waiting = path.with_name(path.name + NEXT)
     try:
@@ -129,12 +140,14 @@ def _rewrite(tar: Path, path: Path, samples: list[dict[str, Any]], sidecar: dict
             end = 2 * tarfile.BLOCKSIZE
             stream.write(bytes(end + -(stream.written + end) % tarfile.RECORDSIZE))
             to_disk(new)
-        write_atomically(waiting, _as_text(sidecar | _facts(stream, moved)))
+        facts = _facts(stream, moved)
+        write_atomically(waiting, _as_text(sidecar | facts))
         os.replace(temporary, tar)
         os.replace(waiting, path)
         sync_folder(tar.parent)
     finally:
         temporary.unlink(missing_ok=True)
+    return facts
 
 
 def _facts(stream: HashedStream, moved: list[dict[str, Any]]) -> dict[str, Any]:

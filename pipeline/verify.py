@@ -31,6 +31,8 @@ from pipeline.plan import Plan, PlannedShard
 from pipeline.progress import LINE_EVERY_SECONDS
 from pipeline.rebuilt import table_findings
 from pipeline.units import bytes_text, time_text
+from pipeline.view import quality_notes
+from selection import SelectionError
 
 MAX_FINDINGS = 1000
 """Sentences kept; further ones are counted."""
@@ -58,7 +60,7 @@ class Cure(Flag):
     FINALIZE = auto()
     """Write index and tables again."""
     FIELD = auto()
-    """What the sentence says: a field has a command of its own."""
+    """What the sentence says: fields and tables of quality/ have commands of their own."""
     ANEW = auto()
     """Nothing but a new set."""
 
@@ -122,7 +124,7 @@ class Verdict:
         elif Cure.FINALIZE in self.cures:
             steps.append(f"run `python -m pipeline finalize {self.out}`")
         if Cure.FIELD in self.cures:
-            steps.append("do what is said of the fields")
+            steps.append("do what is said of fields and quality/")
         return ", then ".join(steps)
 
     def _ledger_line(self) -> str:
@@ -192,6 +194,7 @@ def verify(
     _check_ledger(verdict, outputs, tars)
     _check_strays(verdict, outputs, tars)
     _check_fields(verdict, outputs, deep)
+    _check_quality(verdict, outputs)
     if deep:
         _check_rebuilt(verdict, outputs)
     return verdict
@@ -372,6 +375,17 @@ def _check_fields(verdict: Verdict, outputs: Outputs, deep: bool) -> None:
     for finding in field_findings(outputs.out, index, deep):
         findings = verdict.corrupt if finding.is_corrupt else verdict.missing
         verdict.add(findings, finding.sentence, Cure.FIELD)
+
+
+def _check_quality(verdict: Verdict, outputs: Outputs) -> None:
+    """Whether the tables of quality/ speak of the clips as they are."""
+    try:
+        for sentence in quality_notes(outputs.out):
+            verdict.add(verdict.missing, sentence, Cure.FIELD)
+    except (NotFinishedError, FormatError):
+        return  # said where the file itself is checked
+    except SelectionError as error:
+        verdict.add(verdict.corrupt, plain_text(str(error)), Cure.FIELD)
 
 
 def _check_rebuilt(verdict: Verdict, outputs: Outputs) -> None:

@@ -15,7 +15,7 @@ from manifests.errors import UsageError
 from pipeline.outputs import Place, reading_table
 from pipeline.units import time_text
 from selection import SelectionError
-from selection.facts import SAMPLES, Facts, read_facts
+from selection.facts import SAMPLES, Facts, added_columns, read_facts
 from selection.where import Where
 
 NO_SPLIT = "(none)"
@@ -66,8 +66,8 @@ class SetView:
     sizes: list[Passing]
     """The whole set first, then its splits; a clip counts in each of its splits."""
     terms: list[Term]
-    unknown: dict[str, int] = field(default_factory=dict)
-    """Tables of quality/ that lack clips: how many."""
+    notes: list[str] = field(default_factory=list)
+    """What is wrong with the tables of quality/ that it names."""
 
 
 def parsed(text: str) -> Where:
@@ -100,6 +100,22 @@ def facts_of(out: Path, columns: tuple[str, ...]) -> Facts:
         raise UsageError(f"--where, {out}: {error}") from error
 
 
+def quality_notes(out: Path) -> list[str]:
+    """What is wrong with the tables of quality/, one sentence each.
+
+    Raises:
+        NotFinishedError: samples.parquet is not there yet.
+        SelectionError: one cannot be read.
+    """
+
+    def read(name: str) -> bytes:
+        return (out / name).read_bytes()
+
+    columns = tuple(added_columns(read))
+    with reading_table(out / SAMPLES):
+        return read_facts(columns, read).notes if columns else []
+
+
 def view_of(out: Path, text: str) -> SetView:
     """Count what passes.
 
@@ -124,7 +140,7 @@ def view_of(out: Path, text: str) -> SetView:
         Passing(name, _count(rows & passing, seconds), _count(rows, seconds))
         for name, rows in [(EVERYTHING, everything), *_splits(facts.table["splits"])]
     ]
-    return SetView(text, sizes, terms, facts.unknown)
+    return SetView(text, sizes, terms, facts.notes)
 
 
 def places_of(out: Path, text: str, count: int) -> list[Place]:
@@ -163,10 +179,7 @@ def view_lines(view: SetView) -> list[str]:
         + (f"; {term.alone:,} fail nothing else" if len(view.terms) > 1 else "")
         for term in view.terms
     ]
-    return lines + [
-        f"  quality/{table} does not know {clips:,} clips; they have null there. Make it again"
-        for table, clips in view.unknown.items()
-    ]
+    return lines + [f"  {note}" for note in view.notes]
 
 
 def _terms(where: Where, table: pa.Table) -> list[Term]:

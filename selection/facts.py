@@ -4,13 +4,16 @@
     OUT/quality/columns.json         which further columns there are, and in which table
     OUT/quality/NAME.parquet         `key` and such columns, one row a clip; made later
 
-Only the tables that an expression names are read. A clip that a table does not know, because it was
-made before the clip was, has null there, and the count of such clips is told.
+Only the tables that an expression names are read. Each says of which shards it was made, by sha256:
+where a shard is new, or was made again since, a clip may have other bytes under the same key. What
+a table says of such clips is not used: they have null there, as those have that it lacks, and their
+count is told.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -23,11 +26,16 @@ from selection import SelectionError
 from selection.where import Where, require_columns
 
 SAMPLES = "samples.parquet"
+INDEX = "shardindex.json"
 FOLDER = "quality"
 COLUMNS = f"{FOLDER}/columns.json"
-KEY = "key"
+KEY, SHARD = "key", "shard"
 MADE_BY = {"duplicate": "pipeline duplicates", "av_offset": "pipeline offsets"}
-"""Commands that add columns, by how their names begin."""
+"""Commands that add columns, by how their names, and those of the tables, begin."""
+RANKS = "duplicate"
+"""What begins so compares clips with each other: clips that are gone still count in it."""
+BASES = b"glav_bases"
+"""Metadata of a table of quality/: the shards it was made of and their sha256, as JSON."""
 
 ReadFile = Callable[[str], bytes]
 """A file of the set, by its name below OUT; FileNotFoundError where there is none."""
@@ -40,7 +48,20 @@ class Facts:
     table: pa.Table
     """`key` first."""
     unknown: dict[str, int] = field(default_factory=dict)
-    """Tables of quality/ that do not know all clips: how many they lack."""
+    """Tables of quality/ that do not know all clips as they are: how many they do not."""
+    gone: dict[str, int] = field(default_factory=dict)
+    """Tables that rank clips among some that the set has no more: how many."""
+
+    @property
+    def notes(self) -> list[str]:
+        """What is wrong with the tables and what mends it, for a person."""
+        return [
+            f"{FOLDER}/{file} does not know {count:,} clips as they are now; they have null there: "
+            f"{_again(file)}" for file, count in self.unknown.items()
+        ] + [
+            f"{FOLDER}/{file} ranks clips among {count:,} that are no longer there: {_again(file)}"
+            for file, count in self.gone.items()
+        ]  # fmt: skip
 
 
 def read_facts(columns: Sequence[str], read: ReadFile) -> Facts:
@@ -52,20 +73,21 @@ def read_facts(columns: Sequence[str], read: ReadFile) -> Facts:
     """
     samples = _parquet(read, SAMPLES)
     stored = list(samples.schema_arrow.names)
-    added = _added(read)
+    added = added_columns(read)
     hint = "".join(
         f" `python -m {command} OUT` makes it." for start, command in MADE_BY.items()
         if any(name.startswith(start) and name not in added for name in columns)
     )  # fmt: skip
     require_columns(columns, [*stored, *added], hint)
     table = samples.read([KEY, *(name for name in columns if name in stored and name != KEY)])
-    unknown: dict[str, int] = {}
-    for file in sorted({added[name] for name in columns if name not in stored}):
+    facts = Facts(table)
+    files = sorted({added[name] for name in columns if name not in stored})
+    shards = samples.read([SHARD])[SHARD] if files else None
+    for file in files:
         wanted = [name for name in columns if name not in stored and added[name] == file]
-        table, lacking = _joined(table, _parquet(read, f"{FOLDER}/{file}").read([KEY, *wanted]))
-        if lacking:
-            unknown[file] = lacking
-    return Facts(table, unknown)
+        other = _parquet(read, f"{FOLDER}/{file}").read([KEY, *wanted])
+        facts = _joined(facts, file, other, _is_same(shards, other, _current(read)))
+    return facts
 
 
 def passing(where: Where, read: ReadFile) -> tuple[Facts, npt.NDArray[np.bool_]]:
@@ -85,8 +107,22 @@ def add_columns(columns: dict[str, Any], file: str, names: Sequence[str]) -> dic
     return {**kept, **dict.fromkeys(names, file)}
 
 
-def _added(read: ReadFile) -> dict[str, str]:
-    """Columns of quality/: name -> file."""
+def shard_hashes(index: Mapping[str, Any]) -> dict[str, str]:
+    """The shards of a shardindex.json, by name, and the sha256 of their tars."""
+    return {PurePosixPath(entry["url"]).stem: entry["sha256"] for entry in index["shardlist"]}
+
+
+def with_bases(table: pa.Table, bases: Mapping[str, str]) -> pa.Table:
+    """A table of quality/ that says of which shards it was made, as `shard_hashes` has them."""
+    return table.replace_schema_metadata({BASES: json.dumps(bases)})
+
+
+def added_columns(read: ReadFile) -> dict[str, str]:
+    """Columns of quality/: name -> file.
+
+    Raises:
+        SelectionError: columns.json is damaged.
+    """
     try:
         stored = json.loads(read(COLUMNS))
     except FileNotFoundError:
@@ -114,10 +150,45 @@ def _parquet(read: ReadFile, name: str) -> pq.ParquetFile:
         raise SelectionError(f"{name} cannot be read ({error}); make it again") from error
 
 
-def _joined(table: pa.Table, other: pa.Table) -> tuple[pa.Table, int]:
-    """The columns of another table, by key; and how many clips it does not know."""
-    places = pc.index_in(table[KEY], value_set=other[KEY].combine_chunks())
+def _current(read: ReadFile) -> dict[str, str]:
+    """The shards of the set as they are."""
+    try:
+        return shard_hashes(json.loads(read(INDEX)))
+    except FileNotFoundError as error:
+        raise SelectionError(
+            f"the set has no {INDEX}, which says of which shards the tables of {FOLDER}/ have to "
+            "be; `python -m pipeline finalize OUT` writes it"
+        ) from error
+    except (ValueError, LookupError, TypeError) as error:
+        raise SelectionError(
+            f"{INDEX} lists no shards ({error}); `python -m pipeline finalize OUT` writes it again"
+        ) from error
+
+
+def _is_same(shards: Any, other: pa.Table, current: Mapping[str, str]) -> pa.Array:
+    """Of each clip, whether its shard is still the one that a table was made of."""
+    try:
+        bases = json.loads((other.schema.metadata or {})[BASES])
+        same = [name for name, sha256 in current.items() if bases.get(name) == sha256]
+    except (KeyError, ValueError, AttributeError):
+        same = []  # an earlier version's, which does not say
+    return pc.is_in(shards, pa.array(same, pa.string()))
+
+
+def _joined(facts: Facts, file: str, other: pa.Table, is_same: pa.Array) -> Facts:
+    """The columns of another table, by key, where it speaks of the clip as it is."""
+    table, keys = facts.table, other[KEY].combine_chunks()
+    gone = pc.sum(pc.invert(pc.is_in(keys, table[KEY].combine_chunks()))).as_py()
+    places = pc.if_else(is_same, pc.index_in(table[KEY], value_set=keys), None)
     for name in other.column_names:
         if name != KEY:
             table = table.append_column(name, other[name].take(places))
-    return table, places.null_count
+    lacking = {file: places.null_count} if places.null_count else {}
+    ranked = {file: gone} if gone and file.startswith(RANKS) else {}
+    return Facts(table, facts.unknown | lacking, facts.gone | ranked)
+
+
+def _again(file: str) -> str:
+    """How a table is made again."""
+    command = next((by for start, by in MADE_BY.items() if file.startswith(start)), None)
+    return f"`python -m {command} OUT` makes it again" if command else "make it again"

@@ -5,13 +5,15 @@
 
 A field's samples lie in side shards, one beside each shard of the set, of one version of it: where
 a shard was made again since, the field is refused until it is made again, too. Numbers come from a
-table. Fields that the samples store themselves (the crops of profile `lips`) are joined by the same
-name, so that whoever asks for lips need not know.
+table, of which the same is true. Fields that the samples store themselves (the crops of profile
+`lips`) are joined by the same name, so that whoever asks for lips need not know.
 """
 
+import contextlib
 import hashlib
 import json
 import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
@@ -25,6 +27,7 @@ import pyarrow.parquet as pq
 
 from pipeline.format import N_LANDMARKS, FormatError
 from stores.base import Store
+from stores.errors import StoreError
 from train.cache import CachedStore
 from train.errors import IncompleteError, ShardError, UsageError
 
@@ -240,11 +243,11 @@ def _beside(shard_set: "ShardSet", name: str) -> Field:
         "sha256": sha256,
         "reasons": _reasons(store, f"{folder}/errors.parquet"),
     }
+    _refuse_stale(shard_set, name, index)
     nobody = np.zeros(len(shard_set), np.bool_)
     if index["kind"] == "number":
         numbers = _numbers(shard_set, name)
         return Field(there=~np.isnan(numbers), faceless=nobody, numbers=numbers, **common)
-    _refuse_stale(shard_set, name, index)
     entries = {PurePosixPath(one["url"]).stem: one for one in index["shardlist"]}
     stems = [PurePosixPath(url).stem for url in shard_set.shards]
     places = _places(shard_set, name)
@@ -281,7 +284,7 @@ def _index(shard_set: "ShardSet", name: str) -> tuple[dict[str, Any], str]:
 
 
 def _refuse_stale(shard_set: "ShardSet", name: str, index: dict[str, Any]) -> None:
-    """A side shard belongs to one version of its shard."""
+    """A side shard belongs to one version of its shard, and so do numbers of its clips."""
     bases = index["bases"]
     pairs = zip(shard_set.shards, shard_set.sha256, strict=True)
     stale = [url for url, sha256 in pairs if bases.get(PurePosixPath(url).stem) != sha256]
@@ -369,6 +372,10 @@ def _damaged(shard_set: "ShardSet", name: str, what: str) -> ShardError:
 
 def _command(shard_set: "ShardSet", name: str) -> str:
     """What makes or mends a field; a set elsewhere is mended where it was made."""
+    flags: list[str] = []
+    with contextlib.suppress(StoreError, OSError, ValueError, LookupError, TypeError):
+        flags = json.loads(shard_set.store.read(f"fields/{name}/field.json"))["flags"]
+    rest = " ".join(map(shlex.quote, [name, *flags]))
     if shard_set.store.is_local:
-        return f"`python -m pipeline add-field {shard_set.store} {name}`"
-    return f"`python -m pipeline add-field OUT {name}` where the set was made, and copy it anew"
+        return f"`python -m pipeline add-field {shard_set.store} {rest}`"
+    return f"`python -m pipeline add-field OUT {rest}` where the set was made, and copy it anew"

@@ -70,11 +70,8 @@ def _where(text: str, shard_set: ShardSet) -> Mask:
         facts, passed = passing(Where(text), shard_set.store.read)
     except SelectionError as error:
         raise UsageError(f"--where, {shard_set.name}: {error}") from error
-    for table, clips in facts.unknown.items():
-        log.warning(
-            "%s: quality/%s does not know %d of its clips, which have null there; the command that "
-            "made it makes it anew", shard_set.name, table, clips,
-        )  # fmt: skip
+    for note in facts.notes:
+        log.warning("%s: %s", shard_set.name, note)
     places = pc.index_in(shard_set.keys, value_set=facts.table[KEY].combine_chunks())
     if places.null_count:
         raise ShardError(f"samples.parquet of {shard_set.name} does not know "

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -23,7 +24,9 @@ from pipeline import PROFILES
 from pipeline.add_field import FieldWish, add_field
 from pipeline.config import Limits, ShardConfig
 from pipeline.drop import Wanted, drop
+from pipeline.duplicates import duplicates
 from pipeline.field_check import field_lines
+from pipeline.fields import FieldConfig, command, stored_field
 from pipeline.format import (
     decode_jpeg,
     decode_npy,
@@ -33,10 +36,12 @@ from pipeline.format import (
 )
 from pipeline.item import Item, Made
 from pipeline.job import JobOptions
+from pipeline.offsets import offsets
 from pipeline.outputs import Outputs
 from pipeline.peek import peek
 from pipeline.sample import outcomes
 from pipeline.verify import ExitCode, verify
+from pipeline.view import view_lines, view_of
 from tests.pipeline.fabricate import (
     Members,
     edit_json,
@@ -344,20 +349,80 @@ def test_a_damaged_sample_is_an_error_row_and_the_others_have_the_field(tmp_path
 # --- versions of the set -------------------------------------------------------------------------
 
 
-def test_a_shard_that_was_made_again_has_its_side_shard_made_again_and_no_other(
-    tmp_path: Path,
-) -> None:
-    out = sounds(tmp_path / "set")
-    add(out, "low", mel_rate_hz=12000)
-    before = hashes(out / "fields/low")
+def change_sound2(out: Path) -> None:
+    """As after `--overwrite`: other bytes under the same key."""
     other = write_set(
-        tmp_path / "other", SOUND,
+        out.parent / "other", SOUND,
         [[sound_members(0), sound_members(1)], [sound_members(2, seed=9), sound_members(3)]],
     )  # fmt: skip
     for name in ("shards/train-000001.tar", "shards/train-000001.json", "shardindex.json",
                  "samples.parquet"):  # fmt: skip
         shutil.copy(other / name, out / name)
     edit_json(out / "shardindex.json", fields={})
+
+
+def test_facts_of_clips_that_were_made_again_are_not_used_and_named(tmp_path: Path) -> None:
+    """Numbers and columns of quality/ go by key, and the clip of a key is another one now."""
+    out = sounds(tmp_path / "set")
+    scores = tmp_path / "my scores.parquet"
+    pq.write_table(pa.table({"key": [f"demo/sound{n}" for n in range(4)], "x": range(4)}), scores)
+    add(out, "sync", table=scores, column="x")
+    duplicates([out])
+    offsets(out)
+    every = "duplicate_rank == 0"
+    assert verify(out, progress=None).exit_code == ExitCode.OK
+    assert view_of(out, every).sizes[0].passing.clips == 4
+    change_sound2(out)
+    again = f"python -m pipeline add-field {out} sync --table '{scores}' --column x"
+    found = verify(out, progress=None).missing
+    assert (
+        f"field sync: train-000001 is new, or was made again since; `{again}` mends it, where the "
+        "table has the numbers of the clips as they are now"
+    ) in found
+    for table, by in (("duplicate_groups", "duplicates"), ("av_offsets", "offsets")):
+        assert (
+            f"quality/{table}.parquet does not know 2 clips as they are now; they have null there: "
+            f"`python -m pipeline {by} OUT` makes it again"
+        ) in found
+    view = view_of(out, every)
+    assert view.sizes[0].passing.clips == 2
+    assert any("does not know 2 clips as they are now" in line for line in view_lines(view))
+    duplicates([out])
+    offsets(out)
+    subprocess.run([sys.executable, *shlex.split(again)[1:]], check=True)
+    assert verify(out, progress=None).exit_code == ExitCode.OK
+    assert view_of(out, every).sizes[0].passing.clips == 4
+
+
+@pytest.mark.parametrize(
+    ("wish", "flags"),
+    [
+        ({"mel_rate_hz": 12000}, "--mel-rate 12000"),
+        ({"mel_rate_hz": 12000, "from_source": True}, "--mel-rate 12000 --from-source"),
+        ({"features": Path("/data/parts")}, "--features /data/parts"),
+        ({"table": Path("/data/t.parquet"), "column": "x"}, "--table /data/t.parquet --column x"),
+        ({}, ""),
+    ],
+)
+def test_the_command_that_is_advised_has_the_flags(
+    tmp_path: Path, wish: dict[str, Any], flags: str
+) -> None:
+    folder = tmp_path / "fields/low"
+    folder.mkdir(parents=True)
+    config = FieldConfig("low", "number", SOUND)
+    stored = stored_field(config, "hash", FieldWish("low", **wish).flags)
+    (folder / "field.json").write_text(json.dumps(stored))
+    said = f"python -m pipeline add-field {tmp_path} low {flags}"
+    assert command(tmp_path, "low") == said.rstrip()
+
+
+def test_a_shard_that_was_made_again_has_its_side_shard_made_again_and_no_other(
+    tmp_path: Path,
+) -> None:
+    out = sounds(tmp_path / "set")
+    add(out, "low", mel_rate_hz=12000)
+    before = hashes(out / "fields/low")
+    change_sound2(out)
     verdict = verify(out, progress=None)
     assert verdict.exit_code == ExitCode.CORRUPT  # its index names no fields
     assert any("train-000001 is new, or was made again" in said for said in verdict.missing)

@@ -1,5 +1,6 @@
 """`train.view`: clips chosen when they are read, and what a run says about it."""
 
+import json
 import logging
 
 import numpy as np
@@ -8,6 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from selection.facts import shard_hashes, with_bases
 from stores.local import LocalStore
 from tests.train.ramps import mixture_of, ramp_set
 from train.errors import UsageError
@@ -86,12 +88,14 @@ def test_what_leaves_nothing_or_names_nothing_is_refused(loud, tmp_path):
 
 def test_clips_that_a_quality_table_does_not_know_are_told(loud, caplog):
     (loud / "quality").mkdir()
-    pq.write_table(pa.table({"key": ["demo/clip000"], "score": [1.0]}), loud / "quality/s.parquet")
+    bases = shard_hashes(json.loads((loud / "shardindex.json").read_bytes()))
+    scores = with_bases(pa.table({"key": ["demo/clip000"], "score": [1.0]}), bases)
+    pq.write_table(scores, loud / "quality/s.parquet")
     (loud / "quality/columns.json").write_text('{"score": "s.parquet"}')
     with caplog.at_level(logging.WARNING):
         mixture = mixture_of(str(loud), view=View("score > 0"))
     assert mixture.clips == 1
-    assert "quality/s.parquet does not know 7 of its clips" in caplog.text
+    assert "quality/s.parquet does not know 7 clips as they are now" in caplog.text
 
 
 def test_a_table_without_the_clips_of_the_index_is_damaged(loud):
