@@ -6,7 +6,6 @@ side shards that are not what their sidecars say are corrupt.
 
 import hashlib
 import json
-import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,15 +13,13 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from pipeline.check import UNREADABLE, file_hash
 from pipeline.errors import plain_text
 from pipeline.fields import FOLDER, command, folder_of, read_field
 from pipeline.format import decode_jpeg, decode_npy, read_shard, split_jpegs
 from pipeline.mirror import tar_bytes
 from pipeline.outputs import Outputs
 from selection.facts import shard_hashes
-
-UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, OSError, tarfile.TarError)
-"""What reading damaged files may raise; `FormatError` and Arrow's errors are ValueErrors."""
 
 
 @dataclass(frozen=True)
@@ -113,8 +110,7 @@ def _tar_findings(
         if size != entry["filesize"]:
             yield f"{tar.name} has {size} bytes, its index says {entry['filesize']}"
         return
-    with tar.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = file_hash(tar, "sha256")
     if found != entry["sha256"]:
         size, said = tar.stat().st_size, entry["filesize"]
         yield f"{tar.name} has {size} bytes of sha256 {found[:12]}…, its index says {said} of " + (

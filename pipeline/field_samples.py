@@ -19,7 +19,7 @@ import numpy.typing as npt
 from pipeline import format as shard_format
 from pipeline.config import Limits, ShardConfig, rational_text
 from pipeline.errors import ClipError, Reason, plain_text
-from pipeline.fields import FIELD_SCHEMA, FieldConfig
+from pipeline.fields import CROPS, FIELD_SCHEMA, FieldConfig
 from pipeline.item import Failed, Item, Made, Opened, Outcome, Row
 from pipeline.outputs import Outputs, Place
 
@@ -219,7 +219,7 @@ def _of_source(made: Made, row: Row, config: FieldConfig) -> Made:
     if config.kind == "mel":
         mel = shard_format.decode_npy(made.members["mel.npy"])
         return Made(made.index, _mel_members(config, meta, mel), facts)
-    data = made.members[f"{config.kind}.{'npy' if config.kind == 'landmarks' else 'mjpeg'}"]
+    data = made.members[f"{config.kind}.{CROPS[config.kind]}"]
     sizes = {config.field: meta["jpeg_sizes"][config.kind]} if config.kind != "landmarks" else {}
     head = {**_head(config, meta), "jpeg_sizes": sizes, "faces": meta["faces"]}
     names = config.members

@@ -8,7 +8,7 @@ pushed, so that two processes of this machine never undo each other's work; a ta
 from the worker that made it, followed by its sidecar, the commit mark. Nothing is known here that
 the store does not know: a mirror may be deleted whenever no job runs.
 
-For a folder that is no mirror every function here does nothing.
+For a folder that is no mirror pull, push, clear, take and lease do nothing, and forget deletes.
 """
 
 import contextlib
@@ -91,9 +91,10 @@ def pull(out: Path) -> None:
         return
     with _refusals():
         listed = [entry for entry in store.list() if entry.name != LOCK_NAME]
-        small = [entry for entry in listed if not entry.name.endswith(".tar")]
+        tars = {entry.name: entry.size for entry in listed if entry.name.endswith(".tar")}
+        small = [entry for entry in listed if entry.name not in tars]
         Copies(store, out).refresh(small, _is_own)
-    there = {f"{entry.name}{STAND_IN}": entry.size for entry in listed if entry not in small}
+    there = {f"{name}{STAND_IN}": size for name, size in tars.items()}
     (out / "shards").mkdir(exist_ok=True)
     for stand_in in (out / "shards").glob(f"*{STAND_IN}"):
         if f"shards/{stand_in.name}" not in there:
@@ -113,9 +114,7 @@ def push(out: Path) -> None:
         return
     copies = Copies(store, out)
     with _refusals():
-        for name in LAST:
-            if not (out / name).exists() and copies.knows(name):
-                copies.forget(name)
+        copies.forget(name for name in LAST if not (out / name).exists() and copies.knows(name))
         names = [str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()]
         for name in sorted(filter(_is_pushed, names), key=_turn):
             copies.push(name)
@@ -127,14 +126,13 @@ def forget(out: Path, name: str) -> None:
         (out / name).unlink(missing_ok=True)
         return
     with _refusals():
-        Copies(store, out).forget(name)
+        Copies(store, out).forget([name])
 
 
 def clear(out: Path) -> None:
     """Delete what the mirror has lost: index and plan first, then the sidecars, then the tars."""
     if (store := store_of(out)) is None:
         return
-    copies = Copies(store, out)
     with _refusals():
         gone = [
             entry.name
@@ -142,12 +140,15 @@ def clear(out: Path) -> None:
             if entry.name != LOCK_NAME and not (out / entry.name).exists()
         ]
         first = [*reversed(LAST), "plan.json"]
-        for name in sorted(gone, key=lambda name: (_place(name, first), name.endswith(".tar"))):
-            copies.forget(name)
+        gone.sort(key=lambda name: (_place(name, first), name.endswith(".tar")))
+        Copies(store, out).forget(gone)
 
 
 def take(out: Path, shard: str) -> None:
     """Take over into the mirror what a worker has committed.
+
+    Not through `Copies`, whose record is written whole and under `alone`: that would be once a
+    shard, while jobs run. The next pull compares the sidecars with the store and notes them.
 
     Raises:
         ShardError: it cannot be read back.

@@ -64,12 +64,17 @@ class Copies:
         self._note(self.store.put(self.folder / name, name))
         self._write()
 
-    def forget(self, name: str) -> None:
-        """Delete a file here and there."""
-        (self.folder / name).unlink(missing_ok=True)
-        self.store.delete(name)
-        if self._record.pop(name, None) is not None:
-            self._write()
+    def forget(self, names: Iterable[str]) -> None:
+        """Delete files here and there, in this order."""
+        known = len(self._record)
+        try:
+            for name in names:
+                (self.folder / name).unlink(missing_ok=True)
+                self.store.delete(name)
+                self._record.pop(name, None)
+        finally:
+            if len(self._record) < known:
+                self._write()
 
     def _fetch(self, entry: Listed) -> Listed:
         local = self.folder / entry.name

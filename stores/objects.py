@@ -6,6 +6,7 @@ two pieces. Credentials come from the environment as everywhere: AWS_PROFILE, AW
 AWS_REGION, AWS_ENDPOINT_URL_S3, GOOGLE_APPLICATION_CREDENTIALS, roles of the machine.
 """
 
+import logging
 import os
 import uuid
 from collections.abc import Callable, Iterator
@@ -28,6 +29,8 @@ from stores.base import (
 )
 from stores.errors import StoreError
 from stores.retry import RefusedError, retried
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,9 @@ class ObjectStore:
     # --- listing ---
 
     def list(self) -> list[Listed]:
-        """Every object below the prefix, sorted by name; names that no path can have are left out.
+        """Every object below the prefix, sorted by name.
+
+        Names that no path can have are left out, and a warning says so.
 
         Raises:
             StoreError: it cannot be listed, or there is no such bucket.
@@ -97,7 +102,13 @@ class ObjectStore:
             return found
 
         entries = retried(str(self), all_of_them, "listed")
-        files = (entry for entry in entries if entry.type == pyarrow.fs.FileType.File)
+        files = [entry for entry in entries if entry.type == pyarrow.fs.FileType.File]
+        odd = [entry.path for entry in files if not _is_plain(entry.path)]
+        if odd:
+            log.warning(
+                "%s: %d objects are left out, because no file can have their names, such as %s; "
+                "give them names without empty parts, . and ..", self, len(odd), ascii(odd[0][:200])
+            )  # fmt: skip
         return sorted(_listed(entry, self.path) for entry in files if _is_plain(entry.path))
 
     def facts(self, name: str) -> Listed | None:
@@ -160,17 +171,18 @@ class ObjectStore:
         except FileNotFoundError:
             return
 
-    def fetch(self, name: str, local: Path, is_wanted: Callable[[], bool] = lambda: True) -> Listed:
+    def fetch(self, name: str, local: Path, is_wanted: Callable[[], bool] = lambda: True) -> None:
         """Download an object whole; the file appears under its name when it is complete.
 
         Args:
             name: of the object.
             local: the file to make; its folders are made, too.
-            is_wanted: asked between pieces; once it says no, the rest is not fetched.
+            is_wanted: asked between pieces; once it says no, the rest is not fetched, and there is
+                no file.
 
         Raises:
             FileNotFoundError: it is not there.
-            StoreError: it cannot be read, or changes meanwhile.
+            StoreError: it cannot be read, changes meanwhile, or is not wanted any more.
             OSError: it cannot be written here.
         """
         local.parent.mkdir(parents=True, exist_ok=True)
@@ -180,7 +192,7 @@ class ObjectStore:
             with open(temporary, "xb") as file:
                 for piece in source.pieces():
                     if not is_wanted():
-                        break
+                        raise StoreError(f"{self.url(name)} was not read through: it was stopped")
                     file.write(piece)
             if temporary.stat().st_size != source.size:
                 raise StoreError(f"{self.url(name)} changed while it was read; try again")
@@ -188,7 +200,6 @@ class ObjectStore:
         finally:
             source.close()
             temporary.unlink(missing_ok=True)
-        return Listed(name, source.size, 0)
 
     def _file_system(self) -> Any:
         return file_system(self.scheme, self.path.partition("/")[0], os.getpid())

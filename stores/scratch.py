@@ -64,19 +64,32 @@ def workplace(scratch: Path) -> Iterator[Path]:
     """A folder of this process alone, removed at the end; those of dead processes are, too."""
     home = scratch / "live"
     home.mkdir(parents=True, exist_ok=True)
-    _sweep(home)
-    folder = home / f"{platform.node()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-    folder.mkdir()
-    with open(folder / LOCK_NAME, "xb") as lock:
+    with _one_at_a_time(home):
+        _sweep(home)
+        folder = home / f"{platform.node()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        folder.mkdir()
+        lock = open(folder / LOCK_NAME, "xb")  # noqa: SIM115 - closed below
         fcntl.flock(lock, fcntl.LOCK_EX)
+    with lock:
         try:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def _one_at_a_time(home: Path) -> Iterator[None]:
+    """Nobody sweeps while a folder is made: without its lock it looks like a dead process's."""
+    turn = os.open(home, os.O_RDONLY)
+    try:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(turn)
+
+
 def _sweep(home: Path) -> None:
-    """Remove the folders whose owner died; one that is just being made has no lock file yet."""
+    """Remove the folders whose owner died; call it under `_one_at_a_time`."""
     for folder in home.iterdir():
         with contextlib.suppress(OSError), open(folder / LOCK_NAME, "rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,11 +1,15 @@
 """Writing, listing and copying: against a real server, looked at by another client."""
 
+import fcntl
 import os
+import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -113,10 +117,14 @@ def test_a_listing_has_names_sizes_and_times(store: ObjectStore, bucket: Bucket)
     assert all(abs(entry.mtime_ns / 1e9 - time.time()) < 3600 for entry in listed)
 
 
-def test_names_that_no_file_can_have_are_not_listed(store: ObjectStore, bucket: Bucket) -> None:
+def test_names_that_no_file_can_have_are_not_listed_and_told(
+    store: ObjectStore, bucket: Bucket, caplog: pytest.LogCaptureFixture
+) -> None:
     for name in ("set/a//b", "set/../c", "set/./d", "set/folder/", "set/good"):
         bucket.put(name, b"" if name.endswith("/") else b"1")
     assert [entry.name for entry in store.list()] == ["good"]
+    [line] = caplog.messages
+    assert "3 objects are left out" in line and "/set/" in line
 
 
 def test_an_empty_place_is_no_error_and_a_missing_bucket_is_one(bucket: Bucket) -> None:
@@ -187,7 +195,7 @@ def test_only_what_changed_is_uploaded(store: ObjectStore, bucket: Bucket, tmp_p
     asked = len(bucket.proxy.asked)
     Copies(store, tmp_path).push("a")
     assert len(bucket.proxy.asked) == asked
-    Copies(store, tmp_path).forget("a")
+    Copies(store, tmp_path).forget(["a"])
     assert bucket.objects() == {} and not (tmp_path / "a").exists()
 
 
@@ -207,6 +215,51 @@ def test_a_copy_that_cannot_be_fetched_leaves_the_old_one(
 
 
 # --- scratch --------------------------------------------------------------------------------------
+
+
+def test_a_folder_that_is_just_being_made_is_not_swept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lock file is there before its lock: another process must not take it for a dead one's."""
+    lock = fcntl.flock
+    others: list[threading.Thread] = []
+
+    def slow(file: IO[bytes] | int, how: int) -> None:
+        if not isinstance(file, int) and how == fcntl.LOCK_EX and not others:
+            others.append(threading.Thread(target=lambda: workplace(tmp_path).__enter__()))
+            others[0].start()
+            others[0].join(0.5)
+        lock(file, how)
+
+    monkeypatch.setattr("stores.scratch.fcntl.flock", slow)
+    with workplace(tmp_path) as mine:
+        others[0].join()
+        assert mine.is_dir()
+
+
+def test_fetching_what_is_not_wanted_any_more_leaves_no_file(
+    store: ObjectStore, bucket: Bucket, tmp_path: Path
+) -> None:
+    bucket.put("set/a", b"1234")
+    with pytest.raises(StoreError, match="set/a was not read through: it was stopped"):
+        store.fetch("a", tmp_path / "a", lambda: False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_many_are_forgotten_in_order_and_noted_once(
+    store: ObjectStore, bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "abcd":
+        bucket.put(f"set/{name}", b"1")
+    refresh(store, tmp_path)
+    bucket.proxy.asked.clear()
+    copies, written = Copies(store, tmp_path), []
+    monkeypatch.setattr(copies, "_write", lambda: written.append(sorted(copies._record)))
+    copies.forget(["c", "a", "b"])
+    assert written == [["d"]]
+    deleted = [asked for asked in bucket.proxy.asked if asked.startswith("DELETE")]
+    assert re.findall(r"/set/(\w)", " ".join(deleted)) == ["c", "a", "b"]
+    assert bucket.objects() == {"set/d": b"1"}
 
 
 def test_what_a_killed_process_left_is_removed_by_the_next_one(tmp_path: Path) -> None:
