@@ -26,6 +26,7 @@ from pipeline.plan import PlannedShard
 from pipeline.prepare import Prepared, load, versions
 from pipeline.shard import ShardTask, is_committed, write_atomically
 from selection.facts import shard_hashes
+from stores import is_remote
 
 EMBED_FACTS = "embed.json"
 """What `train embed` writes beside its parts."""
@@ -290,10 +291,12 @@ def _check_possible(base: Prepared, config: FieldConfig) -> None:
     if config.origin == "source":
         if config.kind not in (*CROPS, "mel"):
             raise UsageError(f"--from-source makes {', '.join(CROPS)} or a mel, no {config.kind}")
-        if not Path(base.plan.manifest_root).is_dir():
+        root = base.plan.manifest_root
+        if is_remote(root) or not Path(root).is_dir():
+            why = "is no folder of this machine" if is_remote(root) else "is not there"
             raise UsageError(
-                f"--from-source reads {base.plan.manifest_root}, which is not there; leave the "
-                "flag out to make the field from what is stored"
+                f"--from-source reads {root}, which {why}; leave the flag out to make the field "
+                "from what is stored"
             )
 
 

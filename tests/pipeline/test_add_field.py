@@ -321,6 +321,13 @@ def test_what_cannot_be_made_is_refused(
     assert not (out / "fields").exists()
 
 
+def test_sources_on_a_store_are_not_said_to_be_gone(tmp_path: Path) -> None:
+    out = sounds(tmp_path / "set")
+    edit_json(out / "plan.json", manifest_root="s3://bucket/raw")
+    with pytest.raises(UsageError, match=r"s3://bucket/raw, which is no folder of this machine"):
+        add(out, "low", mel_rate_hz=12000, from_source=True)
+
+
 def test_a_field_made_otherwise_is_not_mixed_with(tmp_path: Path) -> None:
     out = sounds(tmp_path / "set")
     add(out, "low", mel_rate_hz=12000)
