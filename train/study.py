@@ -27,6 +27,7 @@ import tyro
 
 from train.config import RUNS, PretrainConfig
 from train.describe import example_batch
+from train.dist import choose_device
 from train.errors import UsageError
 from train.evaluation.config import EvalConfig
 from train.evaluation.driver import evaluate
@@ -166,7 +167,6 @@ class StudyConfig:
         asked = {name: CORPORA[name] for name in _listed(self.corpora)}
         if asked:
             given = {"shards": self.shards, "task_shards": self.task_shards}
-            given |= {"tasks": tuple(_listed(self.tasks))}  # type: ignore[dict-item]
             changes: dict[str, Any] = {name: value for name, value in given.items() if value}
             return {name: replace(corpus, **changes) for name, corpus in asked.items()}
         known = {name: CORPORA[name] for name in CORPORA if self.of.tasks_on(name)}
@@ -180,10 +180,9 @@ class StudyConfig:
             raise UsageError(f"the study {self.name} finds no shards. These make them:{ways}")
         return there
 
-    def tasks_of(self, name: str, corpus: Corpus) -> tuple[str, ...]:
+    def tasks_of(self, corpus: str) -> tuple[str, ...]:
         """The columns that a corpus gives."""
-        own = self.of.tasks_on(name)
-        return own if corpus.tasks == CORPORA[name].tasks else corpus.tasks
+        return tuple(_listed(self.tasks)) or self.of.tasks_on(corpus)
 
     def preset_for(self, corpus: Corpus, method: str) -> str:
         """The preset of a method."""
@@ -327,14 +326,17 @@ def preset_of(wish: str, method: str) -> str:
 def _tell_plan(config: StudyConfig, works: list[Work], runs: list[PretrainConfig[Any]]) -> None:
     """Say what is going to be done, and about how long the trainings take."""
     waiting = {run.run: run for run in runs if not (run.folder / FINISHED).is_file()}
-    columns = [task for name, corpus in {work.corpus_name: work.corpus for work in works}.items()
-               for task in config.tasks_of(name, corpus)]  # fmt: skip
+    corpora = dict.fromkeys(work.corpus_name for work in works)
+    columns = [task for name in corpora for task in config.tasks_of(name)]
     log.info(
         "%s: %d rows, %d runs to train of %s steps with %s clips each; then %s on every row",
         config.of.about, len(works), len(waiting), config.steps, config.batch_size,
         ", ".join(columns),
     )  # fmt: skip
-    if not waiting or config.device not in ("auto", "cpu"):
+    if not waiting:
+        return
+    if choose_device(config.device, 0).type != "cpu":
+        log.info("how long that takes is not estimated: steps are timed on a CPU only")
         return
     kinds = {(run.method, repr(run.model)): run for run in waiting.values()}
     spent = {kind: step_seconds(run) for kind, run in kinds.items()}
@@ -344,14 +346,12 @@ def _tell_plan(config: StudyConfig, works: list[Work], runs: list[PretrainConfig
 
 
 def step_seconds(run: PretrainConfig[Any]) -> float:
-    """Seconds of a step on an empty batch, without reading and augmentation; the best of two."""
+    """Seconds of a step of an empty batch on a CPU, without reading; the best of two."""
     import torch
 
     from train.cuts import RunFacts
     from train.pretrain import build_model
 
-    if torch.cuda.is_available():
-        return 0.0
     model: Any = build_model(run, torch.device("cpu"), RunFacts(1000, run.schedule_steps or 1, 100))
     batch = example_batch(run.model, run.clips_per_batch)
     for name in ("video", "mel", "wave"):
@@ -371,7 +371,7 @@ def step_seconds(run: PretrainConfig[Any]) -> float:
 def _result(config: StudyConfig, work: Work) -> Result:
     """The scores of a row, by task."""
     scores = {}
-    for task in config.tasks_of(work.corpus_name, work.corpus):
+    for task in config.tasks_of(work.corpus_name):
         found = evaluate(eval_of(config, work, task))
         scores[task] = {**found["metrics"][0], "n": found["n_scored"]}
     return Result(work.row.label, work.seed, scores)
