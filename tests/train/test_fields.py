@@ -25,7 +25,7 @@ from train.cuts import Reads
 from train.dist import Ranks
 from train.errors import IncompleteError, ShardError, UsageError
 from train.fields import join, names_of, with_members
-from train.index import content_sha256, open_shards
+from train.index import open_shards
 from train.loader import ClipLoader
 from train.mixture import Mixture, open_mixture, parse_shards
 from train.plan import Plan
@@ -127,9 +127,9 @@ def test_fields_are_part_of_what_a_run_is_of(heads: Path) -> None:
 def test_adding_a_field_makes_no_other_set_of_it(sounding: Path, tmp_path: Path) -> None:
     out = tmp_path / "set"
     shutil.copytree(sounding, out)
-    before = content_sha256(open_store(str(out))), mixture(out).fingerprint()
+    before = open_shards(open_store(str(out))).content_sha256, mixture(out).fingerprint()
     add(out, "low", mel_rate_hz=12000)
-    assert (content_sha256(open_store(str(out))), mixture(out).fingerprint()) == before
+    assert (open_shards(open_store(str(out))).content_sha256, mixture(out).fingerprint()) == before
 
 
 def test_a_mel_takes_the_place_of_the_samples_own(sounding: Path, tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ from train.checkpoint import write_atomically
 from train.config import Precision, uses_bf16
 from train.dist import Ranks, joined
 from train.errors import UsageError
-from train.evaluation.clips import Look, View, batched, read_clips, require_members
+from train.evaluation.clips import ClipView, Look, batched, read_clips, require_members
 from train.evaluation.encoders import (
     SOUND,
     Encoders,
@@ -58,7 +58,7 @@ from train.evaluation.encoders import (
 )
 from train.evaluation.task import Features, Modality, Pooling, Settings
 from train.fields import with_members
-from train.index import INDEX_NAME, ShardSet, content_sha256, open_shards
+from train.index import INDEX_NAME, ShardSet, open_shards
 from train.loader import default_workers
 from train.methods import method_named
 from train.read import FRAMES
@@ -354,7 +354,7 @@ class Plan:
         origin = self.encoders.origin or {}
         return {
             "checkpoint": origin.get("sha256"),
-            "shards": content_sha256(self.shard_set.store),
+            "shards": self.shard_set.content_sha256,
             **{f"field {one.name}": one.sha256 for one in self.shard_set.fields.values()},
             "per": self.options.per,
             "settings": json.loads(json.dumps(dataclasses.asdict(self.settings))),
@@ -423,7 +423,7 @@ def _plan(options: EmbedOptions, encoders: Encoders, shard_set: ShardSet) -> Pla
     stores_pictures = FRAMES in shard_set.members or not shard_set.members
     lacks = modality == "V+A" and not stores_pictures
     settings = options.settings("A" if lacks else modality)
-    view = View(settings.pictures, encoders.sound if settings.uses_sound else None)
+    view = ClipView(settings.pictures, encoders.sound if settings.uses_sound else None)
     shard_set = with_members(shard_set, view.members(0))
     require_members(shard_set, view, "embed")
     rate = method_named(encoders.method).fps
@@ -449,7 +449,7 @@ def _features(
     device = next(encoders.module.parameters()).device
     batches = list(batched(looks, options.batch_size, equal=True))
     workers = default_workers(1) if options.workers is None else options.workers
-    view = View(plan.settings.pictures, encoders.sound if plan.settings.uses_sound else None)
+    view = ClipView(plan.settings.pictures, encoders.sound if plan.settings.uses_sound else None)
     for batch, raw in zip(
         batches, read_clips(plan.shard_set, examples, view, batches, workers), strict=True
     ):
