@@ -72,6 +72,8 @@ class Clip:
     number: int
     seconds: float
     seed: int
+    nuisance: float = 1.0
+    """How much moves and sounds besides the performer: 0, nothing, to 1."""
 
     @property
     def name(self) -> str:
@@ -202,7 +204,8 @@ def sound(clip: Clip, voice: Voice, script: Script, stage: Stage) -> NDArray[np.
     dry = planted_sounds.tilted(random, dry) * 10 ** (random.uniform(-6, 4) / 20)
     around = planted_sounds.background(random, len(dry), RATE_HZ)
     right = 0.25 + 0.5 * stage.middle[0] / SIDE
-    both = np.stack([dry * (1 - right), dry * right], axis=1) * math.sqrt(2) + around[:, None]
+    both = np.stack([dry * (1 - right), dry * right], axis=1) * math.sqrt(2)
+    both += clip.nuisance * around[:, None]
     return np.clip(both, -1, 1).astype(np.float32)
 
 
@@ -217,9 +220,11 @@ class Stage:
         self.radius = float(random.uniform(15, 22))
         self.middle = _off_centre(random, self.radius)
         self._sway = _Sway(random, 3.0)
-        self._camera = _Sway(random, 10.0)
-        self._rival = _rival(random, clip, self) if random.uniform() < RIVALS else None
-        self._balls = [_Ball(random) for _ in range(random.integers(MOST_BALLS + 1))]
+        self._camera = _Sway(random, 10.0 * clip.nuisance)
+        rivals = RIVALS * clip.nuisance
+        self._rival = _rival(random, clip, self) if random.uniform() < rivals else None
+        balls = round(clip.nuisance * random.integers(MOST_BALLS + 1))
+        self._balls = [_Ball(random) for _ in range(balls)]
         self._light = float(random.uniform(0.75, 1.15)), float(random.uniform(0.05, 0.3))
 
     def pictures(self) -> Iterator[tuple[Image, Box]]:
@@ -240,7 +245,8 @@ class Stage:
         for drifting in self._balls[:1]:
             drifting.draw(image, seconds)
         level, hertz = self._light
-        gain = level * (1 + 0.06 * math.sin(2 * math.pi * hertz * seconds))
+        flicker = 0.06 * self._clip.nuisance
+        gain = level * (1 + flicker * math.sin(2 * math.pi * hertz * seconds))
         return np.asarray(cv2.convertScaleAbs(image, alpha=gain), np.uint8), _inside(box)
 
     def _pose(self, seconds: float) -> Pose:
