@@ -55,7 +55,7 @@ class Corpus:
     small: str
     """Preset of every method that fits two CPU cores and these clips' length."""
     full: str
-    """Of the paper's size; see `train.study.preset_of`."""
+    """Of the paper's size; see `train.study_config.preset_of`."""
     make: str
     """The commands that make the shards."""
     crop: str

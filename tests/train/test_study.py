@@ -17,7 +17,8 @@ from train.errors import UsageError
 from train.methods import METHODS
 from train.overview import write
 from train.studies import CORPORA, LIKE, SCRATCH, STUDIES, Row
-from train.study import StudyConfig, Work, eval_of, preset_of, run_of, step_seconds
+from train.study import Work, eval_of, run_of, step_seconds
+from train.study_config import StudyConfig, preset_of
 from train.studytable import agreement, goodness_in_paper, summary
 from train.tasks import TASKS
 
