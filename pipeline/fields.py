@@ -15,7 +15,6 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,10 +23,9 @@ from typing import Any, Literal, get_args
 
 from manifests.errors import UsageError
 from pipeline.config import ShardConfig, canonical_hash
+from pipeline.format import FIELD_NAME, FIELD_SCHEMA
 
 FOLDER = "fields"
-FIELD_SCHEMA = 1
-NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 
 Kind = Literal["lip", "face", "landmarks", "mel", "features", "number"]
 Origin = Literal["stored", "source"]
@@ -57,7 +55,7 @@ class FieldConfig:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
-        if not NAME.fullmatch(self.field):
+        if not FIELD_NAME.fullmatch(self.field):
             raise ValueError(
                 f"a field's name is {self.field!r}; expected small letters, digits and _, at most "
                 "32, a letter first"
