@@ -170,14 +170,13 @@ def view_lines(view: SetView) -> list[str]:
 
 
 def _terms(where: Where, table: pa.Table) -> list[Term]:
-    passing = [term.passes(table) for term in where.terms]
-    failing = np.sum([~mask for mask in passing], axis=0)
-    terms = []
-    for term, mask in zip(where.terms, passing, strict=True):
-        false = int(Where(f"not ({term.text})").passes(table).sum())
-        unknown = len(mask) - int(mask.sum()) - false
-        terms.append(Term(term.text, false, unknown, int((~mask & (failing == 1)).sum())))
-    return terms
+    truths = [term.truth(table) for term in where.terms]
+    failed = [~np.asarray(truth.fill_null(False)) for truth in truths]
+    failing = np.sum(failed, axis=0)
+    return [
+        Term(term.text, truth.false_count, truth.null_count, int((fails & (failing == 1)).sum()))
+        for term, truth, fails in zip(where.terms, truths, failed, strict=True)
+    ]
 
 
 def _splits(splits: pa.ChunkedArray) -> list[tuple[str, Mask]]:

@@ -128,11 +128,11 @@ class Where:
         return tuple(sorted(names - set(CONSTANTS) - set(FUNCTIONS)))
 
     @functools.cached_property
-    def terms(self) -> tuple["Where", ...]:
-        """The conditions that its outermost `and` joins; itself where there is none."""
+    def terms(self) -> tuple["Term", ...]:
+        """The conditions that its outermost `and` joins; its whole where there is none."""
         if isinstance(self.tree, ast.BoolOp) and isinstance(self.tree.op, ast.And):
-            return tuple(Where(_part(self.text.strip(), term)) for term in self.tree.values)
-        return (self,)
+            return tuple(Term(self, node) for node in self.tree.values)
+        return (Term(self, self.tree),)
 
     def passes(self, table: pa.Table) -> npt.NDArray[np.bool_]:
         """Which rows it is true for.
@@ -140,9 +140,18 @@ class Where:
         Raises:
             SelectionError: a column is missing, or is not of the kind it is compared with.
         """
+        truth = self.truth(table, self.tree).fill_null(False)
+        return np.asarray(truth.to_numpy(zero_copy_only=False), np.bool_)
+
+    def truth(self, table: pa.Table, node: ast.expr) -> pa.BooleanArray:
+        """Whether a part of it is true of each row, false, or null.
+
+        Raises:
+            SelectionError: a column is missing, or is not of the kind it is compared with.
+        """
         require_columns(self.columns, table.column_names)
         try:
-            found = _Evaluation(table, self.text.strip()).of(self.tree)
+            found = _Evaluation(table, self.text.strip()).of(node)
         except RecursionError as error:
             raise SelectionError(f"{self._short!r} is nested too deep") from error
         except (pa.ArrowException, OverflowError) as error:
@@ -152,10 +161,31 @@ class Where:
                 f"{self._short!r} is {KINDS[found.kind]}, not a condition; compare it with "
                 "something"
             )
-        if found.is_constant:
-            return np.full(len(table), bool(found.data.as_py()))
-        truth = pc.fill_null(found.data.cast(pa.bool_()), False)
-        return np.asarray(truth.to_numpy(zero_copy_only=False), np.bool_)
+        truth = found.data.cast(pa.bool_())
+        return pa.repeat(truth, len(table)) if found.is_constant else truth.combine_chunks()
+
+
+@dataclass(frozen=True)
+class Term:
+    """One of the conditions that `and` joins."""
+
+    where: Where
+    node: ast.expr
+    """Its part of the syntax; cut out as text it may be no expression, for want of parentheses."""
+
+    @property
+    def text(self) -> str:
+        """As it was written, in one line."""
+        written = _part(self.where.text, self.node)
+        return ast.unparse(self.node) if "\n" in written else written
+
+    def truth(self, table: pa.Table) -> pa.BooleanArray:
+        """Whether it is true of each row, false, or null.
+
+        Raises:
+            SelectionError: a column is missing, or is not of the kind it is compared with.
+        """
+        return self.where.truth(table, self.node)
 
 
 def require_columns(wanted: Sequence[str], known: Sequence[str], hint: str = "") -> None:
@@ -379,7 +409,7 @@ def _compared(one: Value, op: ast.cmpop, other: Value) -> Any:
         raise SelectionError(f'{one.said} holds lists; ask for one entry: "train" in splits')
     _same_kind(one, "compared with", other)
     if "null" in (one.kind, other.kind):  # a column of which nothing is known
-        return pc.and_kleene(pc.is_null(one.data), pa.scalar(None, pa.bool_()))
+        return (one if one.kind == "null" else other).data
     if one.kind == "bool" and not isinstance(op, ast.Eq | ast.NotEq):
         raise SelectionError(f"{one.said} is true or false; compare it by == or !=")
     return COMPARE[type(op)](_as_precise(one, other), _as_precise(other, one))
