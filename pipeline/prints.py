@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from manifests.errors import UsageError
+from manifests.recipes import recipe_of
 from pipeline.check import UNREADABLE
 from pipeline.fingerprints import Fingerprint, fingerprint
 from pipeline.format import FormatError, decode_meta
@@ -28,7 +29,7 @@ from pipeline.outputs import Outputs, Place, reading_table
 from selection.facts import COLUMNS, FOLDER, add_columns
 
 FILE = "fingerprints.parquet"
-VERSION = 1
+VERSION = 2
 """Of what a fingerprint is; others are made again."""
 LISTS = {"pictures": pa.uint64(), "sound": pa.uint32(), "motion": pa.float32()}
 SCHEMA = pa.schema(
@@ -37,6 +38,7 @@ SCHEMA = pa.schema(
         ("shard_sha256", pa.string()),
         ("source_sha1", pa.string()),
         ("window_start", pa.float64()),
+        ("recipe", pa.string()),
         ("content_sha1", pa.string()),
         *((name, pa.list_(type_)) for name, type_ in LISTS.items()),
     ],
@@ -195,8 +197,19 @@ def _of_clip(outputs: Outputs, place: Place) -> dict[str, Any]:
         "key": place.key,
         "source_sha1": meta["source"].get("sha1"),
         "window_start": meta.get("window_start"),
+        "recipe": _recipe(meta),
         "content_sha1": content.hexdigest(),
         "pictures": found.pictures,
         "sound": found.sound.astype(np.uint32),
         "motion": found.motion,
     }
+
+
+def _recipe(meta: dict[str, Any]) -> str:
+    """How a clip was manipulated, noise included: the same text for the same, "" for not at all.
+
+    Raises:
+        ValueError: it is no recipe.
+    """
+    recipe = recipe_of(meta["key"], meta.get("extra") or {})
+    return f"{recipe.identity}\n{recipe}" if recipe.transforms else ""

@@ -1,6 +1,7 @@
 """`pipeline duplicates`: planted copies are found, strangers are not; groups, ranks, next calls."""
 
 import json
+from typing import Any
 
 import cv2
 import numpy as np
@@ -109,6 +110,31 @@ def test_a_changed_shard_is_looked_at_again(tmp_path, monkeypatch):
     monkeypatch.setattr("pipeline.prints.fingerprint", noted)
     prints_of(out)
     assert looked == ["b"]
+
+
+def test_one_stretch_of_a_file_manipulated_in_two_ways_is_not_exactly_the_same(tmp_path):
+    """AugVGG: four rows of one window, each with a recipe of its own."""
+    faster = {"name": "speed", "factor": 1.1}
+    recipes: dict[str, Any] = {
+        "clean": {},
+        "a/fast": {"transforms": [faster]},
+        "again": {"transforms": []},
+    }
+    source = {**json.loads(copies.members("", 1)["json"])["source"], "sha1": "file"}
+
+    def clip(name, seed):
+        extra = {"reference_key": "k", **recipes[name]}
+        return copies.members(name, seed, source=source, extra=extra)
+
+    made = [clip(name, seed) for seed, name in enumerate(recipes)]
+    first = write_set(tmp_path / "first", copies.GLCM, [made])
+    other = write_set(tmp_path / "other", copies.GLCM, [[clip("a/fast", 9)]])
+    duplicates([first, other])
+    pairs = pq.read_table(first / "quality" / "duplicates.parquet").to_pylist()
+    assert {(pair["key"], pair["other_key"], pair["kind"]) for pair in pairs} == {
+        ("clean", "again", "exact"), ("a/fast", "a/fast", "exact"),
+    }  # fmt: skip
+    assert pairs[0]["picture_distance"] is pairs[0]["sound_distance"] is None  # nobody compared
 
 
 def test_a_set_named_twice_is_refused(sets):
