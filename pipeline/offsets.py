@@ -29,14 +29,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from pipeline.check import UNREADABLE
 from pipeline.fingerprints import lumas_of
 from pipeline.format import MEL_SLICES_PER_FRAME, FormatError, decode_meta, decode_npy
 from pipeline.mel import slaney_centres_mel
-from pipeline.outputs import Outputs, Place
+from pipeline.outputs import Outputs, Place, reading_table
 from pipeline.prints import write_quality
-from pipeline.view import facts_of
 
 FILE = "av_offsets.parquet"
 SCHEMA = pa.schema(
@@ -84,8 +84,9 @@ def offsets(out: Path) -> list[str]:
     """
     outputs = Outputs(out)
     outputs.index()
-    places = facts_of(out, ("shard", "offset", "size")).table.to_pylist()
-    rows = [_row(outputs, Place(**place)) for place in places]
+    with reading_table(outputs.samples_path):
+        places = pq.read_table(outputs.samples_path, columns=["key", "shard", "offset", "size"])
+    rows = [_row(outputs, Place(**place)) for place in places.to_pylist()]
     write_quality(out, FILE, pa.Table.from_pylist(rows, schema=SCHEMA), SCHEMA.names[1:])
     ways = Counter(row["av_offset_from"] or "nothing to compare" for row in rows)
     told = ", ".join(f"{count:,} by {way}" for way, count in ways.most_common())

@@ -4,7 +4,6 @@ Without a page, a few lines a sample on the terminal. With one, a self-contained
 shows frames, face and lips in step with the sound and the mel. Works while the job still runs.
 """
 
-import os
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -24,6 +23,7 @@ from pipeline.format import Sample, decode
 from pipeline.listen import SoundOf
 from pipeline.outputs import Outputs, Place, reading_table
 from pipeline.pages import render
+from pipeline.shard import write_atomically
 from pipeline.view import places_of
 
 DEFAULT_COUNT = 8
@@ -155,9 +155,7 @@ def cards_of(
 def write_text(path: Path, text: str) -> None:
     """Write a file so that a reader never sees half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    write_atomically(path, text.encode())
 
 
 # --- text -------------------------------------------------------------------------------------

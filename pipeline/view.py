@@ -69,6 +69,14 @@ class SetView:
     unknown: dict[str, int] = field(default_factory=dict)
     """Tables of quality/ that lack clips: how many."""
 
+    @property
+    def unknown_lines(self) -> list[str]:
+        """The same in words."""
+        return [
+            f"quality/{table} does not know {clips:,} clips; they have null there. Make it again"
+            for table, clips in self.unknown.items()
+        ]
+
 
 def parsed(text: str) -> Where:
     """An expression from the command line.
@@ -163,10 +171,7 @@ def view_lines(view: SetView) -> list[str]:
         + (f"; {term.alone:,} fail nothing else" if len(view.terms) > 1 else "")
         for term in view.terms
     ]
-    return lines + [
-        f"  quality/{table} does not know {clips:,} clips; they have null there. Make it again"
-        for table, clips in view.unknown.items()
-    ]
+    return [*lines, *(f"  {line}" for line in view.unknown_lines)]
 
 
 def _terms(where: Where, table: pa.Table) -> list[Term]:

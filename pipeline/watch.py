@@ -67,7 +67,7 @@ class Moment:
 
 @dataclass(frozen=True)
 class WatchOptions:
-    """Who may watch a job, and how often it speaks."""
+    """Where the metrics of a job are served."""
 
     port: int | None = None
     """Of the HTTP endpoint; None for none, 0 for any that is free."""
@@ -76,7 +76,7 @@ class WatchOptions:
 
 
 class Watch:
-    """Tells the outside; a context manager that says in the end how it went."""
+    """Writes the files and serves the metrics, as `tell` hears of it, until `close`."""
 
     def __init__(self, out: Path, moment: Moment, options: WatchOptions) -> None:
         """Begin to tell.

@@ -19,6 +19,7 @@ from pipeline.fingerprints import (
     picture_hashes,
     sound_hashes,
 )
+from pipeline.format import FormatError
 from pipeline.matching import distance
 from pipeline.prints import prints_of
 from pipeline.view import view_of
@@ -110,6 +111,14 @@ def test_a_changed_shard_is_looked_at_again(tmp_path, monkeypatch):
     monkeypatch.setattr("pipeline.prints.fingerprint", noted)
     prints_of(out)
     assert looked == ["b"]
+
+
+def test_a_shard_that_the_index_does_not_list_is_refused(tmp_path):
+    out = write_set(tmp_path / "out", copies.GLCM, [[copies.members("a", 1)]])
+    index = json.loads((out / "shardindex.json").read_bytes())
+    (out / "shardindex.json").write_text(json.dumps({**index, "shardlist": []}))
+    with pytest.raises(FormatError, match="pipeline finalize"):
+        prints_of(out)
 
 
 def test_one_stretch_of_a_file_manipulated_in_two_ways_is_not_exactly_the_same(tmp_path):
