@@ -32,6 +32,7 @@ from pipeline.config import FORMAT_VERSION, Limits, ShardConfig, canonical_hash
 from pipeline.dropped import forget
 from pipeline.mirror import address_of
 from pipeline.outputs import Outputs
+from pipeline.patched import as_planned
 from pipeline.plan import PLAN_COLUMNS, Plan, PlannedShard, plan_rows, with_fingerprints_of
 from pipeline.rows import PlannedRows
 from pipeline.shard import ShardTask, is_committed, write_atomically
@@ -282,6 +283,7 @@ def _merge(before: Prepared, wish: Wish) -> tuple[pa.Table | None, Plan, str]:
     """The old rows with what changed, and the new ones behind; None if all is as it was."""
     plan, old = before.plan, pq.read_table(Outputs(before.out).manifest_path)
     planned = old.slice(0, plan.rows_in_shards)
+    wish = replace(wish, rows=as_planned(Outputs(before.out), planned, wish.rows))
     place = pc.index_in(
         wish.rows["key"].combine_chunks(), value_set=planned["key"].combine_chunks()
     )
