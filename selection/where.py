@@ -3,7 +3,8 @@
     names        columns, such as face_rate; true, false, null
     literals     12, 0.5, "text" or 'text', ["a", "b"]
     comparisons  ==  !=  <  <=  >  >=, also chained: 0.2 < face_rate < 0.8
-    in, not in   key in ["a", "b"]; "train" in splits (of a list); "grid/" in key (of a text)
+    in, not in   key in ["a", "b"]; "train" in splits, "archery" in label_names (of a list);
+                 "grid/" in key (of a text)
     and or not   with parentheses
     arithmetic   + - * / and abs(x), of numbers
     startswith(text, "grid/s1"), endswith(text, "x")
