@@ -425,6 +425,12 @@ def test_clips_that_are_taken_back_leave_the_fields(tmp_path: Path) -> None:
     done = drop(out, Wanted(frozenset({"demo/sound3"}), purge=True, runs=tmp_path))
     assert any("field low: 1 side shards" in line for line in done.lines)
     assert list(hashes(out / "fields/low")) == ["train-000000.tar"]
+    there, gone = (
+        next(line for line in peek(out, [f"demo/sound{n}"]) if "field    low" in line)
+        for n in (0, 2)
+    )
+    assert "kB in train-000000.tar" in there
+    assert "gone with its side shard train-000001" in gone and "pipeline add-field" in gone
     assert pq.read_table(out / "fields/sync/table.parquet")["key"].to_pylist() == ["demo/sound0"]
     add(out, "low", mel_rate_hz=12000)
     assert set(side_samples(out, "low")) == {f"demo--sound{n}" for n in range(3)}
