@@ -27,12 +27,16 @@ def plan(options: Annotated[ShardsOptions, tyro.conf.arg(name="")]) -> int:
     """Say what `shards` would do: samples, shards, bytes, core-hours, rows that will fail."""
     import tempfile
 
-    from pipeline.estimate import plan_lines
-    from pipeline.settings import job_options, wish
+    from pipeline.estimate import plan_lines, there_lines
+    from pipeline.remote import reading
+    from pipeline.settings import job_options, output_folder, wish
 
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, addresses_in(options.out, options.scratch):
         rows = wish(options, Path(scratch), say)
         say(*plan_lines(rows, job_options(options).limits, options.scratch or ""))
+        if not options.overwrite:
+            with reading(options.out or str(output_folder(options)), options.scratch) as out:
+                tell(*there_lines(out, rows))
     return 0
 
 
