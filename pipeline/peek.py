@@ -24,6 +24,7 @@ from pipeline.listen import SoundOf
 from pipeline.outputs import Outputs, Place, reading_table
 from pipeline.pages import render
 from pipeline.shard import write_atomically
+from pipeline.units import counted
 from pipeline.view import places_of
 
 DEFAULT_COUNT = 8
@@ -67,12 +68,12 @@ def peek(
     page = render(
         "peek.html",
         title=outputs.plan.name,
-        lead=f"{len(cards)} samples of {out}, each with its pictures and sound on one clock.",
+        lead=f"{counted(len(cards), 'sample')} of {out}, each with picture and sound on one clock.",
         cards=cards,
         unreadable=unreadable,
     )
     write_text(html, page)
-    return [*unreadable, f"{html}: {len(cards)} samples, {len(page) / 1e6:.1f} MB"]
+    return [*unreadable, f"{html}: {counted(len(cards), 'sample')}, {len(page) / 1e6:.1f} MB"]
 
 
 def find_places(outputs: Outputs, keys: Sequence[str], count: int) -> list[Place]:

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from manifests.errors import UsageError
 from pipeline.outputs import Place, reading_table
-from pipeline.units import time_text
+from pipeline.units import counted, time_text
 from selection import SelectionError
 from selection.facts import SAMPLES, Facts, read_facts
 from selection.where import Where
@@ -73,7 +73,7 @@ class SetView:
     def unknown_lines(self) -> list[str]:
         """The same in words."""
         return [
-            f"quality/{table} does not know {clips:,} clips; they have null there. Make it again"
+            f"quality/{table} does not know {counted(clips, 'clip')}, null there. Make it again"
             for table, clips in self.unknown.items()
         ]
 
@@ -166,7 +166,7 @@ def view_lines(view: SetView) -> list[str]:
             f"({share:.1%}), {passing.length} of {whole.length}"
         )
     lines += [
-        f"  {term.text}: false for {term.false:,} clips"
+        f"  {term.text}: false for {counted(term.false, 'clip')}"
         + (f", not known of {term.unknown:,}" if term.unknown else "")
         + (f"; {term.alone:,} fail nothing else" if len(view.terms) > 1 else "")
         for term in view.terms

@@ -285,4 +285,4 @@ def test_the_whole_command(made, factory, monkeypatch, capsys):
     with pytest.raises(SystemExit) as left:
         main()
     assert left.value.code == 0
-    assert "3 rows that failed are tried again, in 2 new shards" in capsys.readouterr().out
+    assert "trying again 3 rows that failed, in 2 new shards" in capsys.readouterr().out
