@@ -3,6 +3,7 @@
 The same expression, over the same facts, as `train pretrain --where` reads; see `selection`.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from selection.where import Where
 
 NO_SPLIT = "(none)"
 EVERYTHING = "all clips"
-Mask = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -127,10 +128,10 @@ def view_of(out: Path, text: str) -> SetView:
     except SelectionError as error:
         raise UsageError(f"--where, {out}: {error}") from error
     seconds = np.nan_to_num(facts.table["seconds"].to_numpy())
-    everything = np.ones(len(seconds), np.bool_)
+    splits = rows_by_split(facts.table["splits"].combine_chunks())
     sizes = [
-        Passing(name, _count(rows & passing, seconds), _count(rows, seconds))
-        for name, rows in [(EVERYTHING, everything), *_splits(facts.table["splits"])]
+        Passing(name, _count(seconds[rows[passing[rows]]]), _count(seconds[rows]))
+        for name, rows in [(EVERYTHING, np.arange(len(seconds))), *splits]
     ]
     return SetView(text, sizes, terms, facts.unknown)
 
@@ -184,19 +185,18 @@ def _terms(where: Where, table: pa.Table) -> list[Term]:
     ]
 
 
-def _splits(splits: pa.ChunkedArray) -> list[tuple[str, Mask]]:
-    """Rows by split; rows without one last."""
-    lists = splits.combine_chunks()
-    flat, parents = pc.list_flatten(lists), pc.list_parent_indices(lists).to_numpy()
-    found = []
-    bare = np.ones(len(splits), np.bool_)
-    bare[parents] = False
-    for name in sorted(pc.unique(flat).to_pylist()):
-        rows = np.zeros(len(splits), np.bool_)
-        rows[parents[pc.equal(flat, name).to_numpy(zero_copy_only=False)]] = True
-        found.append((name, rows))
-    return [*found, *([(NO_SPLIT, bare)] if bare.any() else [])]
+def rows_by_split(splits: pa.ListArray) -> Iterator[tuple[str, Ints]]:
+    """Rows of each split, by its name; a row is in each of its splits, or last in `(none)`."""
+    parents = pc.list_parent_indices(splits).to_numpy()
+    names = pc.list_flatten(splits).dictionary_encode()
+    codes = names.indices.to_numpy()
+    for name, code in sorted(
+        (name, code) for code, name in enumerate(names.dictionary.to_pylist())
+    ):
+        yield name, np.unique(parents[codes == code])
+    if len(bare := np.setdiff1d(np.arange(len(splits)), parents)):
+        yield NO_SPLIT, bare
 
 
-def _count(rows: Mask, seconds: npt.NDArray[np.float64]) -> Count:
-    return Count(int(rows.sum()), float(seconds[rows].sum()))
+def _count(seconds: npt.NDArray[np.float64]) -> Count:
+    return Count(len(seconds), float(seconds.sum()))
