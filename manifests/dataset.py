@@ -46,6 +46,8 @@ class ScanOptions:
     """Planted corpus: how long each is."""
     planted_seed: int = 0
     """Planted corpus: what everything is drawn from."""
+    planted_nuisance: float = 1.0
+    """Planted corpus: how much of what has nothing to do with the performer's sound there is."""
     listing: Listing | None = field(default=None, compare=False, repr=False)
     """A listing of ROOT made earlier, so that a million files are not walked twice."""
 
@@ -64,6 +66,11 @@ class ScanOptions:
                 f"--planted-clips is {self.planted_clips}, --planted-seconds "
                 f"{self.planted_seconds:g}, --planted-seed {self.planted_seed}; expected 1 or more "
                 "clips, 3 to 60 seconds and a seed of 0 or more."
+            )
+        if not 0 <= self.planted_nuisance <= 1:
+            raise UsageError(
+                f"--planted-nuisance is {self.planted_nuisance:g}; expected 0 (only the performer "
+                "moves and sounds) to 1."
             )
         if self.label_set not in (31, 32):
             raise UsageError(f"label set {self.label_set} is unknown; expected 31 or 32.")

@@ -54,8 +54,8 @@ def clips(options: ScanOptions) -> list[Clip]:
     """The clips that are wished for, in the order of their numbers."""
     from manifests.render.planted import Clip
 
-    seconds, seed = float(options.planted_seconds), options.planted_seed
-    return [Clip(number, seconds, seed) for number in range(options.planted_clips)]
+    drawn = (float(options.planted_seconds), options.planted_seed, float(options.planted_nuisance))
+    return [Clip(number, *drawn) for number in range(options.planted_clips)]
 
 
 def generate(
@@ -76,7 +76,8 @@ def scan(root: Path, options: ScanOptions) -> tuple[pa.Table, Report]:
     facts = generate(root, wanted)
     report = Report("planted", LICENCE, vocabulary=list(CLASSES))
     report.notes.append(
-        f"{len(wanted):,} clips of {options.planted_seconds:g} s by the seed {options.planted_seed}"
+        f"{len(wanted):,} clips of {options.planted_seconds:g} s by the seed "
+        f"{options.planted_seed}, nuisance {options.planted_nuisance:g}"
     )
     return table(_row(clip, about) for clip, about in zip(wanted, facts, strict=True)), report
 
@@ -127,7 +128,7 @@ PLANTED = Dataset(
     licence=LICENCE,
     layouts="ROOT/NUMBER.mp4; what is missing is rendered, nothing is downloaded",
     scan=scan,
-    options=("planted_clips", "planted_seconds", "planted_seed"),
+    options=("planted_clips", "planted_seconds", "planted_seed", "planted_nuisance"),
     rescan_always=True,
     generated=True,
 )
