@@ -59,6 +59,8 @@ class Build:
     """Planted corpus: another number draws another corpus."""
     planted_nuisance: float = ScanOptions.planted_nuisance
     """Planted corpus: 0 to 1 of a moving camera, silent rivals, drifting things, other sounds."""
+    planted_light: float = ScanOptions.planted_light
+    """Planted corpus: 0 to 1 of a stage light that follows how loud the performer is."""
 
     def run(self) -> int:
         """Build and print the report."""
@@ -78,6 +80,7 @@ class Build:
             planted_seconds=self.planted_seconds,
             planted_seed=self.planted_seed,
             planted_nuisance=self.planted_nuisance,
+            planted_light=self.planted_light,
         )
         _, report = build.build(entry.name, root, out, options)
         say(*report.lines(), f"  manifest: {out}")

@@ -54,8 +54,9 @@ def clips(options: ScanOptions) -> list[Clip]:
     """The clips that are wished for, in the order of their numbers."""
     from manifests.render.planted import Clip
 
-    drawn = (float(options.planted_seconds), options.planted_seed, float(options.planted_nuisance))
-    return [Clip(number, *drawn) for number in range(options.planted_clips)]
+    seconds, seed = float(options.planted_seconds), options.planted_seed
+    shares = float(options.planted_nuisance), float(options.planted_light)
+    return [Clip(number, seconds, seed, *shares) for number in range(options.planted_clips)]
 
 
 def generate(
@@ -77,7 +78,8 @@ def scan(root: Path, options: ScanOptions) -> tuple[pa.Table, Report]:
     report = Report("planted", LICENCE, vocabulary=list(CLASSES))
     report.notes.append(
         f"{len(wanted):,} clips of {options.planted_seconds:g} s by the seed "
-        f"{options.planted_seed}, nuisance {options.planted_nuisance:g}"
+        f"{options.planted_seed}, nuisance {options.planted_nuisance:g}, light "
+        f"{options.planted_light:g}"
     )
     return table(_row(clip, about) for clip, about in zip(wanted, facts, strict=True)), report
 
@@ -128,7 +130,10 @@ PLANTED = Dataset(
     licence=LICENCE,
     layouts="ROOT/NUMBER.mp4; what is missing is rendered, nothing is downloaded",
     scan=scan,
-    options=("planted_clips", "planted_seconds", "planted_seed", "planted_nuisance"),
+    options=(
+        *("planted_clips", "planted_seconds", "planted_seed"),
+        *("planted_nuisance", "planted_light"),
+    ),
     rescan_always=True,
     generated=True,
 )

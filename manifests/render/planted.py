@@ -61,6 +61,8 @@ PITCH_HZ, TRACT = (85.0, 210.0), (0.88, 1.15)
 """Of a performer's voice."""
 RIVALS, MOST_BALLS = 0.6, 2
 """Share of the clips with a silent performer of another class; most things drifting by."""
+LIGHT = 0.6
+"""Share by which the picture is brighter at the loudest, with all of `Clip.light`."""
 HOP = 0.45
 """How far a performer at its loudest is above where it rests, in its radius: visible from afar."""
 
@@ -74,6 +76,8 @@ class Clip:
     seed: int
     nuisance: float = 1.0
     """How much moves and sounds besides the performer: 0, nothing, to 1."""
+    light: float = 0.0
+    """How much the whole picture brightens as it sounds: 0, not at all, to 1."""
 
     @property
     def name(self) -> str:
@@ -245,8 +249,9 @@ class Stage:
         for drifting in self._balls[:1]:
             drifting.draw(image, seconds)
         level, hertz = self._light
-        flicker = 0.06 * self._clip.nuisance
-        gain = level * (1 + flicker * math.sin(2 * math.pi * hertz * seconds))
+        flicker = 0.06 * self._clip.nuisance * math.sin(2 * math.pi * hertz * seconds)
+        lit = LIGHT * self._clip.light * at(self._tracks["loudness"], seconds)
+        gain = level * (1 + flicker + lit)
         return np.asarray(cv2.convertScaleAbs(image, alpha=gain), np.uint8), _inside(box)
 
     def _pose(self, seconds: float) -> Pose:

@@ -223,6 +223,21 @@ def test_sizes_that_make_no_corpus_are_refused(wrong: dict[str, Any]) -> None:
         ScanOptions(**wrong)
 
 
+@pytest.mark.parametrize("light", [0.0, 1.0])
+def test_the_light_follows_the_sound(light: float) -> None:
+    clip = Clip(3, SECONDS, 5, nuisance=0.0, light=light)
+    voice = voice_of(clip)
+    script = write(clip.random(0), clip.seconds, voice.tempo)
+    stage = Stage(clip, voice, script)
+    corner = np.array([image[:8, :8].mean() for image, _ in stage.pictures()])
+    heard = np.abs(sound(clip, voice, script, stage)).mean(1)
+    loud = heard[: len(corner) * RATE_HZ // FPS].reshape(len(corner), -1).mean(1)
+    if not light:
+        assert np.ptp(corner) == 0
+    else:
+        assert np.corrcoef(corner, loud)[0, 1] > 0.6 and np.ptp(corner) > 0.2 * corner.min()
+
+
 def test_a_share_of_nuisance_is_asked_for() -> None:
     with pytest.raises(UsageError, match=r"--planted-nuisance is 1\.5; expected 0"):
         ScanOptions(planted_nuisance=1.5)
