@@ -1,6 +1,6 @@
 """From a manifest to verified WebDataset shards: the offline half of GLAV.
 
-The files are the stations of the road, in this order:
+`commands` has the command line. The files are the stations of the road, in this order:
 
     plan      manifest rows -> plan parts and shards, cut by seconds of video
     mend      files of a plan that are lost or damaged, made again from what is left
@@ -16,7 +16,8 @@ The files are the stations of the road, in this order:
     format    the sample as bytes and back: the one thing shared with the trainer
     index     sidecars -> shardindex.json, samples.parquet, errors.parquet
     account   which shard speaks for which row: patches over others, tombstones over all
-    retry     rows that failed -> patches: shards of their own, old ones stay untouched
+    retry     rows that failed -> patches: shards of their own, old ones stay untouched; patched:
+              rows of mended files that a patch has already
     drop      takes clips back: dropped (tombstones), purge (their bytes), seen (runs that saw them)
     verify, status, peek, report, doctor: looking at what was made
     duplicates, leaks, offsets: facts about finished sets, kept in OUT/quality; fingerprints,

@@ -1,7 +1,7 @@
 """Which clips may be alike, without comparing all with all.
 
 Locality-sensitive hashing by bit sampling (Indyk, Motwani, Approximate Nearest Neighbors, 1998): a
-table sorts all hashes by a few bits, drawn by a seed, and clips that meet there are candidates.
+table sorts all hashes by a few bits, drawn by SEED, and clips that meet there are candidates.
 Hashes of copies differ in a sixth of their bits, so they meet in some of the tables; strangers
 seldom do, because more clips are sorted by more bits. Work and memory grow as N log N.
 """
@@ -14,25 +14,25 @@ import numpy.typing as npt
 from pipeline.fingerprints import Hashes
 
 TABLES = 16
+SEED = 0
 SPARE_BITS = 5
 """Bits beyond those that would give every hash a place of its own: half of a clip's hashes meet a
 stranger in one of the tables, and copies still meet often enough."""
 LEAST_BITS, MOST_BITS = 12, 28
 NEIGHBOURS = 12
-"""Clips with the very same bits are paired with so many others of them, drawn by the seed: a studio
+"""Clips with the very same bits are paired with so many others of them, drawn by SEED: a studio
 seen in ten thousand clips would make fifty million pairs. Each table draws others."""
 
 Ints = npt.NDArray[np.int64]
 
 
-def candidates(hashes: Hashes, owners: Ints, hash_bits: int, seed: int = 0) -> Ints:
+def candidates(hashes: Hashes, owners: Ints, hash_bits: int) -> Ints:
     """Pairs of owners that share the drawn bits of some hash in some table.
 
     Args:
         hashes: of all clips, one after the other; 0 says nothing and is left out.
         owners: the clip of each.
         hash_bits: how many bits a hash has.
-        seed: of what is drawn.
 
     Returns:
         (pairs, 2), the smaller number first, each once, in ascending order.
@@ -40,7 +40,7 @@ def candidates(hashes: Hashes, owners: Ints, hash_bits: int, seed: int = 0) -> I
     hashes, owners = hashes[hashes != 0], owners[hashes != 0]
     if not len(hashes):
         return np.zeros((0, 2), np.int64)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(SEED)
     width = math.ceil(math.log2(len(hashes))) + SPARE_BITS
     width = min(max(width, LEAST_BITS), MOST_BITS, hash_bits)
     count = int(owners.max()) + 1

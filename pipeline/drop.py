@@ -32,6 +32,7 @@ from pipeline.prepare import Prepared, load
 from pipeline.purge import finish_interrupted, purge_shards
 from pipeline.seen import lines_about_runs
 from pipeline.summary import ledger_lines
+from pipeline.units import counted
 
 UNKNOWN_SHOWN = 5
 NEIGHBOURS = 50
@@ -77,7 +78,7 @@ def _drop(out: Path, wanted: Wanted) -> tuple[list[str], Sequence[str]]:
     refuse_unknown(load(out), wanted.keys)
     before = read_tombstones(out)
     fresh = wanted.keys.difference(before["key"].to_pylist())
-    lines = [f"{len(fresh)} clips dropped"]
+    lines = [f"{counted(len(fresh), 'clip')} dropped"]
     if len(fresh) < len(wanted.keys):
         lines.append(f"{len(wanted.keys) - len(fresh)} were dropped before")
     partial = _take_index(Outputs(out))

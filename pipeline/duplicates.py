@@ -18,6 +18,7 @@ import pyarrow as pa
 from manifests.errors import UsageError
 from pipeline.pairs import Pair, Sets, as_columns, find_pairs
 from pipeline.prints import Prints, prints_of, write_quality
+from pipeline.units import counted
 
 PAIRS, GROUPS = "duplicates.parquet", "duplicate_groups.parquet"
 PAIRS_SCHEMA = pa.schema(
@@ -139,12 +140,12 @@ def _lines(sets: Sets, pairs: Sequence[Pair], groups: dict[int, list[int]]) -> l
     clips = sum(len(prints) for prints in sets.sets)
     more = sum(len(group) - 1 for group in groups.values())
     names = ", ".join(_told(prints) for prints in sets.sets)
-    lines = [f"{names}: {clips:,} clips"]
-    lines += [f"  {kind:<8} {count:,} pairs" for kind, count in sorted(kinds.items())]
+    lines = [f"{names}: {counted(clips, 'clip')}"]
+    lines += [f"  {kind:<8} {counted(count, 'pair')}" for kind, count in sorted(kinds.items())]
     if not kinds:
         lines.append("  no pair of clips is alike")
     lines.append(
-        f"  {len(groups):,} groups of the same content: {more:,} clips are there once more; "
+        f"  {counted(len(groups), 'group')} of the same content: {counted(more, 'clip')} too many; "
         '--where "duplicate_rank == 0" leaves them out'
     )
     return [*lines, *(f"Table: {prints.out / 'quality' / PAIRS}" for prints in sets.sets)]

@@ -14,9 +14,10 @@ from pipeline.errors import ClipError
 from pipeline.item import Item, Made
 from pipeline.paths import resolve
 from pipeline.plan import PlanPart, guess_note, plan_rows
-from pipeline.prepare import Wish
+from pipeline.prepare import Wish, load, stored_config
 from pipeline.sandbox import Sandbox
 from pipeline.staging import staged
+from pipeline.units import counted
 
 PROBED_FILES = 6
 
@@ -45,7 +46,8 @@ def plan_lines(wish: Wish, limits: Limits, scratch: str = "") -> list[str]:
     probe = _probe(planned, wish.root, wish.config, limits, scratch)
     lines = [_part_line(part) for part in parts]
     lines.append(
-        f"in all: {len(planned)} rows, {sum(len(p.shards) for p in parts)} shards of about "
+        f"in all: {counted(len(planned), 'row')}, "
+        f"{counted(sum(len(p.shards) for p in parts), 'shard')} of about "
         f"{seconds_per_shard:.0f} s, {media_seconds / 3600:.2f} h of media by the manifest"
         f"{guess_note(planned)}"
     )
@@ -54,6 +56,29 @@ def plan_lines(wish: Wish, limits: Limits, scratch: str = "") -> list[str]:
     lines.append(f"rows that will fail for want of a file: {counts or 'none'}")
     present = 1 - lacking.total() / max(len(planned), 1)
     return lines + _cost_lines(probe, media_seconds * present)
+
+
+def there_lines(out: Path, wish: Wish) -> list[str]:
+    """What the output folder has already, if anything was planned there.
+
+    Raises:
+        FormatError: its plan or a sidecar is damaged.
+    """
+    if not (out / "plan.json").exists():
+        return []
+    prepared = load(out)
+    shards = prepared.plan.shards
+    made = sum(map(prepared.is_made, shards))
+    known = pc.is_in(wish.rows["key"], value_set=prepared.rows.column("key"))
+    fresh = len(known) - (pc.sum(known).as_py() or 0)
+    lines = [
+        f"{out} has {made:,} of its {counted(len(shards), 'planned shard')} already, "
+        f"{len(shards) - made:,} to be made"
+        + (f"; {counted(fresh, 'row')} new to it" * bool(fresh))
+    ]
+    if prepared.config_hash != stored_config(wish.config)["config_hash"]:
+        lines.append("it was made with another configuration: `shards` goes on with that one only")
+    return lines
 
 
 def _lacking(rows: pa.Table, root: str) -> Counter[str]:
@@ -70,7 +95,8 @@ def _lacking(rows: pa.Table, root: str) -> Counter[str]:
 
 def _part_line(part: PlanPart) -> str:
     seconds = sum(shard.seconds for shard in part.shards)
-    return f"{part.name}: {part.rows} rows, {len(part.shards)} shards, {seconds / 3600:.2f} h"
+    rows, shards = counted(part.rows, "row"), counted(len(part.shards), "shard")
+    return f"{part.name}: {rows}, {shards}, {seconds / 3600:.2f} h"
 
 
 def _probe(rows: pa.Table, root: str, config: ShardConfig, limits: Limits, scratch: str) -> Probe:
@@ -110,7 +136,7 @@ def _cost_lines(probe: Probe, media_seconds: float) -> list[str]:
     speed = probe.stored_seconds / probe.work_seconds
     failed: dict[str, Any] = dict(probe.reasons)
     return [
-        f"from {probe.clips} files tried: {speed:.1f}x real time on one core, "
+        f"from {counted(probe.clips, 'file')} tried: {speed:.1f}x real time on one core, "
         f"{probe.stored_bytes / probe.stored_seconds / 1000:.0f} kB a second"
         + (f", failed: {failed}" if failed else ""),
         f"about {hours:.2f} core-hours and {size / 1e9:.2f} GB of shards",

@@ -183,17 +183,19 @@ def sample_lines(out: Path, key: str) -> list[str]:
                 told = str(rows[name][0]) if len(rows) else "none"
             else:
                 rows = pq.read_table(folder / "samples.parquet", filters=[("key", "==", key)])
-                told = _place_text(rows.to_pylist())
+                told = _place_text(rows.to_pylist(), folder, command(out, name))
         except UNREADABLE as error:
             told = f"cannot be read: {plain_text(str(error))}"
         lines.append(f"field    {name}: {told}")
     return lines
 
 
-def _place_text(rows: list[dict[str, Any]]) -> str:
+def _place_text(rows: list[dict[str, Any]], folder: Path, again: str) -> str:
     if not rows:
         return "none, see errors.parquet of the field"
     row = rows[0]
+    if tar_bytes(folder / "shards" / f"{row['shard']}.tar") is None:
+        return f"gone with its side shard {row['shard']}, as after drop --purge; `{again}` makes it"
     face = ", no face" if row["face"] is False else ""
     enlarged = f", {row['enlarged']:.2f} crop pixels a stored pixel" if row["enlarged"] else ""
     return f"{row['size'] / 1e3:.1f} kB in {row['shard']}.tar at {row['offset']}{face}{enlarged}"

@@ -254,7 +254,7 @@ def _remove_stale(folder: Path) -> None:
 
 def clean(out: Path) -> None:
     """After a complete run: no temporary or progress file may be left, of killed drivers either."""
-    for folder in (out, out / "labels", out / "shards"):
+    for folder in (out, out / "labels", out / "quality", out / "shards"):
         for pattern in ("*.tmp-*", ".*.progress"):
             for path in folder.glob(pattern):
                 path.unlink(missing_ok=True)

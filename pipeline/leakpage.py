@@ -1,4 +1,8 @@
-"""The page of `pipeline leaks`: counts, and pairs of clips as two strips of the same moments."""
+"""The page of `pipeline leaks`: counts, and pairs of clips as strips of pictures.
+
+The two strips of a pair show the same moments where it is known by how much one clip is later, else
+both from their beginnings; one picture a second.
+"""
 
 import base64
 from dataclasses import dataclass
@@ -11,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.check import UNREADABLE
+from pipeline.errors import plain_text
 from pipeline.format import decode_jpeg, decode_meta, encode_jpeg, split_jpegs
 from pipeline.leaks import KINDS, Leak, Leaks
 from pipeline.outputs import Outputs
@@ -24,13 +29,21 @@ JPEG_QUALITY = 80
 
 
 @dataclass(frozen=True)
+class Strip:
+    """Pictures of a clip side by side, or why there are none."""
+
+    jpeg: str = ""
+    """In base64."""
+    missing: str = ""
+
+
+@dataclass(frozen=True)
 class Shown:
     """A pair on the page."""
 
     row: dict[str, Any]
-    strip: str
-    """Base64 of a JPEG, or nothing."""
-    other_strip: str
+    strip: Strip
+    other_strip: Strip
 
 
 def write_page(leaks: Leaks, path: Path) -> None:
@@ -59,8 +72,8 @@ def _shown(leaks: Leaks, leak: Leak) -> Shown:
     )
 
 
-def _strip(leaks: Leaks, clip: int, from_seconds: float) -> str:
-    """Some pictures of a clip from a moment on, one a second or closer, as one JPEG."""
+def _strip(leaks: Leaks, clip: int, from_seconds: float) -> Strip:
+    """Some pictures of a clip from a moment on, one a second."""
     number, row = leaks.sets.where(clip)
     prints = leaks.sets.sets[number]
     try:
@@ -69,12 +82,12 @@ def _strip(leaks: Leaks, clip: int, from_seconds: float) -> str:
         sizes = meta["jpeg_sizes"].get("frames") or []
         jpegs = split_jpegs(members.get("frames.mjpeg", b""), sizes)
         pictures = [_small(jpegs[tick] or b"") for tick in _ticks(meta, len(jpegs), from_seconds)]
-    except UNREADABLE:
-        return ""
+    except UNREADABLE as error:
+        return Strip(missing=f"cannot be read: {plain_text(str(error))}")
     if not pictures:
-        return ""
+        return Strip(missing="no pictures are stored")
     strip = np.concatenate(pictures, axis=1)
-    return base64.b64encode(encode_jpeg(strip, JPEG_QUALITY)).decode()
+    return Strip(base64.b64encode(encode_jpeg(strip, JPEG_QUALITY)).decode())
 
 
 def _ticks(meta: dict[str, Any], frames: int, from_seconds: float) -> list[int]:

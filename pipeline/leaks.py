@@ -31,20 +31,18 @@ from pipeline.pairs import (
     EXACT,
     NEAR,
     PICTURE,
-    SAME,
     SOUND,
+    UNCOMPARED,
     Pair,
     Sets,
+    alike_pairs,
     as_columns,
     exact_pairs,
-    find_pairs,
 )
 
 SOURCE, GROUP = "source", "group"
 KINDS = (EXACT, NEAR, PICTURE, SOUND, SOURCE, GROUP)
 TRAIN = "train"
-NAN = float("nan")
-UNCOMPARED = Distance(NAN, False, NAN, NAN, NAN)
 SCHEMA = pa.schema(
     [
         *(PAIRS_SCHEMA.field(name) for name in ("set", "key")),
@@ -177,16 +175,12 @@ class Roles:
                 held_out[clip] = others
         return cls(trained, held_out, first_set)
 
-    def sides(self, one: int, other: int) -> Iterator[tuple[int, int]]:
-        """The pair as (learned from, held out), in either order, where it is one."""
-        for trained, held_out in ((one, other), (other, one)):
-            if trained not in self.trained or held_out not in self.held_out:
-                continue
-            same_set = held_out < self.first_set
-            if trained != held_out and (
-                not same_set or self.trained[trained] & self.held_out[held_out]
-            ):
-                yield trained, held_out
+    def is_leak(self, trained: int, held_out: int) -> bool:
+        """Whether the one is learned from and the other held out: in one fold, or another set."""
+        if trained == held_out or trained not in self.trained or held_out not in self.held_out:
+            return False
+        same_set = held_out < self.first_set
+        return not same_set or bool(self.trained[trained] & self.held_out[held_out])
 
 
 def _fold(split: str) -> str:
@@ -214,19 +208,19 @@ def _all_leaks(sets: Sets, roles: Roles) -> Iterator[Leak]:
 def _by_content(sets: Sets, roles: Roles) -> Iterator[Leak]:
     """Pairs, where a clip also stands for those that are exactly the same."""
     same: dict[int, list[int]] = {}
-    for pair in exact_pairs(sets):
+    exact = exact_pairs(sets)
+    for pair in exact:
         same.setdefault(pair.one, [pair.one]).append(pair.other)
     trained, held_out = (_marked(sets, clips, same) for clips in (roles.trained, roles.held_out))
-    pairs = find_pairs(
+    pairs = alike_pairs(
         sets,
+        exact,
         lambda one, other: (trained[one] & held_out[other]) | (trained[other] & held_out[one]),
     )
     for first, clips in same.items():
         for clip in clips:
-            yield from _first_held_out(clip, same[first], roles, EXACT, SAME)
+            yield from _first_held_out(clip, same[first], roles, EXACT, UNCOMPARED)
     for pair in pairs:
-        if pair.kind == EXACT:
-            continue
         ours, theirs = same.get(pair.one, [pair.one]), same.get(pair.other, [pair.other])
         for clip in ours:
             yield from _first_held_out(clip, theirs, roles, pair.kind, pair.distance)
@@ -250,7 +244,7 @@ def _first_held_out(
 ) -> Iterator[Leak]:
     """A clip that is learned from, and the first that is held out of some that are all the same."""
     for other in others:
-        if (clip, other) in roles.sides(clip, other):
+        if roles.is_leak(clip, other):
             yield Leak(clip, other, kind, distance)
             return
 

@@ -36,6 +36,7 @@ from pipeline.format import MEL_SLICES_PER_FRAME, FormatError, decode_meta, deco
 from pipeline.mel import slaney_centres_mel
 from pipeline.outputs import Outputs, Place
 from pipeline.prints import write_quality
+from pipeline.units import counted
 from pipeline.view import facts_of
 from selection.facts import shard_hashes
 
@@ -91,7 +92,7 @@ def offsets(out: Path) -> list[str]:
     write_quality(out, FILE, table, bases, SCHEMA.names[1:])
     ways = Counter(row["av_offset_from"] or "nothing to compare" for row in rows)
     told = ", ".join(f"{count:,} by {way}" for way, count in ways.most_common())
-    return [f"{out}: {len(rows):,} clips: {told}", f"Table: {out / 'quality' / FILE}"]
+    return [f"{out}: {counted(len(rows), 'clip')}: {told}", f"Table: {out / 'quality' / FILE}"]
 
 
 def _row(outputs: Outputs, place: Place) -> dict[str, Any]:

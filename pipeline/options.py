@@ -72,7 +72,8 @@ class ShardsOptions:
     task: str | None = None
     """I/N: make only every N-th shard from the I-th on, I from 0 (job arrays; then `finalize`)."""
     max_error_rate: float = 0.05
-    """Stop when more than this share of the clips fails by crash, timeout, memory or damage."""
+    """Stop when more than this share of the clips fails by crash, timeout, memory or damage; seen
+    from 200 clips on."""
     timeout: float | None = None
     """Wall-clock seconds a file may take to open, and the least it gets in all; default 30."""
     max_clip_seconds: float | None = None

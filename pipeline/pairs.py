@@ -1,6 +1,6 @@
 """Clips of one or more sets that are the same, or nearly, as pairs with numbers.
 
-    exact     the same file and window, or the same stored bytes
+    exact     the same file, window and recipe, or the same stored bytes; not compared any further
     near      pictures and sound alike: rescaled, recompressed, cut, bordered, a little cropped
     picture   the same pictures in the same moments with another sound, or without any
     sound     the same sound with other pictures
@@ -10,8 +10,9 @@ the numbers are kept. Clips that only look alike, such as two sentences of one s
 camera, are no pair: their pictures agree, their motion and sound do not.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,8 @@ SOUND_EVERY = 2
 """Of the ten hashes a second that overlap by a quarter of a second, these are looked up."""
 EXACT, NEAR, PICTURE, SOUND = "exact", "near", "picture", "sound"
 Keep = Callable[[Ints, Ints], npt.NDArray[np.bool_]]
-SAME = Distance(0.0, False, 0.0, 1.0, 0.0)
+NAN = float("nan")
+UNCOMPARED = Distance(NAN, False, NAN, NAN, NAN)
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Pair:
     one: int
     other: int
     kind: str
-    distance: Distance
+    distance: Distance = UNCOMPARED
 
     @property
     def is_duplicate(self) -> bool:
@@ -60,7 +62,7 @@ class Sets:
 
     sets: Sequence[Prints]
 
-    @property
+    @cached_property
     def firsts(self) -> Ints:
         """The number of each set's first clip, and one more than the last clip's."""
         return np.cumsum([0, *(len(prints) for prints in self.sets)], dtype=np.int64)
@@ -87,24 +89,28 @@ class Sets:
         return [value for prints in self.sets for value in prints.clips[name].to_pylist()]
 
 
-def find_pairs(sets: Sets, keep: Keep | None = None) -> list[Pair]:
-    """All pairs of a kind, in the order of their clips.
+def find_pairs(sets: Sets) -> list[Pair]:
+    """All pairs of a kind, in the order of their clips."""
+    exact = exact_pairs(sets)
+    return sorted([*exact, *alike_pairs(sets, exact)], key=lambda pair: (pair.one, pair.other))
+
+
+def alike_pairs(sets: Sets, exact: Sequence[Pair], keep: Keep | None = None) -> Iterator[Pair]:
+    """Pairs that are near, or alike in pictures or sound, in the order of their clips.
 
     Of clips that are exactly the same, the first alone is compared with others.
 
     Args:
         sets: of the clips.
+        exact: what `exact_pairs` found in them.
         keep: which of two columns of clips are worth comparing; default: all.
     """
-    exact = exact_pairs(sets)
-    found = {(pair.one, pair.other): pair for pair in exact}
     alike = _candidates(sets)
     alike = alike[~np.isin(alike, [pair.other for pair in exact]).any(1)]
     for one, other in (alike if keep is None else alike[keep(*alike.T)]).tolist():
         measured = _distance(sets, one, other)
         if kind := kind_of(measured):
-            found[one, other] = Pair(one, other, kind, measured)
-    return [found[place] for place in sorted(found)]
+            yield Pair(one, other, kind, measured)
 
 
 def kind_of(measured: Distance) -> str:
@@ -145,15 +151,15 @@ def exact_pairs(sets: Sets) -> list[Pair]:
     """Each clip beside the first one that is the same."""
     first: dict[tuple[object, ...], int] = {}
     pairs = []
-    names_of = ("content_sha1", "source_sha1", "window_start", "seconds")
+    names_of = ("content_sha1", "source_sha1", "window_start", "seconds", "recipe")
     columns = zip(*(sets.column(name) for name in names_of), strict=True)
-    for clip, (content, source, start, seconds) in enumerate(columns):
+    for clip, (content, source, start, seconds, recipe) in enumerate(columns):
         names: list[tuple[object, ...]] = [("content", content)]
         if source:  # profiles cut at whole intervals of their own
-            names.append(("source", source, round(start or 0, 2), round(seconds)))
+            names.append(("source", source, round(start or 0, 2), round(seconds), recipe))
         earlier = min((first[name] for name in names if name in first), default=clip)
         for name in names:
             first.setdefault(name, earlier)
         if earlier != clip:
-            pairs.append(Pair(earlier, clip, EXACT, SAME))
+            pairs.append(Pair(earlier, clip, EXACT))
     return pairs

@@ -4,7 +4,6 @@ Without a page, a few lines a sample on the terminal. With one, a self-contained
 shows frames, face and lips in step with the sound and the mel. Works while the job still runs.
 """
 
-import os
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -24,6 +23,8 @@ from pipeline.format import Sample, decode
 from pipeline.listen import SoundOf
 from pipeline.outputs import Outputs, Place, reading_table
 from pipeline.pages import render
+from pipeline.shard import write_atomically
+from pipeline.units import counted
 from pipeline.view import places_of
 
 DEFAULT_COUNT = 8
@@ -67,12 +68,12 @@ def peek(
     page = render(
         "peek.html",
         title=outputs.plan.name,
-        lead=f"{len(cards)} samples of {out}, each with its pictures and sound on one clock.",
+        lead=f"{counted(len(cards), 'sample')} of {out}, each with picture and sound on one clock.",
         cards=cards,
         unreadable=unreadable,
     )
     write_text(html, page)
-    return [*unreadable, f"{html}: {len(cards)} samples, {len(page) / 1e6:.1f} MB"]
+    return [*unreadable, f"{html}: {counted(len(cards), 'sample')}, {len(page) / 1e6:.1f} MB"]
 
 
 def find_places(outputs: Outputs, keys: Sequence[str], count: int) -> list[Place]:
@@ -155,9 +156,7 @@ def cards_of(
 def write_text(path: Path, text: str) -> None:
     """Write a file so that a reader never sees half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    write_atomically(path, text.encode())
 
 
 # --- text -------------------------------------------------------------------------------------

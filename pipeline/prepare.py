@@ -32,9 +32,11 @@ from pipeline.config import FORMAT_VERSION, Limits, ShardConfig, canonical_hash
 from pipeline.dropped import forget
 from pipeline.mirror import address_of
 from pipeline.outputs import Outputs
+from pipeline.patched import as_planned
 from pipeline.plan import PLAN_COLUMNS, Plan, PlannedShard, plan_rows, with_fingerprints_of
 from pipeline.rows import PlannedRows
 from pipeline.shard import ShardTask, is_committed, write_atomically
+from pipeline.units import counted
 
 ROWS_A_GROUP = 5_000
 VERSIONED = ("av", "dlib-bin", "numpy", "opencv-python-headless", "simplejpeg", "soundfile", "soxr")
@@ -282,6 +284,7 @@ def _merge(before: Prepared, wish: Wish) -> tuple[pa.Table | None, Plan, str]:
     """The old rows with what changed, and the new ones behind; None if all is as it was."""
     plan, old = before.plan, pq.read_table(Outputs(before.out).manifest_path)
     planned = old.slice(0, plan.rows_in_shards)
+    wish = replace(wish, rows=as_planned(Outputs(before.out), planned, wish.rows))
     place = pc.index_in(
         wish.rows["key"].combine_chunks(), value_set=planned["key"].combine_chunks()
     )
@@ -295,14 +298,14 @@ def _merge(before: Prepared, wish: Wish) -> tuple[pa.Table | None, Plan, str]:
     gone = len(planned) - len(there) - before.account.dropped_in_shards
     unchanged = _same_rows(planned, there, wish.rows, here)
     waiting = len(old) - len(planned)
-    notes = [f"{gone} planned rows are no longer in the manifest"] if gone else []
+    notes = [_gone_note(before.out, gone)] if gone else []
     within = wish.limit is not None and wish.limit <= len(planned) and len(fresh) == waiting
     if unchanged and (not len(fresh) or within):
         return None, plan, "; ".join(notes)
     if not unchanged:
         kept, known = planned.take(there), wish.rows.take(here)
         planned, plan, count = _with_changed_rows(before, planned, kept, known)
-        notes.append(f"{count} shards have changed rows and are made again")
+        notes.append(f"made again, because rows have changed: {counted(count, 'shard')}")
     added, parts, _ = plan_rows(
         fresh,
         seconds_per_shard=plan.seconds_per_shard,
@@ -313,8 +316,17 @@ def _merge(before: Prepared, wish: Wish) -> tuple[pa.Table | None, Plan, str]:
     rows = pa.concat_tables([planned.cast(added.schema), added])
     grown = replace(plan, parts=plan.parts + tuple(parts), planned_rows=len(rows))
     new_rows = sum(part.rows for part in parts)
-    notes += [f"{new_rows} rows were appended as new shards"] if new_rows else []
+    notes += [f"{counted(new_rows, 'row')} appended as new shards"] if new_rows else []
     return rows, grown, "; ".join(notes)
+
+
+def _gone_note(out: Path, count: int) -> str:
+    """What becomes of rows whose files were removed."""
+    return (
+        f"{counted(count, 'planned row')} no longer in the manifest, as when files are removed: "
+        "samples that were made of them stay, those not made yet fail as missing_file; `python -m "
+        f"pipeline drop {out} --keys FILE` takes both out"
+    )
 
 
 def _same_rows(old: pa.Table, there: pa.Array, new: pa.Table, here: pa.Array) -> bool:

@@ -4,8 +4,8 @@ A second call reads what is there and looks only into shards that are new or hav
 """
 
 import hashlib
+import io
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -21,14 +21,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from manifests.errors import UsageError
+from manifests.recipes import recipe_of
 from pipeline.check import UNREADABLE
 from pipeline.fingerprints import Fingerprint, fingerprint
 from pipeline.format import FormatError, decode_meta
 from pipeline.outputs import Outputs, Place, reading_table
+from pipeline.shard import write_atomically
 from selection.facts import COLUMNS, FOLDER, add_columns, shard_hashes, with_bases
 
 FILE = "fingerprints.parquet"
-VERSION = 1
+VERSION = 2
 """Of what a fingerprint is; others are made again."""
 LISTS = {"pictures": pa.uint64(), "sound": pa.uint32(), "motion": pa.float32()}
 SCHEMA = pa.schema(
@@ -37,6 +39,7 @@ SCHEMA = pa.schema(
         ("shard_sha256", pa.string()),
         ("source_sha1", pa.string()),
         ("window_start", pa.float64()),
+        ("recipe", pa.string()),
         ("content_sha1", pa.string()),
         *((name, pa.list_(type_)) for name, type_ in LISTS.items()),
     ],
@@ -92,7 +95,7 @@ def prints_of(out: Path, *, workers: int = 1) -> Prints:
 
     Raises:
         NotFinishedError: the set has no index yet.
-        FormatError: a shard cannot be read.
+        FormatError: a shard cannot be read, or the index does not list it.
         UsageError: the set cannot be written to.
     """
     outputs = Outputs(out)
@@ -105,11 +108,11 @@ def prints_of(out: Path, *, workers: int = 1) -> Prints:
     todo: dict[str, list[Place]] = {}
     wanted = []
     for row in samples.select(["key", "shard", "offset", "size"]).to_pylist():
-        sha256 = hashes.get(row["shard"], "")
+        sha256 = _hash_of(row["shard"], hashes, out)
         wanted.append(f"{row['key']} {sha256}")
         if (row["key"], sha256) not in known:
             todo.setdefault(row["shard"], []).append(Place(**row))
-    shards = [(places, hashes.get(name, "")) for name, places in todo.items()]
+    shards = [(places, hashes[name]) for name, places in todo.items()]
     made = list(_made(out, shards, workers))
     prints = pa.concat_tables([stored, *made])
     named = pc.binary_join_element_wise(prints["key"], prints["shard_sha256"], " ")
@@ -120,6 +123,16 @@ def prints_of(out: Path, *, workers: int = 1) -> Prints:
     for name in SAMPLE_COLUMNS[1:]:
         prints = prints.append_column(name, samples[name])
     return Prints(out, str(index["name"]), prints, hashes)
+
+
+def _hash_of(shard: str, hashes: Mapping[str, str], out: Path) -> str:
+    if shard not in hashes:
+        raise FormatError(
+            f"{out / 'samples.parquet'} has clips of the shard {shard}, which "
+            f"{out / 'shardindex.json'} does not list; `python -m pipeline finalize {out}` writes "
+            "both anew"
+        )
+    return hashes[shard]
 
 
 def write_quality(
@@ -144,26 +157,19 @@ def _write(out: Path, file: str, table: pa.Table, columns: Sequence[str] = ()) -
     folder = out / FOLDER
     try:
         folder.mkdir(exist_ok=True)
-        _replace(folder / file, lambda path: pq.write_table(table, path, compression="zstd"))
+        buffer = io.BytesIO()
+        pq.write_table(table, buffer, compression="zstd")
+        write_atomically(folder / file, buffer.getvalue())
         if columns:
             noted = out / COLUMNS
             known = json.loads(noted.read_bytes()) if noted.exists() else {}
             text = json.dumps(add_columns(known, file, columns), indent=1) + "\n"
-            _replace(noted, lambda path: path.write_text(text))
+            write_atomically(noted, text.encode())
     except OSError as error:
         raise UsageError(
             f"cannot write {folder / file}: {error.strerror or error}; facts of quality are kept "
             "beside the shards"
         ) from error
-
-
-def _replace(path: Path, write: Any) -> None:
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    try:
-        write(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _stored(out: Path) -> pa.Table:
@@ -209,8 +215,19 @@ def _of_clip(outputs: Outputs, place: Place) -> dict[str, Any]:
         "key": place.key,
         "source_sha1": meta["source"].get("sha1"),
         "window_start": meta.get("window_start"),
+        "recipe": _recipe(meta),
         "content_sha1": content.hexdigest(),
         "pictures": found.pictures,
         "sound": found.sound.astype(np.uint32),
         "motion": found.motion,
     }
+
+
+def _recipe(meta: dict[str, Any]) -> str:
+    """How a clip was manipulated, noise included: the same text for the same, "" for not at all.
+
+    Raises:
+        ValueError: it is no recipe.
+    """
+    recipe = recipe_of(meta["key"], meta.get("extra") or {})
+    return f"{recipe.identity}\n{recipe}" if recipe.transforms else ""

@@ -27,7 +27,7 @@ from pipeline.pages import render
 from pipeline.peek import cards_of, write_text
 from pipeline.status import Status, status
 from pipeline.units import bytes_text, time_text
-from pipeline.view import NO_SPLIT, SetView
+from pipeline.view import SetView, rows_by_split
 
 GALLERY = 6
 GALLERY_LIMITS = CardLimits(seconds=12, picture_bytes=2 << 20)
@@ -160,15 +160,8 @@ def _splits(path: Path) -> list[Split]:
     for batch in _batches(path, ["splits", "seconds", "face_rate"]):
         lists, seconds = batch.column("splits"), _numbers(batch.column("seconds"))
         faces = np.nan_to_num(_numbers(batch.column("face_rate"))) > 0
-        parents = pc.list_parent_indices(lists).to_numpy()
-        names = pc.list_flatten(lists).dictionary_encode()
-        codes = names.indices.to_numpy()
-        for code, name in enumerate(names.dictionary.to_pylist()):
-            rows = parents[codes == code]
+        for name, rows in rows_by_split(lists):
             add(name, seconds[rows], faces[rows])
-        bare = np.setdiff1d(np.arange(batch.num_rows), parents)
-        if bare.size:
-            add(NO_SPLIT, seconds[bare], faces[bare])
     return sorted(splits.values(), key=lambda split: split.name)
 
 

@@ -23,6 +23,7 @@ from pipeline.plan import Ints, Patch, Plan, file_hashes, patch_fingerprint, sha
 from pipeline.prepare import Prepared, load, write_plan
 from pipeline.purge import finish_interrupted
 from pipeline.summary import is_complete, known_reason, summary
+from pipeline.units import counted
 
 
 def retry(out: Path, reason: str, options: JobOptions, say: Any) -> Outcome:
@@ -44,7 +45,8 @@ def retry(out: Path, reason: str, options: JobOptions, say: Any) -> Outcome:
             said = f"no committed shard has rows that ended as {reason}; `python -m pipeline errors"
             return Outcome([f"{said} {out}` lists what there is"], COMPLETE)
         tried = {key for patch in waiting for key in patch.keys}
-        say(f"{len(tried)} rows that failed are tried again, in {len(waiting)} new shards")
+        rows, shards = counted(len(tried), "row"), counted(len(waiting), "new shard")
+        say(f"trying again {rows} that failed, in {shards}")
         result = run(prepared, options)
         with remote.alone(out):
             ledger = write_tables(prepared, result)

@@ -11,6 +11,7 @@ from pipeline.job import Result
 from pipeline.outputs import Outputs
 from pipeline.plan import guess_note
 from pipeline.prepare import Prepared
+from pipeline.units import counted
 
 
 def plan_line(prepared: Prepared) -> str:
@@ -18,7 +19,8 @@ def plan_line(prepared: Prepared) -> str:
     seconds = sum(shard.seconds for shard in plan.cut_shards)
     rows = prepared.rows.table(0, plan.rows_in_shards, ["end_s", "expect"])
     line = (
-        f"{plan.name}: {plan.rows_in_shards} clips in {len(plan.shards)} shards, "
+        f"{plan.name}: {counted(plan.rows_in_shards, 'clip')} in "
+        f"{counted(len(plan.shards), 'shard')}, "
         f"about {seconds / 3600:.2f} h of media{guess_note(rows)} -> {prepared.out}"
     )
     return f"{line} ({prepared.note})" if prepared.note else line
@@ -33,7 +35,7 @@ def summary(prepared: Prepared, result: Result, ledger: Ledger) -> list[str]:
     """Both sides of the ledger, the errors by reason, and what to do next."""
     lines = []
     if result.kept:
-        lines.append(f"resumed: {result.kept} shards kept, {result.made} made")
+        lines.append(f"resumed: {counted(result.kept, 'shard')} kept, {result.made:,} made")
     if result.made and result.wall_seconds:
         speed = result.seconds / result.wall_seconds
         took = time.strftime("%H:%M:%S", time.gmtime(result.wall_seconds))
@@ -57,9 +59,9 @@ def ledger_lines(ledger: Ledger) -> list[str]:
     waiting = f" + {ledger.not_run} not run" if ledger.not_run else ""
     dropped = f" + {ledger.dropped} dropped" if ledger.dropped else ""
     lines = [
-        f"{ledger.planned} rows = {ledger.samples} samples in {ledger.shards} shards "
-        f"({ledger.seconds / 3600:.2f} h) + {ledger.errors - ledger.not_run} errors{waiting}"
-        f"{dropped}: {verdict}"
+        f"{counted(ledger.planned, 'row')} = {counted(ledger.samples, 'sample')} in "
+        f"{counted(ledger.shards, 'shard')} ({ledger.seconds / 3600:.2f} h) + "
+        f"{counted(ledger.errors - ledger.not_run, 'error')}{waiting}{dropped}: {verdict}"
     ]
     failed = [(reason, n) for reason, n in ledger.reasons.most_common() if reason != Reason.NOT_RUN]
     return lines + [f"  {reason:<20}{count:>9}" for reason, count in failed]

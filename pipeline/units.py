@@ -1,6 +1,11 @@
 """Numbers with units, as a person says them."""
 
 
+def counted(count: int, noun: str) -> str:
+    """A number of things: `1 clip`, `1,204 clips`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def time_text(seconds: float) -> str:
     """A length of time as a person says it: `48 s`, `12 min`, `3.1 h`, `2.4 days`."""
     for limit, unit_seconds, unit in ((120, 1, "s"), (7200, 60, "min"), (172800, 3600, "h")):

@@ -3,6 +3,7 @@
 The same expression, over the same facts, as `train pretrain --where` reads; see `selection`.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,14 +14,14 @@ import pyarrow.compute as pc
 
 from manifests.errors import UsageError
 from pipeline.outputs import Place, reading_table
-from pipeline.units import time_text
+from pipeline.units import counted, time_text
 from selection import SelectionError
 from selection.facts import SAMPLES, Facts, added_columns, read_facts
 from selection.where import Where
 
 NO_SPLIT = "(none)"
 EVERYTHING = "all clips"
-Mask = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -135,10 +136,10 @@ def view_of(out: Path, text: str) -> SetView:
     except SelectionError as error:
         raise UsageError(f"--where, {out}: {error}") from error
     seconds = np.nan_to_num(facts.table["seconds"].to_numpy())
-    everything = np.ones(len(seconds), np.bool_)
+    splits = rows_by_split(facts.table["splits"].combine_chunks())
     sizes = [
-        Passing(name, _count(rows & passing, seconds), _count(rows, seconds))
-        for name, rows in [(EVERYTHING, everything), *_splits(facts.table["splits"])]
+        Passing(name, _count(seconds[rows[passing[rows]]]), _count(seconds[rows]))
+        for name, rows in [(EVERYTHING, np.arange(len(seconds))), *splits]
     ]
     return SetView(text, sizes, terms, facts.notes)
 
@@ -174,7 +175,7 @@ def view_lines(view: SetView) -> list[str]:
             f"({share:.1%}), {passing.length} of {whole.length}"
         )
     lines += [
-        f"  {term.text}: false for {term.false:,} clips"
+        f"  {term.text}: false for {counted(term.false, 'clip')}"
         + (f", not known of {term.unknown:,}" if term.unknown else "")
         + (f"; {term.alone:,} fail nothing else" if len(view.terms) > 1 else "")
         for term in view.terms
@@ -183,29 +184,27 @@ def view_lines(view: SetView) -> list[str]:
 
 
 def _terms(where: Where, table: pa.Table) -> list[Term]:
-    passing = [term.passes(table) for term in where.terms]
-    failing = np.sum([~mask for mask in passing], axis=0)
-    terms = []
-    for term, mask in zip(where.terms, passing, strict=True):
-        false = int(Where(f"not ({term.text})").passes(table).sum())
-        unknown = len(mask) - int(mask.sum()) - false
-        terms.append(Term(term.text, false, unknown, int((~mask & (failing == 1)).sum())))
-    return terms
+    truths = [term.truth(table) for term in where.terms]
+    failed = [~np.asarray(truth.fill_null(False)) for truth in truths]
+    failing = np.sum(failed, axis=0)
+    return [
+        Term(term.text, truth.false_count, truth.null_count, int((fails & (failing == 1)).sum()))
+        for term, truth, fails in zip(where.terms, truths, failed, strict=True)
+    ]
 
 
-def _splits(splits: pa.ChunkedArray) -> list[tuple[str, Mask]]:
-    """Rows by split; rows without one last."""
-    lists = splits.combine_chunks()
-    flat, parents = pc.list_flatten(lists), pc.list_parent_indices(lists).to_numpy()
-    found = []
-    bare = np.ones(len(splits), np.bool_)
-    bare[parents] = False
-    for name in sorted(pc.unique(flat).to_pylist()):
-        rows = np.zeros(len(splits), np.bool_)
-        rows[parents[pc.equal(flat, name).to_numpy(zero_copy_only=False)]] = True
-        found.append((name, rows))
-    return [*found, *([(NO_SPLIT, bare)] if bare.any() else [])]
+def rows_by_split(splits: pa.ListArray) -> Iterator[tuple[str, Ints]]:
+    """Rows of each split, by its name; a row is in each of its splits, or last in `(none)`."""
+    parents = pc.list_parent_indices(splits).to_numpy()
+    names = pc.list_flatten(splits).dictionary_encode()
+    codes = names.indices.to_numpy()
+    for name, code in sorted(
+        (name, code) for code, name in enumerate(names.dictionary.to_pylist())
+    ):
+        yield name, np.unique(parents[codes == code])
+    if len(bare := np.setdiff1d(np.arange(len(splits)), parents)):
+        yield NO_SPLIT, bare
 
 
-def _count(rows: Mask, seconds: npt.NDArray[np.float64]) -> Count:
-    return Count(int(rows.sum()), float(seconds[rows].sum()))
+def _count(seconds: npt.NDArray[np.float64]) -> Count:
+    return Count(len(seconds), float(seconds.sum()))

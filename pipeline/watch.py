@@ -21,6 +21,7 @@ from prometheus_client.registry import Collector
 
 from manifests.errors import UsageError
 from pipeline.errors import Reason
+from pipeline.mirror import address_of
 from pipeline.pages import render
 from pipeline.progress import Tally, note
 from pipeline.shard import write_atomically
@@ -67,7 +68,7 @@ class Moment:
 
 @dataclass(frozen=True)
 class WatchOptions:
-    """Who may watch a job, and how often it speaks."""
+    """Where the metrics of a job are served."""
 
     port: int | None = None
     """Of the HTTP endpoint; None for none, 0 for any that is free."""
@@ -76,7 +77,7 @@ class WatchOptions:
 
 
 class Watch:
-    """Tells the outside; a context manager that says in the end how it went."""
+    """Writes the files and serves the metrics, as `tell` hears of it, until `close`."""
 
     def __init__(self, out: Path, moment: Moment, options: WatchOptions) -> None:
         """Begin to tell.
@@ -87,12 +88,18 @@ class Watch:
         self._moment = replace(moment, started_unix=time.time(), now_unix=time.time())
         self._page = None if moment.task else out / "report.html"
         self._metrics = out / metrics_name(moment.task)
+        self._place = address_of(out) or str(out.resolve())
         self._due = {"metrics": 0.0, "page": 0.0}
         self._registry = CollectorRegistry()
         self._registry.register(_JobCollector(self))
         self._server: Any = None
         if options.port is not None:
             self._serve(options.host, options.port)
+
+    @property
+    def place(self) -> str:
+        """Where the set lies; sets of one data set and profile have the same name."""
+        return self._place
 
     @property
     def moment(self) -> Moment:
@@ -163,8 +170,8 @@ class _JobCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """All metrics; counters count what this job has committed, and never go back."""
-        moment, labels = self._watch.moment, ["set"]
-        values = [moment.name]
+        moment, labels = self._watch.moment, ["set", "out"]
+        values = [moment.name, self._watch.place]
         if moment.task:
             labels, values = [*labels, "task"], [*values, moment.task]
         for kind, name, said, more, samples in _metrics(moment):

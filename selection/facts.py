@@ -1,6 +1,7 @@
 """Where the facts of each clip are: samples.parquet, and the tables of OUT/quality beside it.
 
     OUT/samples.parquet              what the shard job saw: length, loudness, faces, ...
+    OUT/shardindex.json              names of the labels: the column `label_names` is made of them
     OUT/quality/columns.json         which further columns there are, and in which table
     OUT/quality/NAME.parquet         `key` and such columns, one row a clip; made later
 
@@ -30,6 +31,7 @@ INDEX = "shardindex.json"
 FOLDER = "quality"
 COLUMNS = f"{FOLDER}/columns.json"
 KEY, SHARD = "key", "shard"
+LABELS, LABEL_NAMES = "labels", "label_names"
 MADE_BY = {"duplicate": "pipeline duplicates", "av_offset": "pipeline offsets"}
 """Commands that add columns, by how their names, and those of the tables, begin."""
 RANKS = "duplicate"
@@ -78,13 +80,17 @@ def read_facts(columns: Sequence[str], read: ReadFile) -> Facts:
         f" `python -m {command} OUT` makes it." for start, command in MADE_BY.items()
         if any(name.startswith(start) and name not in added for name in columns)
     )  # fmt: skip
-    require_columns(columns, [*stored, *added], hint)
+    made = [LABEL_NAMES] if LABELS in stored and LABEL_NAMES not in stored else []
+    require_columns(columns, [*stored, *made, *added], hint)
     table = samples.read([KEY, *(name for name in columns if name in stored and name != KEY)])
+    for name in set(made).intersection(columns):
+        labels = samples.read([LABELS])[LABELS].combine_chunks()
+        table = table.append_column(name, _named(labels, _label_names(read)))
     facts = Facts(table)
-    files = sorted({added[name] for name in columns if name not in stored})
+    files = sorted({added[name] for name in columns if name not in (*stored, *made)})
     shards = samples.read([SHARD])[SHARD] if files else None
     for file in files:
-        wanted = [name for name in columns if name not in stored and added[name] == file]
+        wanted = [name for name in columns if added.get(name) == file and name not in stored]
         other = _parquet(read, f"{FOLDER}/{file}").read([KEY, *wanted])
         facts = _joined(facts, file, other, _is_same(shards, other, _current(read)))
     return facts
@@ -137,6 +143,30 @@ def added_columns(read: ReadFile) -> dict[str, str]:
     if not plain:
         raise SelectionError(f"{COLUMNS} does not say which file has which column; remove it")
     return dict(stored)
+
+
+def _label_names(read: ReadFile) -> list[str]:
+    """The names of the set's labels, in the order of their numbers."""
+    try:
+        names = json.loads(read(INDEX)).get(LABELS)
+    except (FileNotFoundError, ValueError, AttributeError) as error:
+        raise SelectionError(
+            f"{LABEL_NAMES} are in {INDEX}, which is not there or no JSON ({error}); `python -m "
+            "pipeline finalize OUT` writes it"
+        ) from error
+    if not names:
+        raise SelectionError(f'the set has no names of labels; ask by number: "3 in {LABELS}"')
+    return list(map(str, names))
+
+
+def _named(labels: pa.ListArray, names: list[str]) -> pa.ListArray:
+    """Lists of numbers as lists of names; null where there is no list, or no name."""
+    numbers = pc.list_flatten(labels)
+    known = pc.and_(pc.greater_equal(numbers, 0), pc.less(numbers, len(names)))
+    flat = pa.array(names, pa.string()).take(pc.if_else(known, numbers, None))
+    lengths = pc.fill_null(pc.list_value_length(labels), 0)
+    ends = np.concatenate([[0], np.cumsum(lengths.to_numpy())])
+    return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), flat, mask=pc.is_null(labels))
 
 
 def _parquet(read: ReadFile, name: str) -> pq.ParquetFile:

@@ -3,7 +3,8 @@
     names        columns, such as face_rate; true, false, null
     literals     12, 0.5, "text" or 'text', ["a", "b"]
     comparisons  ==  !=  <  <=  >  >=, also chained: 0.2 < face_rate < 0.8
-    in, not in   key in ["a", "b"]; "train" in splits (of a list); "grid/" in key (of a text)
+    in, not in   key in ["a", "b"]; "train" in splits, "archery" in label_names (of a list);
+                 "grid/" in key (of a text)
     and or not   with parentheses
     arithmetic   + - * / and abs(x), of numbers
     startswith(text, "grid/s1"), endswith(text, "x")
@@ -25,7 +26,7 @@ import re
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,26 +34,26 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from selection import SelectionError
+from selection.values import (
+    COMPARE,
+    KINDS,
+    Value,
+    column_of,
+    compared,
+    constant_of,
+    in_lists,
+    require_same_kind,
+)
 
 MAX_CHARACTERS = 10_000
 MAX_SAID = 200
 CONSTANTS = {"true": True, "false": False, "null": None}
-COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
-    ast.Eq: pc.equal,
-    ast.NotEq: pc.not_equal,
-    ast.Lt: pc.less,
-    ast.LtE: pc.less_equal,
-    ast.Gt: pc.greater,
-    ast.GtE: pc.greater_equal,
-}
 ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: pc.add,
     ast.Sub: pc.subtract,
     ast.Mult: pc.multiply,
     ast.Div: pc.divide,
 }
-KINDS = {"bool": "true or false", "number": "a number", "text": "a text", "list": "a list",
-         "null": "null"}  # fmt: skip
 HINTS = (
     (r"(?<![=!<>])=(?!=)", "write == to compare"),
     (r"&", "write `and`"),
@@ -61,22 +62,6 @@ HINTS = (
     (r"<>", "write !="),
     (r"\b(AND|OR|NOT|IN)\b", "write and, or, not, in with small letters"),
 )
-
-
-class Value(NamedTuple):
-    """A column or a constant, and what it is."""
-
-    kind: str
-    """One of KINDS."""
-    data: Any
-    """pa.ChunkedArray, or pa.Scalar."""
-    said: str
-    """As it stands in the text; for messages."""
-
-    @property
-    def is_constant(self) -> bool:
-        """The same for all clips."""
-        return isinstance(self.data, pa.Scalar)
 
 
 @dataclass(frozen=True)
@@ -128,11 +113,11 @@ class Where:
         return tuple(sorted(names - set(CONSTANTS) - set(FUNCTIONS)))
 
     @functools.cached_property
-    def terms(self) -> tuple["Where", ...]:
-        """The conditions that its outermost `and` joins; itself where there is none."""
+    def terms(self) -> tuple["Term", ...]:
+        """The conditions that its outermost `and` joins; its whole where there is none."""
         if isinstance(self.tree, ast.BoolOp) and isinstance(self.tree.op, ast.And):
-            return tuple(Where(_part(self.text.strip(), term)) for term in self.tree.values)
-        return (self,)
+            return tuple(Term(self, node) for node in self.tree.values)
+        return (Term(self, self.tree),)
 
     def passes(self, table: pa.Table) -> npt.NDArray[np.bool_]:
         """Which rows it is true for.
@@ -140,9 +125,18 @@ class Where:
         Raises:
             SelectionError: a column is missing, or is not of the kind it is compared with.
         """
+        truth = self.truth(table, self.tree).fill_null(False)
+        return np.asarray(truth.to_numpy(zero_copy_only=False), np.bool_)
+
+    def truth(self, table: pa.Table, node: ast.expr) -> pa.BooleanArray:
+        """Whether a part of it is true of each row, false, or null.
+
+        Raises:
+            SelectionError: a column is missing, or is not of the kind it is compared with.
+        """
         require_columns(self.columns, table.column_names)
         try:
-            found = _Evaluation(table, self.text.strip()).of(self.tree)
+            found = _Evaluation(table, self.text.strip()).of(node)
         except RecursionError as error:
             raise SelectionError(f"{self._short!r} is nested too deep") from error
         except (pa.ArrowException, OverflowError) as error:
@@ -152,10 +146,31 @@ class Where:
                 f"{self._short!r} is {KINDS[found.kind]}, not a condition; compare it with "
                 "something"
             )
-        if found.is_constant:
-            return np.full(len(table), bool(found.data.as_py()))
-        truth = pc.fill_null(found.data.cast(pa.bool_()), False)
-        return np.asarray(truth.to_numpy(zero_copy_only=False), np.bool_)
+        truth = found.data.cast(pa.bool_())
+        return pa.repeat(truth, len(table)) if found.is_constant else truth.combine_chunks()
+
+
+@dataclass(frozen=True)
+class Term:
+    """One of the conditions that `and` joins."""
+
+    where: Where
+    node: ast.expr
+    """Its part of the syntax; cut out as text it may be no expression, for want of parentheses."""
+
+    @property
+    def text(self) -> str:
+        """As it was written, in one line."""
+        written = _part(self.where.text, self.node)
+        return ast.unparse(self.node) if "\n" in written else written
+
+    def truth(self, table: pa.Table) -> pa.BooleanArray:
+        """Whether it is true of each row, false, or null.
+
+        Raises:
+            SelectionError: a column is missing, or is not of the kind it is compared with.
+        """
+        return self.where.truth(table, self.node)
 
 
 def require_columns(wanted: Sequence[str], known: Sequence[str], hint: str = "") -> None:
@@ -238,7 +253,7 @@ class _Evaluation:
         for value, asked in ((one, other), (other, one)):
             if value.is_constant and value.data.as_py() is None:
                 return self._known(asked, op)
-        return _compared(one, op, other)
+        return compared(one, op, other)
 
     def _known(self, value: Value, op: ast.cmpop) -> Any:
         if not isinstance(op, ast.Eq | ast.NotEq | ast.Is | ast.IsNot):
@@ -259,9 +274,9 @@ class _Evaluation:
                 'left: key in ["a", "b"], "train" in splits, "grid/" in key'
             )
         if other.kind == "text":
-            _same_kind(one, "in", other)
+            require_same_kind(one, "in", other)
             return pc.match_substring(other.data, one.data.as_py())
-        return _in_lists(one, other)
+        return in_lists(one, other)
 
     def _among(self, value: Value, items: list[Value]) -> Any:
         for item in items:
@@ -269,7 +284,7 @@ class _Evaluation:
                 raise SelectionError(
                     f"{item.said!r} in a list: expected literals; for unknown values: x == null"
                 )
-            _same_kind(value, "in", item)
+            require_same_kind(value, "in", item)
         if not items:
             raise SelectionError(f"{self._short!r}: the list after `in` is empty")
         if value.kind == "null":
@@ -283,13 +298,13 @@ class _Evaluation:
 
     def _name(self, node: ast.Name) -> Value:
         if node.id in CONSTANTS:
-            return _constant(CONSTANTS[node.id], node.id)
+            return constant_of(CONSTANTS[node.id], node.id)
         if node.id in FUNCTIONS:
             raise SelectionError(f"{node.id} is a function; write such as {node.id}(...)")
-        return _column(self._table[node.id], node.id)
+        return column_of(self._table[node.id], node.id)
 
     def _constant(self, node: ast.Constant) -> Value:
-        return _constant(node.value, self._said(node))
+        return constant_of(node.value, self._said(node))
 
     def _list(self, node: ast.List) -> Value:
         raise SelectionError(f"{self._said(node)!r}: a list stands on the right of `in` only")
@@ -322,89 +337,6 @@ UNDERSTOOD = (
     ast.Compare, *COMPARE, ast.Is, ast.IsNot, ast.In, ast.NotIn, ast.Call, ast.Name, ast.Load,
     ast.Constant, ast.List, ast.Tuple, ast.Set,
 )  # fmt: skip
-
-
-# --- values -------------------------------------------------------------------------------------
-
-
-def _constant(value: Any, said: str) -> Value:
-    if isinstance(value, bool):
-        return Value("bool", pa.scalar(value), said)
-    if isinstance(value, int | float):
-        return Value("number", pa.scalar(float(value)), said)
-    if isinstance(value, str):
-        return Value("text", pa.scalar(value), said)
-    if value is None:
-        return Value("null", pa.scalar(None, pa.bool_()), said)
-    raise SelectionError(f"{said} is no number, text, true, false or null")
-
-
-def _column(data: pa.ChunkedArray, name: str) -> Value:
-    type_ = data.type
-    if pa.types.is_dictionary(type_):
-        data = data.cast(type_.value_type)
-        type_ = data.type
-    if pa.types.is_boolean(type_):
-        return Value("bool", data, name)
-    if pa.types.is_integer(type_) or pa.types.is_floating(type_):
-        return _numbers(data, name)
-    if pa.types.is_string(type_) or pa.types.is_large_string(type_):
-        return Value("text", data, name)
-    if pa.types.is_list(type_) or pa.types.is_large_list(type_):
-        return Value("list", data, name)
-    if pa.types.is_null(type_):
-        return Value("null", data.cast(pa.bool_()), name)
-    raise SelectionError(f"the column {name} is of type {type_}, which cannot be asked about")
-
-
-def _numbers(data: Any, said: str) -> Value:
-    """Numbers, NaN as null."""
-    if pa.types.is_floating(data.type):
-        data = pc.if_else(pc.is_nan(data), pa.scalar(None, data.type), data)
-    return Value("number", data, said)
-
-
-def _same_kind(one: Value, op: str, other: Value) -> None:
-    if one.kind != other.kind and "null" not in (one.kind, other.kind):
-        raise SelectionError(
-            f"{one.said} {op} {other.said}: the one is {KINDS[one.kind]}, the other "
-            f"{KINDS[other.kind]}"
-        )
-
-
-def _compared(one: Value, op: ast.cmpop, other: Value) -> Any:
-    if isinstance(op, ast.Is | ast.IsNot):
-        raise SelectionError(f"write {one.said} == {other.said}; `is` asks for null only")
-    if "list" in (one.kind, other.kind):
-        raise SelectionError(f'{one.said} holds lists; ask for one entry: "train" in splits')
-    _same_kind(one, "compared with", other)
-    if "null" in (one.kind, other.kind):  # a column of which nothing is known
-        return pc.and_kleene(pc.is_null(one.data), pa.scalar(None, pa.bool_()))
-    if one.kind == "bool" and not isinstance(op, ast.Eq | ast.NotEq):
-        raise SelectionError(f"{one.said} is true or false; compare it by == or !=")
-    return COMPARE[type(op)](_as_precise(one, other), _as_precise(other, one))
-
-
-def _as_precise(value: Value, other: Value) -> Any:
-    """A constant at the precision of the column it is compared with."""
-    if value.is_constant and value.kind == "number" and pa.types.is_float32(other.data.type):
-        return value.data.cast(pa.float32())
-    return value.data
-
-
-def _in_lists(item: Value, lists: Value) -> Any:
-    """Whether an item is in each of a column of lists; null where there is no list."""
-    entries = _column(pa.chunked_array([pc.list_flatten(lists.data).combine_chunks()]), lists.said)
-    _same_kind(entries, "holds entries, compared with", item)
-    found = np.zeros(len(lists.data), np.bool_)
-    if entries.kind != "null" and len(entries.data):
-        equal = pc.fill_null(pc.equal(entries.data, _as_precise(item, entries)), False)
-        parents = pc.list_parent_indices(lists.data.combine_chunks())
-        found[parents.to_numpy()[equal.to_numpy(zero_copy_only=False)]] = True
-    return pc.if_else(pc.is_valid(lists.data), pa.array(found), pa.scalar(None, pa.bool_()))
-
-
-# --- text ---------------------------------------------------------------------------------------
 
 
 def _shortened(text: str) -> str:

@@ -17,7 +17,7 @@ import pytest
 import tyro
 import yaml  # type: ignore[import-untyped]
 
-from pipeline.__main__ import COMMANDS
+from pipeline.commands import COMMANDS
 from tests.faults.jobs import X264
 from tests.faults.sets import hashes
 from tests.pipeline.clips import ffmpeg, make_clip

@@ -109,6 +109,38 @@ class Reads:
         )
 
 
+def seconds_of(frames: int, fps: float) -> str:
+    """Such as `28 frames = 1.12 s at 25 fps`."""
+    return f"{frames} frames = {frames / fps:.2f} s at {fps:g} fps"
+
+
+def cut_text(reads: Reads, fps: float) -> str:
+    """What is read of a clip, for the log.
+
+    Such as `windows of 28 frames = 1.12 s at 25 fps`; where the method draws cuts of its own, one
+    of the shortest clip that it takes, as an example.
+
+    Raises:
+        UsageError: the method has no cut for clips of this rate.
+    """
+    if reads.cut is None:
+        return f"windows of {seconds_of(reads.frames, fps)}"
+    cut = reads.cut(Clip(reads.least_frames, fps, reads.wave_rate_hz), np.random.default_rng(0))
+    views = np.array_split(np.asarray(cut.pictures), reads.views)
+    parts = [
+        f"{len(view)} pictures from {view.min() / fps:.2f} to {(view.max() + 1) / fps:.2f} s"
+        for view in views
+    ]
+    rate = reads.wave_rate_hz or 1
+    for sound in cut.stretches:
+        ends = sorted((sound.first, sound.first + sound.count * sound.step))
+        parts.append(f"the sound from {ends[0] / rate:.2f} to {ends[1] / rate:.2f} s")
+    return (
+        f"the method's own cuts, such as, of a clip of {seconds_of(reads.least_frames, fps)}, "
+        f"{', '.join(parts)}"
+    )
+
+
 class PartialMelClips(Protocol):
     """What a method that hears mel is given downstream; one of the two may be missing."""
 

@@ -23,7 +23,7 @@ from stores import open_store
 from stores.base import Store
 from stores.local import LocalStore
 from train.cache import Cache, CachedStore
-from train.cuts import Reads
+from train.cuts import Reads, cut_text, seconds_of
 from train.errors import UsageError
 from train.fields import join, mel_member
 from train.index import (
@@ -168,8 +168,7 @@ class Mixture:
         """What is read, for the log."""
         return [
             f"{part.shard_set.name}: {len(part.rows):,} of {part.in_split:,} clips of split "
-            f"{self.split}, {part.clips_per_epoch:,} an epoch; windows of "
-            f"{seconds_of(self.reads.frames, self.fps)}"
+            f"{self.split}, {part.clips_per_epoch:,} an epoch; {cut_text(self.reads, self.fps)}"
             + (f"; {part.too_short:,} clips are shorter and left out" if part.too_short else "")
             + (f"; {part.lacks_field:,} clips without {' or '.join(self.reads.fields)} are left out"
                if part.lacks_field else "")
@@ -257,11 +256,6 @@ def require_mel_slices(mixture: Mixture, model: Any) -> None:
             f"{name} has {MEL_SLICES_PER_FRAME}, {MEL_SLICES_PER_FRAME * mixture.fps:g} a second, "
             "as every profile of the pipeline. Leave --model.audio-stride at 1"
         )
-
-
-def seconds_of(frames: int, fps: float) -> str:
-    """Such as `28 frames = 1.12 s at 25 fps`."""
-    return f"{frames} frames = {frames / fps:.2f} s at {fps:g} fps"
 
 
 # --- pieces -----------------------------------------------------------------------------------

@@ -45,7 +45,7 @@ def test_10_rows_appended(clips, tmp_path):
     run(raw, out)
     old, kept = hashes(out), times(out / "shards")
     shutil.copy(clips / "clip0.mp4", raw / "another.mp4")
-    assert "1 rows were appended as new shards" in run(raw, out)
+    assert "1 row appended as new shards" in run(raw, out)
     assert old.items() < hashes(out).items()
     assert kept.items() < times(out / "shards").items()
     rows = pq.read_table(out / "samples.parquet", columns=["instance"])["instance"].to_pylist()

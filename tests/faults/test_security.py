@@ -117,7 +117,7 @@ def test_20_texts_and_tracks_that_lead_elsewhere_are_refused(place, server, tmp_
     assert {reasons.pop(name) for name in ("link.mp4", "device.mp4", "fifo.mp4")} == {"bad_path"}
     assert reasons.pop("dref.mov") in ("open_error", "decode_error", "no_video", "truncated")
     assert reasons == dict.fromkeys(made, "unsupported_format")
-    assert f"{len(errors) + 1} rows = 1 samples" in said
+    assert f"{len(errors) + 1} rows = 1 sample " in said
 
 
 def test_a_track_with_external_data_is_a_trap_that_libav_knows(place, tmp_path):

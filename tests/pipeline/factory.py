@@ -63,7 +63,7 @@ class Factory:
                 error = ClipError(self.faults[row["key"]], f"{row['uri']} failed", "child")
                 yield Failed(index, error), 2
             else:
-                yield Made(index, *_clip(row)), 1
+                yield Made(index, *_clip(row, (self.root / row["uri"]).stat().st_size)), 1
 
     def submit(self, task: ShardTask) -> None:
         """Make a shard."""
@@ -124,13 +124,13 @@ def rows(*names: str, split: str = "train", **more: Any) -> pa.Table:
     )  # fmt: skip
 
 
-def _clip(row: Mapping[str, Any]) -> tuple[dict[str, bytes], dict[str, Any]]:
+def _clip(row: Mapping[str, Any], size: int) -> tuple[dict[str, bytes], dict[str, Any]]:
     """Members and facts of a sample."""
     members = make_members(
         CONFIG, row["key"], instance=row["instance"], seconds=CLIP_SECONDS, face=False
     )
     meta = {**json.loads(members["json"]), **stated_facts(row)}
-    meta["source"] |= {"uri": row["uri"]}
+    meta["source"] |= {"uri": row["uri"], "bytes": size}
     facts = {name: meta[name] for name in ("frames", "quality", "source")}
     return {**members, "json": shard_format.encode_json(meta)}, {**facts, "seconds": CLIP_SECONDS}
 

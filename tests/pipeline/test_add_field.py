@@ -501,6 +501,12 @@ def test_clips_that_are_taken_back_leave_the_fields(
     done = drop(out, Wanted(frozenset({"demo/sound3"}), purge=True, runs=tmp_path))
     assert any("field low: 1 side shards" in line for line in done.lines)
     assert list(hashes(out / "fields/low")) == ["train-000000.tar"]
+    there, gone = (
+        next(line for line in peek(out, [f"demo/sound{n}"]) if "field    low" in line)
+        for n in (0, 2)
+    )
+    assert "kB in train-000000.tar" in there
+    assert "gone with its side shard train-000001" in gone and "pipeline add-field" in gone
     assert pq.read_table(out / "fields/sync/table.parquet")["key"].to_pylist() == ["demo/sound0"]
     drop(out, Wanted(frozenset({"demo/sound1"}), purge=True, runs=tmp_path))  # without a number
     assert pq.read_table(out / "fields/sync/errors.parquet")["key"].to_pylist() == ["demo/sound2"]

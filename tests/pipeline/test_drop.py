@@ -114,7 +114,7 @@ def test_what_was_dropped_can_be_dropped_again_and_more_can_follow(made, factory
     drop(made, wanted(made))
     stones = pq.read_table(made / "dropped.parquet")
     outcome = drop(made, wanted(made, GONE | {"demo/clip4"}))
-    assert outcome.lines[:2] == ["1 clips dropped", "2 were dropped before"]
+    assert outcome.lines[:2] == ["1 clip dropped", "2 were dropped before"]
     after = pq.read_table(made / "dropped.parquet")
     assert after.slice(0, 2).equals(stones)
     assert_gone(made, GONE | {"demo/clip4"})

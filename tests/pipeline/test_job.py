@@ -40,9 +40,11 @@ def test_job_array_tasks_give_the_same_bytes(clips, whole, tmp_path):
 
 def test_what_killed_drivers_left_is_removed(clips, whole, tmp_path):
     out = shutil.copytree(whole, tmp_path / "out")
-    names = ("report.html.tmp-0", "labels/folder.json.tmp-1", "shards/x.tar.tmp-2")
+    names = ("report.html.tmp-0", "labels/folder.json.tmp-1", "shards/x.tar.tmp-2",
+             "quality/columns.json.tmp-3")  # fmt: skip
     left = [out / name for name in names]
     for path in left:
+        path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"half")
     run(clips, out)
     assert not any(path.exists() for path in left)

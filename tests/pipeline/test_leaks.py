@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from manifests.errors import UsageError
 from pipeline.format import decode_jpeg, encode_json
 from pipeline.leakpage import write_page
 from pipeline.leaks import find_leaks, write_leaks
+from pipeline.pairs import Sets
 from tests.pipeline import copies
 from tests.pipeline.fabricate import Members, edit_json, write_set
 from tests.train.ramps import mixture_of
@@ -98,6 +100,13 @@ def test_the_page_shows_both_strips(leaks, tmp_path):
     assert one.shape[0] == other.shape[0] == 96
     assert np.asarray(other[:8]).max() < 40 < np.asarray(one[:8]).mean()
     assert "mirrored" in page
+
+
+def test_the_page_says_what_it_cannot_show(leaks, tmp_path):
+    sets = [replace(prints, out=tmp_path / "gone") for prints in leaks.sets.sets[1:]]
+    write_page(replace(leaks, sets=Sets([leaks.sets.sets[0], *sets])), tmp_path / "leaks.html")
+    page = (tmp_path / "leaks.html").read_text()
+    assert page.count("cannot be read: ") == sum(leak.held_out > 7 for leak in leaks.found) > 0
 
 
 def test_folds_that_overlap_leak_only_within_a_fold(tmp_path):

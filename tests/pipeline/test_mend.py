@@ -17,7 +17,7 @@ import pytest
 from manifests import schema
 from manifests.errors import UsageError
 from pipeline import PROFILES
-from pipeline.__main__ import COMMANDS
+from pipeline.commands import COMMANDS
 from pipeline.format import FormatError
 from pipeline.index import finalize
 from pipeline.make import finalize_folder, make_shards, write_page

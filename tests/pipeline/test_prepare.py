@@ -143,7 +143,7 @@ def test_a_changed_row_marks_its_own_shard_only(tmp_path):
     grown = prepare(tmp_path, wish(changed.unify_dictionaries()))
     pairs = zip(first.plan.shards, grown.plan.shards, strict=True)
     assert sum(a.fingerprint != b.fingerprint for a, b in pairs) == 1
-    assert "1 shards have changed rows" in grown.note
+    assert "rows have changed: 1 shard" in grown.note
     again = prepare(tmp_path, wish(changed.unify_dictionaries()))
     assert again.plan == grown.plan
 
@@ -152,7 +152,7 @@ def test_vanished_rows_stay_planned_and_are_said(tmp_path):
     first = prepare(tmp_path, wish(rows("a", "b", "c")))
     less = prepare(tmp_path, wish(rows("a", "c")))
     assert less.plan == first.plan
-    assert "1 planned rows are no longer in the manifest" in less.note
+    assert "1 planned row no longer in the manifest" in less.note
 
 
 def test_class_names_outlive_their_last_row(tmp_path):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from manifests import schema
 from pipeline.errors import Reason
 from pipeline.make import finalize_folder, write_page
 from pipeline.outputs import Outputs
@@ -192,12 +193,31 @@ def test_a_changed_row_of_a_patch_is_made_again_there(made, factory):
     changed = manifest().to_pylist()
     for row in changed:
         row["transcript"] = "said" if row["key"] == "demo/slow1" else row["transcript"]
-    from manifests import schema
-
     factory.make(made, schema.table(changed))
     assert "demo/slow1" in factory.tried and "demo/held2" not in factory.tried
     assert table(made, "samples")["demo/slow1"]["shard"] == "train-p000000"
     assert clips_in_tars(made) == dict.fromkeys(ALL - {"demo/bad"}, 1)
+    assert is_sound(made)
+
+
+@pytest.mark.parametrize("touched", [False, True])
+def test_a_mended_file_that_was_tried_again_is_left_to_its_patch(made, factory, touched):
+    """Unless it has changed once more since."""
+    factory.faults = {}
+    (factory.root / "bad.mp4").write_bytes(b"mended")
+    retry(made, "open_error", JOB, say)
+    before = marks(made)
+    factory.tried.clear()
+    size = len(b"mended") + touched
+    (factory.root / "bad.mp4").write_bytes(b"m" * size)
+    changed = manifest().to_pylist()
+    for row in changed:
+        row["bytes"] = size if row["key"] == "demo/bad" else row["bytes"]
+    for _ in range(2):
+        factory.make(made, schema.table(changed))
+    assert ("demo/bad" in factory.tried) == touched
+    assert kept(before, made) != touched
+    assert table(made, "samples")["demo/bad"]["shard"] == "train-p000000"
     assert is_sound(made)
 
 
@@ -265,4 +285,4 @@ def test_the_whole_command(made, factory, monkeypatch, capsys):
     with pytest.raises(SystemExit) as left:
         main()
     assert left.value.code == 0
-    assert "3 rows that failed are tried again, in 2 new shards" in capsys.readouterr().out
+    assert "trying again 3 rows that failed, in 2 new shards" in capsys.readouterr().out

@@ -149,4 +149,4 @@ def test_a_job_may_be_process_1_of_a_container(clips, tmp_path):
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "1 rows = 1 samples" in done.stdout
+    assert "1 row = 1 sample" in done.stdout

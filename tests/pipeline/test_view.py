@@ -1,5 +1,6 @@
 """`pipeline report OUT --where`: counts of a view, and the page with them."""
 
+import pyarrow as pa
 import pytest
 
 from manifests.errors import UsageError
@@ -7,6 +8,7 @@ from pipeline import PROFILES
 from pipeline.make import write_page
 from pipeline.outputs import NotFinishedError
 from pipeline.peek import peek
+from pipeline.prints import write_quality
 from pipeline.view import view_lines, view_of
 from tests.pipeline.fabricate import fabricate, make_members, write_set
 
@@ -40,6 +42,14 @@ def test_unknown_facts_are_counted_apart(tmp_path):
     view = view_of(out, "not (source_fps > 1000)")
     assert (view.terms[0].false, view.terms[0].unknown) == (0, 0)
     assert view_of(out, "audio_dbfs == null").terms[0].unknown == 0
+
+
+def test_a_table_that_lacks_clips_is_named_on_the_page_and_the_terminal(out):
+    write_quality(out, "late.parquet", pa.table({"key": ["demo/clip000"], "late": [1]}), ["late"])
+    view = view_of(out, "late == 1")
+    said = "quality/late.parquet does not know 5 clips"
+    assert any(said in line for line in view_lines(view))
+    assert said in write_page(out, view).read_text()
 
 
 def test_peek_shows_clips_that_pass(out):

@@ -34,7 +34,9 @@ def metrics(text):
 
 
 def value(values, name, **labels):
-    return values[name, frozenset({"set": "folder-glcm", **labels}.items())]
+    """Of the only set that is there."""
+    (out,) = {dict(of)["out"] for _, of in values}
+    return values[name, frozenset({"set": "folder-glcm", "out": out, **labels}.items())]
 
 
 def tally():
@@ -80,15 +82,26 @@ def test_the_file_says_everything_as_prometheus_reads_it(tmp_path):
     outside.close("all shards are made")
     values, _ = metrics((tmp_path / "metrics.prom").read_text())
     assert value(values, "glav_job_running") == 0
-    assert ("glav_eta_seconds", frozenset({("set", "folder-glcm")})) not in values
+    assert "glav_eta_seconds" not in {name for name, _ in values}
     assert {path.name for path in tmp_path.iterdir()} == {"metrics.prom", "report.html"}
+
+
+def test_two_sets_of_one_data_set_are_told_apart(tmp_path):
+    seen = set()
+    for name in ("whole", "tried"):
+        (tmp_path / name).mkdir()
+        Watch(tmp_path / name, MOMENT, WatchOptions()).tell()
+        seen |= metrics((tmp_path / name / "metrics.prom").read_text())[0].keys()
+    outs = {dict(labels)["out"] for _, labels in seen}
+    assert outs == {str(tmp_path / "whole"), str(tmp_path / "tried")}
 
 
 def test_a_task_of_an_array_has_its_own_file_and_no_page(tmp_path):
     outside = Watch(tmp_path, Moment("s", 3, 0, 9, task="2/5"), WatchOptions())
     outside.tell()
     values, _ = metrics((tmp_path / "metrics-2-of-5.prom").read_text())
-    assert values["glav_shards_planned", frozenset({("set", "s"), ("task", "2/5")})] == 3
+    labels = {"set": "s", "out": str(tmp_path), "task": "2/5"}
+    assert values["glav_shards_planned", frozenset(labels.items())] == 3
     assert [path.name for path in tmp_path.iterdir()] == ["metrics-2-of-5.prom"]
     watch.remove_task_metrics(tmp_path)
     assert not list(tmp_path.iterdir())

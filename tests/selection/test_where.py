@@ -56,6 +56,13 @@ MEANINGS = {  # what it says: what it must give, as Python over a row
     "key > 'a/9'": "row['key'] > 'a/9'",
     "no == null": "True",
     "no == 3 or no in ['a'] or no": "False",
+    "rate > no": "False",
+    "not rate > no": "False",
+    "not 3 == no": "False",
+    "not 0 < no < 5": "False",
+    "not 0 < frames < no": "False",
+    "not 20 < frames < no": "row['frames'] <= 20",
+    "not no < frames": "False",
     "true": "True",
     "null": "False",
 }
@@ -127,11 +134,19 @@ def test_nothing_is_run_as_python(text, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_terms_go_over_lines_and_comments():
+    where = Where("(silent == false # heard\n and rate # of faces\n > 0.8 and\nkey == '# 1')")
+    assert [term.text for term in where.terms] == ["silent == false", "rate > 0.8", "key == '# 1'"]
+    counted = [(truth.true_count, truth.false_count, truth.null_count)
+               for truth in (term.truth(TABLE) for term in where.terms)]  # fmt: skip
+    assert counted == [(2, 1, 1), (1, 1, 2), (0, 4, 0)]
+
+
 def test_terms_are_the_conditions_that_and_joins():
     where = Where("silent == false and (rate > 0.8 or rate == null) and frames > 9")
     assert [term.text for term in where.terms] == [
         "silent == false", "rate > 0.8 or rate == null", "frames > 9",
     ]  # fmt: skip
-    together = np.logical_and.reduce([term.passes(TABLE) for term in where.terms])
-    assert together.tolist() == where.passes(TABLE).tolist()
+    truths = [term.truth(TABLE).fill_null(False) for term in where.terms]
+    assert np.logical_and.reduce(truths).tolist() == where.passes(TABLE).tolist()
     assert where.columns == ("frames", "rate", "silent")

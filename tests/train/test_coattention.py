@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from train.cuts import Clip
+from train.cuts import Clip, cut_text
 from train.errors import UsageError
 from train.evaluation.encoders import Encoders
 from train.evaluation.maps import attention_maps, require_attention
@@ -50,6 +50,19 @@ def batch_for(config: CoattentionConfig, clips: int = CLIPS) -> Any:
 # --- cuts -------------------------------------------------------------------------------------
 
 WINDOW = PRESETS["coattention"]
+
+
+def test_the_log_says_what_is_cut():
+    said = cut_text(PRESETS["tiny"].reads, 30.0)
+    assert "of a clip of 186 frames = 6.20 s at 30 fps, 32 pictures from " in said
+    times = [
+        [float(word) for word in part.split() if "." in word] for part in said.split(", ")[-3:]
+    ]
+    (first, last), *sounds = times
+    assert last - first == pytest.approx(125 / 30, abs=0.01)  # every fourth of 125 frames
+    assert [end - start for start, end in sounds] == pytest.approx([4.2, 4.2], abs=0.01)
+    assert sounds[0][0] == pytest.approx(first, abs=0.01)
+    assert abs(sounds[1][0] - first) == pytest.approx(2.0, abs=0.02)
 
 
 @pytest.mark.parametrize("preset", list(PRESETS))
