@@ -28,7 +28,8 @@ from stores import retry
 from tests.stores.servers import named_in_environment, serving
 
 KEY, SECRET = "AKIAOFTHETESTOPENSESAME", "sesame/OfTheTests+ThatNobodyMaySee"
-START_SECONDS = 120
+START_SECONDS = 500
+REPOSITORY = Path(__file__).parents[2]
 HOP_HEADERS = {"connection", "host", "transfer-encoding", "expect"}
 
 
@@ -194,18 +195,32 @@ class Bucket:
 @contextmanager
 def s3_server() -> Iterator[str]:
     """The address of a fresh moto server."""
+    port = free_port()
+    words = ["-c", "from moto.server import main; main()", "-H", "127.0.0.1", "-p", str(port)]
+    with listening(words, port):
+        yield f"http://127.0.0.1:{port}"
+
+
+def free_port() -> int:
+    """A port of this machine on which nobody listens."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-c", "from moto.server import main; main()"]
+        port: int = free.getsockname()[1]
+    return port
+
+
+@contextmanager
+def listening(words: list[str], port: int) -> Iterator["subprocess.Popen[bytes]"]:
+    """A Python process that listens on a port; it is killed in the end."""
     process = subprocess.Popen(
-        [*command, "-H", "127.0.0.1", "-p", str(port)],
+        [sys.executable, *words],
+        cwd=REPOSITORY,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
     try:
         _wait_for(port, process)
-        yield f"http://127.0.0.1:{port}"
+        yield process
     finally:
         process.kill()
         process.wait()
@@ -219,7 +234,7 @@ def _wait_for(port: int, process: "subprocess.Popen[bytes]") -> None:
             return
         except OSError:
             time.sleep(0.1)
-    raise AssertionError("the S3 server did not start")
+    raise AssertionError("the server did not start")
 
 
 @contextmanager
