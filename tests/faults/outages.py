@@ -3,13 +3,15 @@
     python -m tests.faults.outages TARGET PORT STATUS    the front, 0 for a healthy one
 
 moto keeps its objects in memory: a killed one has lost them. So what is killed and started again is
-a process before it, which passes requests on; moto is only held still.
+a process before it, which passes requests on; moto is only held still. A front says on its standard
+output that it is loaded, listens when it is told a line, and ends with its standard input: so an
+outage lasts as long as it should, however busy the machine is.
 """
 
 import contextlib
-import os
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -31,11 +33,11 @@ from tests.stores.bucket import (
     Handler,
     Proxy,
     free_port,
-    listening,
     s3_server,
 )
 from tests.stores.servers import named_in_environment, serving
 
+REPOSITORY = Path(__file__).parents[2]
 BUCKET = "soak"
 KINDS = ("store killed", "store answers 503", "store held")
 SHORT_SECONDS, LONG_SECONDS = (1.0, 12.0), (75.0, 100.0)
@@ -62,8 +64,8 @@ class Shelf:
         self._bucket = Bucket(BUCKET, Proxy(target))
         self._bucket.client.create_bucket(Bucket=BUCKET)
         self._folder = folder
-        self._front = contextlib.ExitStack()
-        self._restart(0)
+        self._front = self._loaded(0)
+        self._front.begin()
         self._trouble: threading.Thread | None = None
         self._names: list[str] = []
 
@@ -127,7 +129,7 @@ class Shelf:
     def close(self) -> None:
         """End the front; moto is ended by who started it."""
         self.calm()
-        self._front.close()
+        self._front.kill()
 
     def _outage(self, kind: str, seconds: float) -> None:
         if kind == "store held":
@@ -135,17 +137,49 @@ class Shelf:
             time.sleep(seconds)
             self._server.resume()
             return
-        self._front.close()
-        if kind == "store answers 503":
-            self._restart(503)
+        healthy = self._loaded(0)
+        refusing = self._loaded(503) if kind == "store answers 503" else None
+        self._front.kill()
+        if refusing is not None:
+            refusing.begin()
         time.sleep(seconds)
-        self._restart(0)
+        if refusing is not None:
+            refusing.kill()
+        self._front = healthy
+        self._front.begin()
 
-    def _restart(self, status: int) -> None:
-        """A front, instead of the one that is there; it was killed, as by the kernel."""
-        self._front.close()
-        words = ["-m", "tests.faults.outages", self._target, str(self._port), str(status)]
-        self._front.enter_context(listening(words, self._port))
+    def _loaded(self, status: int) -> "_Front":
+        return _Front(self._target, self._port, status)
+
+
+class _Front:
+    """A process before the server, which does not listen yet."""
+
+    def __init__(self, target: str, port: int, status: int) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.faults.outages", target, str(port), str(status)],
+            cwd=REPOSITORY,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        self._wait()
+
+    def begin(self) -> None:
+        """Listen."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(b"\n")
+        self._process.stdin.flush()
+        self._wait()
+
+    def kill(self) -> None:
+        """Without a chance to finish what is under way."""
+        self._process.kill()
+        self._process.communicate()
+
+    def _wait(self) -> None:
+        assert self._process.stdout is not None
+        if not self._process.stdout.readline():
+            raise AssertionError(f"the front ended with {self._process.wait()}")
 
 
 @contextlib.contextmanager
@@ -177,11 +211,11 @@ def front(target: str, port: int, status: int) -> None:
     proxy = Proxy(target)
     if status:
         proxy.faults.append(Fault(".*", ".", status))
-    parent = os.getppid()
+    print("loaded", flush=True)
+    sys.stdin.readline()
     with serving(Handler, proxy, port):
-        while os.getppid() == parent:
-            proxy.asked.clear()
-            time.sleep(1)
+        print("listening", flush=True)
+        sys.stdin.readline()  # until the soak is gone
 
 
 if __name__ == "__main__":

@@ -29,7 +29,6 @@ from tests.stores.servers import named_in_environment, serving
 
 KEY, SECRET = "AKIAOFTHETESTOPENSESAME", "sesame/OfTheTests+ThatNobodyMaySee"
 START_SECONDS = 500
-REPOSITORY = Path(__file__).parents[2]
 HOP_HEADERS = {"connection", "host", "transfer-encoding", "expect"}
 
 
@@ -196,9 +195,18 @@ class Bucket:
 def s3_server() -> Iterator[str]:
     """The address of a fresh moto server."""
     port = free_port()
-    words = ["-c", "from moto.server import main; main()", "-H", "127.0.0.1", "-p", str(port)]
-    with listening(words, port):
+    command = [sys.executable, "-c", "from moto.server import main; main()"]
+    process = subprocess.Popen(
+        [*command, "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        _wait_for(port, process)
         yield f"http://127.0.0.1:{port}"
+    finally:
+        process.kill()
+        process.wait()
 
 
 def free_port() -> int:
@@ -209,23 +217,6 @@ def free_port() -> int:
     return port
 
 
-@contextmanager
-def listening(words: list[str], port: int) -> Iterator["subprocess.Popen[bytes]"]:
-    """A Python process that listens on a port; it is killed in the end."""
-    process = subprocess.Popen(
-        [sys.executable, *words],
-        cwd=REPOSITORY,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        _wait_for(port, process)
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-
-
 def _wait_for(port: int, process: "subprocess.Popen[bytes]") -> None:
     end = time.monotonic() + START_SECONDS
     while time.monotonic() < end and process.poll() is None:
@@ -234,7 +225,7 @@ def _wait_for(port: int, process: "subprocess.Popen[bytes]") -> None:
             return
         except OSError:
             time.sleep(0.1)
-    raise AssertionError("the server did not start")
+    raise AssertionError("the S3 server did not start")
 
 
 @contextmanager
