@@ -57,6 +57,10 @@ class Build:
     """Planted corpus: how long each is."""
     planted_seed: int = ScanOptions.planted_seed
     """Planted corpus: another number draws another corpus."""
+    planted_nuisance: float = ScanOptions.planted_nuisance
+    """Planted corpus: 0 to 1 of a moving camera, silent rivals, drifting things, other sounds."""
+    planted_light: float = ScanOptions.planted_light
+    """Planted corpus: 0 to 1 of a stage light that follows how loud the performer is."""
 
     def run(self) -> int:
         """Build and print the report."""
@@ -75,6 +79,8 @@ class Build:
             planted_clips=self.planted_clips,
             planted_seconds=self.planted_seconds,
             planted_seed=self.planted_seed,
+            planted_nuisance=self.planted_nuisance,
+            planted_light=self.planted_light,
         )
         _, report = build.build(entry.name, root, out, options)
         say(*report.lines(), f"  manifest: {out}")
@@ -96,7 +102,7 @@ class Build:
         flags = {"--window": self.window, "--hop": self.hop}
         if self.label_set != Build.label_set:
             flags["--label-set"] = self.label_set
-        for name in ("planted_clips", "planted_seconds", "planted_seed"):
+        for name in manifests.dataset("planted").options:
             if getattr(self, name) != getattr(Build, name):
                 flags["--" + name.replace("_", "-")] = getattr(self, name)
         more = " ".join(f"{name} {value:g}" for name, value in flags.items() if value is not None)

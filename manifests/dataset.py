@@ -46,6 +46,10 @@ class ScanOptions:
     """Planted corpus: how long each is."""
     planted_seed: int = 0
     """Planted corpus: what everything is drawn from."""
+    planted_nuisance: float = 1.0
+    """Planted corpus: how much of what has nothing to do with the performer's sound there is."""
+    planted_light: float = 0.0
+    """Planted corpus: how much the whole picture brightens with the performer's sound."""
     listing: Listing | None = field(default=None, compare=False, repr=False)
     """A listing of ROOT made earlier, so that a million files are not walked twice."""
 
@@ -65,6 +69,11 @@ class ScanOptions:
                 f"{self.planted_seconds:g}, --planted-seed {self.planted_seed}; expected 1 or more "
                 "clips, 3 to 60 seconds and a seed of 0 or more."
             )
+        for name, none in (("nuisance", "only the performer moves and sounds"),
+                           ("light", "no picture brightens as it sounds")):  # fmt: skip
+            share = getattr(self, f"planted_{name}")
+            if not 0 <= share <= 1:
+                raise UsageError(f"--planted-{name} is {share:g}; expected 0 ({none}) to 1.")
         if self.label_set not in (31, 32):
             raise UsageError(f"label set {self.label_set} is unknown; expected 31 or 32.")
 

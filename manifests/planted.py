@@ -55,7 +55,8 @@ def clips(options: ScanOptions) -> list[Clip]:
     from manifests.render.planted import Clip
 
     seconds, seed = float(options.planted_seconds), options.planted_seed
-    return [Clip(number, seconds, seed) for number in range(options.planted_clips)]
+    shares = float(options.planted_nuisance), float(options.planted_light)
+    return [Clip(number, seconds, seed, *shares) for number in range(options.planted_clips)]
 
 
 def generate(
@@ -76,7 +77,9 @@ def scan(root: Path, options: ScanOptions) -> tuple[pa.Table, Report]:
     facts = generate(root, wanted)
     report = Report("planted", LICENCE, vocabulary=list(CLASSES))
     report.notes.append(
-        f"{len(wanted):,} clips of {options.planted_seconds:g} s by the seed {options.planted_seed}"
+        f"{len(wanted):,} clips of {options.planted_seconds:g} s by the seed "
+        f"{options.planted_seed}, nuisance {options.planted_nuisance:g}, light "
+        f"{options.planted_light:g}"
     )
     return table(_row(clip, about) for clip, about in zip(wanted, facts, strict=True)), report
 
@@ -127,7 +130,10 @@ PLANTED = Dataset(
     licence=LICENCE,
     layouts="ROOT/NUMBER.mp4; what is missing is rendered, nothing is downloaded",
     scan=scan,
-    options=("planted_clips", "planted_seconds", "planted_seed"),
+    options=(
+        *("planted_clips", "planted_seconds", "planted_seed"),
+        *("planted_nuisance", "planted_light"),
+    ),
     rescan_always=True,
     generated=True,
 )

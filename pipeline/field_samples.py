@@ -19,7 +19,8 @@ import numpy.typing as npt
 from pipeline import format as shard_format
 from pipeline.config import Limits, ShardConfig, rational_text
 from pipeline.errors import ClipError, Reason, plain_text
-from pipeline.fields import FIELD_SCHEMA, FieldConfig
+from pipeline.fields import FieldConfig
+from pipeline.format import FIELD_SCHEMA
 from pipeline.item import Failed, Item, Made, Opened, Outcome, Row
 from pipeline.outputs import Outputs, Place
 

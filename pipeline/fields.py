@@ -14,7 +14,6 @@ A side shard belongs to one version of its base shard: the sha256 of that tar is
 import dataclasses
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +21,9 @@ from typing import Any, Literal, get_args
 
 from manifests.errors import UsageError
 from pipeline.config import ShardConfig, canonical_hash
+from pipeline.format import FIELD_NAME, FIELD_SCHEMA
 
 FOLDER = "fields"
-FIELD_SCHEMA = 1
-NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 
 Kind = Literal["lip", "face", "landmarks", "mel", "features", "number"]
 Origin = Literal["stored", "source"]
@@ -56,7 +54,7 @@ class FieldConfig:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
-        if not NAME.fullmatch(self.field):
+        if not FIELD_NAME.fullmatch(self.field):
             raise ValueError(
                 f"a field's name is {self.field!r}; expected small letters, digits and _, at most "
                 "32, a letter first"

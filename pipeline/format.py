@@ -31,6 +31,9 @@ import numpy.typing as npt
 import simplejpeg
 
 SCHEMA_VERSION = 1
+FIELD_SCHEMA = 1
+"""Of fields that are added to a set."""
+FIELD_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 MEL_SLICES_PER_FRAME = 3
 N_MELS = 80
 N_LANDMARKS = 68

@@ -47,6 +47,10 @@ class ShardsOptions:
     """Planted corpus: how long each is."""
     planted_seed: int = 0
     """Planted corpus: another number draws another corpus."""
+    planted_nuisance: float = 1.0
+    """Planted corpus: 0 to 1 of a moving camera, silent rivals, drifting things, other sounds."""
+    planted_light: float = 0.0
+    """Planted corpus: 0 to 1 of a stage light that follows how loud the performer is."""
     seconds_per_shard: float | None = None
     """Seconds of media in a shard, fixed by the first run; default by the size of the set, 20 to
     1000."""

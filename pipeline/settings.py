@@ -218,6 +218,8 @@ def _manifest(options: ShardsOptions, out: Path, say: Any) -> tuple[Path, str]:
         planted_clips=options.planted_clips,
         planted_seconds=options.planted_seconds,
         planted_seed=options.planted_seed,
+        planted_nuisance=options.planted_nuisance,
+        planted_light=options.planted_light,
     )
     built = manifests.build.ensure(options.dataset, root_wanted, path, scan)
     if built.rebuilt:

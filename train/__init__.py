@@ -35,7 +35,8 @@ What a checkpoint is worth, in this order:
     metrics     each with its interval; score: resampling; rankings: AUC and AP of many resamples;
                 arrays: what may be scored; ctc: characters, greedy and beam decoding
     study       settings trained and evaluated alike; studies: the tables of the paper; studytable
-    overview    all results in one page; papers: their numbers; tables: ours beside them
+    overview    all results in one page; papers: their numbers; tables: ours beside them;
+                tabletext: as Markdown and HTML
 
 Beside the road: `describe` (sizes and cost), `check` with `generated`, `twins` and `checkpage` (is
 a method ready?), `diff` (what two runs do differently); `apply`: a checkpoint on one's own videos,

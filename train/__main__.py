@@ -201,7 +201,8 @@ def evaluate(arguments: list[str]) -> int:
 def study(arguments: list[str]) -> int:
     """Methods or settings, trained and evaluated alike, in one table."""
     from train.studies import STUDIES
-    from train.study import StudyConfig, __doc__ as about, study as run_study
+    from train.study import __doc__ as about, study as run_study
+    from train.study_config import StudyConfig
 
     listed = "\n".join(f"  {name:<10} {one.about}" for name, one in STUDIES.items())
     config = tyro.cli(

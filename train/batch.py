@@ -44,7 +44,7 @@ class Batch:
     views: int = 1
     """V: runs of pictures of each clip."""
     fields: dict[str, Tensor] = field(default_factory=dict)
-    """Fields of the clips, as stored (see `read_fields` in train.loader); on the device, but not
+    """Fields of the clips, as stored (see `read_fields` in train.fields); on the device, but not
     augmented."""
     bad: tuple[BadClip, ...] = ()
     """What could not be read; others stand in its place."""

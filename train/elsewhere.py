@@ -8,17 +8,20 @@ folder at any moment, only some steps older. An outage stops no training: it is 
 next checkpoint brings everything, and the end of the run is an error if the copy is behind.
 """
 
+import fcntl
 import logging
 import re
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from stores import open_objects
+from stores.base import Listed
 from stores.copies import Copies
 from stores.errors import StoreError
 from stores.objects import ObjectStore
-from stores.scratch import folder_for, scratch_folder
+from stores.scratch import LOCK_NAME, folder_for, scratch_folder
 from train.errors import UsageError
 
 log = logging.getLogger(__name__)
@@ -48,33 +51,34 @@ def local(path: Path) -> Path:
     address = address_of(path)
     if address is None:
         return path
-    if address.endswith(".pt"):
-        home, _, name = address.rpartition("/")
-        store, folder = _store_and_copy(home)
-        wanted = [name]
-    else:
-        store, folder = _store_and_copy(address)
-        wanted = _worth_fetching(store)
-    there = [entry for entry in store.list() if entry.name in wanted]
-    if not there:
-        raise UsageError(f"there is no checkpoint {address}; name a file, or the copy of a run")
-    is_one = address.endswith(".pt")  # beside which others of the run may lie
-    Copies(store, folder).refresh(there, lambda name: is_one)
-    return folder / wanted[0] if is_one else folder
+    home, _, name = address.rpartition("/") if address.endswith(".pt") else (address, "", "")
+    store = open_objects(home, what="the checkpoint")
+    folder = folder_for(scratch_folder(), "runs", str(store))
+    with _alone(folder):
+        found = [store.facts(name)] if name else _worth_fetching(store)
+        there = [entry for entry in found if entry]
+        if not there:
+            raise UsageError(f"there is no checkpoint {address}; name a file, or the copy of a run")
+        # Beside one checkpoint others of the run may lie.
+        Copies(store, folder).refresh(there, lambda _: bool(name))
+    return folder / name
 
 
-def _store_and_copy(address: str) -> tuple[ObjectStore, Path]:
-    store = open_objects(address, what="the checkpoint")
-    return store, folder_for(scratch_folder(), "runs", str(store))
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One process of this machine at a time: the ranks of a run ask for the same copy together."""
+    with (folder.parent / LOCK_NAME).open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
-def _worth_fetching(store: ObjectStore) -> list[str]:
+def _worth_fetching(store: ObjectStore) -> list[Listed]:
     """Of a run the checkpoints that are pointed at and what tells about them; of an export all."""
-    names = [entry.name for entry in store.list()]
+    there = store.list()
+    names = {entry.name for entry in there}
     pointed = {f"checkpoints/{store.read(p).decode().strip()}" for p in POINTERS if p in names}
-    return [
-        name for name in names if name in pointed or name in POINTERS or "checkpoints/" not in name
-    ]
+    wanted = {*pointed, *POINTERS}
+    return [one for one in there if one.name in wanted or "checkpoints/" not in one.name]
 
 
 class RunCopy:
@@ -89,19 +93,30 @@ class RunCopy:
         self._behind: StoreError | None = None
 
     def fetch(self) -> None:
-        """Bring the copy here, if this folder has no checkpoint of its own.
+        """Bring the copy here, if this folder has no checkpoint of its own as new as the copy's.
 
         Raises:
-            StoreError: it cannot be read, or will not be writable.
+            StoreError: it cannot be read.
+            OSError: this folder cannot be written.
         """
-        if any((self._folder / "checkpoints").glob("step-*.pt")):
+        if self._has_begun():
             return
-        wanted = {*_worth_fetching(self._store), *SMALL}
-        there = [entry for entry in self._store.list() if entry.name in wanted]
-        for entry in there:
-            self._store.fetch(entry.name, self._folder / entry.name)
+        there = _worth_fetching(self._store)
+        newest_last = sorted(one for one in there if _CHECKPOINT.fullmatch(one.name))
+        copies = Copies(self._store, self._folder)
+        # Checkpoints come after all that tells about them, so that what is killed meanwhile leaves
+        # none that a run could go on from without its measurements.
+        small = [one for one in there if one not in newest_last]
+        for wanted in (small, *([one] for one in newest_last)):
+            copies.refresh(wanted, lambda _: True)
         if there:
             log.info("fetched %d files of the run from %s", len(there), self._store)
+
+    def _has_begun(self) -> bool:
+        """Whether a checkpoint is here, unless `last` names a newer one: a fetch was killed."""
+        steps = sorted(path.name for path in self._folder.glob("checkpoints/step-*.pt"))
+        last = (self._text("checkpoints/last") or b"").decode().strip()
+        return bool(steps) and steps[-1] >= last
 
     def update(self) -> None:
         """Upload what is new, while training goes on; an upload under way is waited for."""

@@ -11,7 +11,6 @@ name, so that whoever asks for lips need not know.
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
@@ -23,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.format import N_LANDMARKS, FormatError
+from pipeline.format import FIELD_NAME, FIELD_SCHEMA, N_LANDMARKS, FormatError
 from stores.base import Store
 from train.cache import CachedStore
 from train.errors import IncompleteError, ShardError, UsageError
@@ -32,8 +31,6 @@ if TYPE_CHECKING:
     from train.index import ShardSet
     from train.read import StoredClip
 
-FIELD_SCHEMA = 1
-NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 FACES = ("lip", "face", "landmarks")
 """Kinds that a clip without a face has nothing of."""
 
@@ -77,6 +74,10 @@ class Field:
     def usable(self) -> Bools:
         """Clips with something in it."""
         return self.there & ~self.faceless
+
+    def why_not(self, key: str) -> str:
+        """Why a clip lacks it."""
+        return self.reasons.get(key, "not in the index of the field")
 
     @property
     def note(self) -> str:
@@ -125,7 +126,7 @@ def names_of(text: str) -> tuple[str, ...]:
     """
     names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
     for name in names:
-        if not NAME.fullmatch(name):
+        if not FIELD_NAME.fullmatch(name):
             raise UsageError(f"--fields has {name!r}; expected names of fields, such as lip,embed")
     return names
 
@@ -216,10 +217,13 @@ def _own(shard_set: "ShardSet", name: str) -> Field | None:
     member = f"{name}.npy" if name == "landmarks" else f"{name}.mjpeg"
     if name not in FACES or member not in shard_set.members:
         return None
-    table = pq.read_table(pa.BufferReader(shard_set.store.read("samples.parquet")))
-    rates = table["face_rate"].fill_null(0).to_numpy() if "face_rate" in table.column_names else 1
     everybody = np.ones(len(shard_set), np.bool_)
-    return Field(name, name, (member,), everybody, everybody & (rates == 0))
+    faceless = ~everybody
+    samples = pq.ParquetFile(pa.BufferReader(shard_set.store.read("samples.parquet")))
+    if "face_rate" in samples.schema_arrow.names:
+        rates = samples.read(columns=["face_rate"])["face_rate"]
+        faceless = rates.fill_null(0).to_numpy() == 0
+    return Field(name, name, (member,), everybody, faceless)
 
 
 def _beside(shard_set: "ShardSet", name: str) -> Field:

@@ -83,6 +83,10 @@ class ShardSet:
     """Of the tars."""
     known_fields: Mapping[str, dict[str, Any]] = field(default_factory=dict)
     """Fields that were added to the set, as its index names them."""
+    index: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """What its index says beside the shards and the fields."""
+    content_sha256: str = ""
+    """Of its index without the fields: adding one makes no other set of it."""
     fields: Mapping[str, Field] = field(default_factory=dict)
     """Those that are joined: see train.fields."""
 
@@ -159,6 +163,8 @@ def open_shards(store: Store) -> ShardSet:
         instances=int(index["instances"]),
         sha256=tuple(str(entry.get("sha256") or "") for entry in shards),
         known_fields=index.get("fields") or {},
+        index={name: value for name, value in index.items() if name not in ("shardlist", "fields")},
+        content_sha256=_content_sha256(index),
         shards=urls,
         shard_bytes=np.array([entry["filesize"] for entry in shards], np.int64),
         keys=clips["key"],
@@ -172,13 +178,6 @@ def open_shards(store: Store) -> ShardSet:
         instance=_ints(clips["instance"]),
         frames=_ints(clips["frames"]),
     )
-
-
-def content_sha256(store: Store) -> str:
-    """The sha256 of a set's index without its fields: adding one makes no other set of it."""
-    index = json.loads(store.read(INDEX_NAME))
-    index.pop("fields", None)
-    return hashlib.sha256(json.dumps(index, indent=1).encode()).hexdigest()
 
 
 def require_readable(shard_set: ShardSet, reads: Reads) -> None:
@@ -250,6 +249,11 @@ def _read_index(store: Store) -> dict[str, Any]:
     if not index["shardlist"]:
         raise UsageError(f"{path} lists no shard; `python -m pipeline errors {store}` says why")
     return index
+
+
+def _content_sha256(index: dict[str, Any]) -> str:
+    content = {name: value for name, value in index.items() if name != "fields"}
+    return hashlib.sha256(json.dumps(content, indent=1).encode()).hexdigest()
 
 
 def _no_index(store: Store) -> UsageError | IncompleteError:

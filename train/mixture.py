@@ -69,7 +69,7 @@ class Part:
     """Clips of the split that are long enough and that the view does not let pass."""
     in_split: int
     """Clips of the split, whether they are used or not."""
-    without: int = 0
+    lacks_field: int = 0
     """Clips of the split that lack a field, or have nothing in it (no face)."""
 
 
@@ -171,8 +171,8 @@ class Mixture:
             f"{self.split}, {part.clips_per_epoch:,} an epoch; windows of "
             f"{seconds_of(self.reads.frames, self.fps)}"
             + (f"; {part.too_short:,} clips are shorter and left out" if part.too_short else "")
-            + (f"; {part.without:,} clips without {' or '.join(self.reads.fields)} are left out"
-               if part.without else "")
+            + (f"; {part.lacks_field:,} clips without {' or '.join(self.reads.fields)} are left out"
+               if part.lacks_field else "")
             + (f"; {self.view} leaves out {part.not_in_view:,}" if self.view else "")
             + ("" if part.shard_set.complete else "; the index is partial, more may follow")
             for part in self.parts
@@ -323,14 +323,14 @@ class _Chosen(NamedTuple):
 
     rows: Ints
     left_out: dict[str, int]
-    """`in_split`, and why clips of it are not used: `too_short`, `without`, `not_in_view`."""
+    """`in_split`, and why clips of it are not used: `too_short`, `lacks_field`, `not_in_view`."""
 
 
 def _rows(shard_set: ShardSet, reads: Reads, split: str, view: View) -> _Chosen:
     """The clips of a split that are long enough, have what is read, and are in the view."""
     in_split = shard_set.in_split(split)
     long_enough = _long_enough(shard_set, in_split, reads.least_frames, split)
-    rows, without = _with_fields(shard_set, long_enough, reads.fields)
+    rows, lacking = _with_fields(shard_set, long_enough, reads.fields)
     passing = rows[view.passes(shard_set)[rows]] if view else rows
     if not len(passing):
         raise UsageError(
@@ -341,7 +341,7 @@ def _rows(shard_set: ShardSet, reads: Reads, split: str, view: View) -> _Chosen:
     left_out = {
         "in_split": len(in_split),
         "too_short": len(in_split) - len(long_enough),
-        "without": without,
+        "lacks_field": lacking,
         "not_in_view": len(rows) - len(passing),
     }
     return _Chosen(passing, left_out)

@@ -18,7 +18,7 @@ import numpy as np
 from jinja2 import Template
 from markupsafe import Markup
 
-from train import curves, tables
+from train import curves, tables, tabletext
 from train.checkpoint import write_atomically
 from train.config import RUNS
 from train.curves import LOSSES, RETRIEVAL
@@ -128,7 +128,7 @@ def write(folder: Path = RUNS) -> tuple[Path, Path]:
     studies = [_study(path) for path in _below(folder, f"**/{STUDY}")]
     write_atomically(text, "# Results\n\n" + _overview_text(results)
                      + "".join(map(_study_text, studies))
-                     + tables.markdown(filled, rest))  # fmt: skip
+                     + tabletext.markdown(filled, rest))  # fmt: skip
     html = PAGE.render(
         style=STYLE,
         folder=folder.resolve(),
@@ -137,7 +137,7 @@ def write(folder: Path = RUNS) -> tuple[Path, Path]:
         overview=[_overview(result) for result in results],
         results=[_section(path, one) for path, one in zip(paths, results, strict=True)],
         studies=studies,
-        papers=Markup(tables.html(filled, ())),
+        papers=Markup(tabletext.html(filled, ())),
         runs=_runs(folder),
     )
     write_atomically(page, html)

@@ -20,6 +20,7 @@ import webdataset
 from webdataset.tariterators import tar_file_iterator
 
 from pipeline.format import (
+    FIELD_SCHEMA,
     MEL_SLICES_PER_FRAME,
     N_MELS,
     FormatError,
@@ -33,7 +34,7 @@ from stores.base import ShardFile
 from train.cache import CachedStore
 from train.cuts import Stretch
 from train.errors import ShardError
-from train.fields import FIELD_SCHEMA, Field
+from train.fields import Field
 from train.index import ShardSet
 
 webdataset.utils.enforce_security = True  # also where webdataset was imported before us
@@ -218,7 +219,6 @@ class ShardReader:
             if told != (FIELD_SCHEMA, meta["key"], meta["frames"]):
                 raise FormatError(f"its {head_name} is of {told}, not of {meta['key']!r}")
             meta["jpeg_sizes"] = {**meta["jpeg_sizes"], **head.get("jpeg_sizes", {})}
-            meta.setdefault("fields", {})[side.name] = head
         except DAMAGE as error:
             raise self.refusal(row, error, side) from error
         return members
@@ -291,7 +291,7 @@ class ShardReader:
         """
         shard = int(self._set.shard[row])
         if not side.there[row]:
-            why = side.reasons.get(self._set.keys[row].as_py(), "not in the index of the field")
+            why = side.why_not(self._set.keys[row].as_py())
             raise FormatError(f"it has no {side.name} ({why})")
         return Piece(
             self._set.bases[row].as_py(), side.urls[shard], side.url_bytes[shard],

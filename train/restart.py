@@ -238,5 +238,6 @@ def _set_facts(part: Part) -> dict[str, Any]:
         "clips": len(part.rows),
         "clips_per_epoch": part.clips_per_epoch,
         "too_short": part.too_short,
+        "lacks_field": part.lacks_field,
         "not_in_view": part.not_in_view,
     }

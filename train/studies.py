@@ -55,7 +55,7 @@ class Corpus:
     small: str
     """Preset of every method that fits two CPU cores and these clips' length."""
     full: str
-    """Of the paper's size; see `train.study.preset_of`."""
+    """Of the paper's size; see `train.study_config.preset_of`."""
     make: str
     """The commands that make the shards."""
     crop: str
@@ -88,13 +88,15 @@ LIKE = {
 """Whose column of the paper has a task of the same kind, with whose order ours is compared."""
 
 LOOKS: Mapping[str, Mapping[str, Any]] = {
-    "planted_sentences": {"cells": (1, 4, 4)},
-    "planted_mismatch": {"cells": (1, 4, 4)},
+    "planted_words": {"pictures": CROP, "cells": (4, 4, 4)},
+    "planted_sentences": {"pictures": CROP, "cells": (1, 4, 4)},
+    "planted_mismatch": {"pictures": CROP, "cells": (1, 4, 4)},
     "planted_events": {"cells": (1, 4, 4)},
     "grid_sentences": {"cells": (1, 4, 4)},
     "localization": {"cells": (1, 1, 1)},
 }
-"""Settings of tasks that go before a study's: sentences keep every frame apart by themselves."""
+"""Settings of tasks that go before a study's. Words, sentences and mismatch are seen as the paper
+sees LRW, LRS2 and DFDC, cut to what speaks; sentences keep every frame apart by themselves."""
 
 
 @dataclass(frozen=True)

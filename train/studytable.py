@@ -3,16 +3,14 @@
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from train.checkpoint import write_atomically
 from train.papers import TABLES
 from train.studies import LIKE, Study
-
-if TYPE_CHECKING:
-    from train.study import StudyConfig
+from train.study_config import StudyConfig
 
 STUDY, MARKDOWN = "study.json", "study.md"
 LEVEL = 0.95
@@ -30,7 +28,7 @@ class Result:
     """Task -> its first metric: `name`, `value`, `low`, `high`, `n`, `higher_is_better`, `unit`."""
 
 
-def write(config: "StudyConfig", results: list[Result]) -> None:
+def write(config: StudyConfig, results: list[Result]) -> None:
     """study.json and study.md of the rows that are done."""
     facts = facts_of(config, results)
     folder = config.folder / config.name
@@ -42,7 +40,7 @@ def write(config: "StudyConfig", results: list[Result]) -> None:
     write_atomically(folder / MARKDOWN, text)
 
 
-def facts_of(config: "StudyConfig", results: list[Result]) -> dict[str, Any]:
+def facts_of(config: StudyConfig, results: list[Result]) -> dict[str, Any]:
     """What study.json holds: every score, its row's mean and interval, the order of rows."""
     columns = list(dict.fromkeys(task for one in results for task in one.scores))
     rows: list[dict[str, Any]] = []
@@ -61,7 +59,7 @@ def facts_of(config: "StudyConfig", results: list[Result]) -> dict[str, Any]:
     }
 
 
-def said(config: "StudyConfig") -> str:
+def said(config: StudyConfig) -> str:
     """The size at which this was run, in a sentence."""
     seen = (config.steps or 0) * (config.batch_size or 0)
     corpora = [

@@ -23,7 +23,7 @@ from manifests.render.planted_bodies import Box, Colour, Image, Look, Pose, ball
 from manifests.render.planted_scenes import paint
 from manifests.render.planted_script import SHAPE_SECONDS, Script, at, write
 
-VERSION = 2
+VERSION = 3
 """Raised when the same clip gives another file or another truth, so that it is made again."""
 
 
@@ -61,6 +61,10 @@ PITCH_HZ, TRACT = (85.0, 210.0), (0.88, 1.15)
 """Of a performer's voice."""
 RIVALS, MOST_BALLS = 0.6, 2
 """Share of the clips with a silent performer of another class; most things drifting by."""
+LIGHT = 0.6
+"""Share by which the picture is brighter at the loudest, with all of `Clip.light`."""
+HOP = 0.45
+"""How far a performer at its loudest is above where it rests, in its radius: visible from afar."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,10 @@ class Clip:
     number: int
     seconds: float
     seed: int
+    nuisance: float = 1.0
+    """How much moves and sounds besides the performer: 0, nothing, to 1."""
+    light: float = 0.0
+    """How much the whole picture brightens as it sounds: 0, not at all, to 1."""
 
     @property
     def name(self) -> str:
@@ -200,7 +208,8 @@ def sound(clip: Clip, voice: Voice, script: Script, stage: Stage) -> NDArray[np.
     dry = planted_sounds.tilted(random, dry) * 10 ** (random.uniform(-6, 4) / 20)
     around = planted_sounds.background(random, len(dry), RATE_HZ)
     right = 0.25 + 0.5 * stage.middle[0] / SIDE
-    both = np.stack([dry * (1 - right), dry * right], axis=1) * math.sqrt(2) + around[:, None]
+    both = np.stack([dry * (1 - right), dry * right], axis=1) * math.sqrt(2)
+    both += clip.nuisance * around[:, None]
     return np.clip(both, -1, 1).astype(np.float32)
 
 
@@ -215,9 +224,11 @@ class Stage:
         self.radius = float(random.uniform(15, 22))
         self.middle = _off_centre(random, self.radius)
         self._sway = _Sway(random, 3.0)
-        self._camera = _Sway(random, 10.0)
-        self._rival = _rival(random, clip, self) if random.uniform() < RIVALS else None
-        self._balls = [_Ball(random) for _ in range(random.integers(MOST_BALLS + 1))]
+        self._camera = _Sway(random, 10.0 * clip.nuisance)
+        rivals = RIVALS * clip.nuisance
+        self._rival = _rival(random, clip, self) if random.uniform() < rivals else None
+        balls = round(clip.nuisance * random.integers(MOST_BALLS + 1))
+        self._balls = [_Ball(random) for _ in range(balls)]
         self._light = float(random.uniform(0.75, 1.15)), float(random.uniform(0.05, 0.3))
 
     def pictures(self) -> Iterator[tuple[Image, Box]]:
@@ -238,12 +249,14 @@ class Stage:
         for drifting in self._balls[:1]:
             drifting.draw(image, seconds)
         level, hertz = self._light
-        gain = level * (1 + 0.06 * math.sin(2 * math.pi * hertz * seconds))
+        flicker = 0.06 * self._clip.nuisance * math.sin(2 * math.pi * hertz * seconds)
+        lit = LIGHT * self._clip.light * at(self._tracks["loudness"], seconds)
+        gain = level * (1 + flicker + lit)
         return np.asarray(cv2.convertScaleAbs(image, alpha=gain), np.uint8), _inside(box)
 
     def _pose(self, seconds: float) -> Pose:
         dx, dy, roll = self._sway.at(seconds)
-        hop = 0.12 * at(self._tracks["loudness"], seconds) * self.radius
+        hop = HOP * at(self._tracks["loudness"], seconds) * self.radius
         return Pose(
             self.middle[0] + dx, self.middle[1] + dy - hop, self.radius, roll,
             at(self._tracks["height"], seconds), at(self._tracks["width"], seconds),
@@ -293,7 +306,7 @@ class _Rival:
 
     def draw(self, image: Image, seconds: float) -> None:
         dx, dy, roll = self.sway.at(seconds)
-        hop = 0.12 * at(self.hops, seconds) * self.radius
+        hop = HOP * at(self.hops, seconds) * self.radius
         x, y = self.middle[0] + dx, self.middle[1] + dy - hop
         draw(image, self.look, Pose(x, y, self.radius, roll, 0.04, 0.75))
 
@@ -312,15 +325,16 @@ def _rival(random: np.random.Generator, clip: Clip, stage: Stage) -> _Rival:
 
 
 def _off_centre(random: np.random.Generator, radius: float) -> NDArray[np.float64]:
-    """Where the source is seen whole, and the middle of the picture is not on it.
+    """Where the source is seen whole, hops and all, and the middle of the picture is not on it.
 
     Evaluations cut off a sixteenth of the picture on each side; who points at the middle of what is
     left should find nothing there.
     """
-    edge = SIDE / 16 + 1.15 * radius
-    places = random.uniform(edge, SIDE - edge, (400, 2))
-    far = np.abs(places - SIDE / 2).max(axis=1)
-    return np.asarray(places[int((far > 1.15 * radius).argmax())])
+    rise = HOP * radius / 2
+    reach = 1.15 * radius + np.array([0.0, rise])
+    places = random.uniform(SIDE / 16 + reach, SIDE * 15 / 16 - reach, (400, 2))
+    clear = (np.abs(places - SIDE / 2) > reach).any(axis=1)
+    return np.asarray(places[int(clear.argmax())] + [0.0, rise])
 
 
 def _inside(box: Box) -> Box:

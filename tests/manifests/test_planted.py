@@ -17,7 +17,18 @@ from manifests.build import build
 from manifests.dataset import ScanOptions
 from manifests.planted import busy_seconds
 from manifests.render.kept import Renderer
-from manifests.render.planted import CLASSES, FPS, SIDE, Clip, describe, render, voice_of
+from manifests.render.planted import (
+    CLASSES,
+    FPS,
+    RATE_HZ,
+    SIDE,
+    Clip,
+    Stage,
+    describe,
+    render,
+    sound,
+    voice_of,
+)  # fmt: skip
 from manifests.render.planted_bodies import BODIES
 from manifests.render.planted_scenes import SCENES
 from manifests.render.planted_script import CONTROL_HZ, SHAPES, WORDS, write
@@ -210,6 +221,47 @@ def test_the_manifest_knows_it_all(
 def test_sizes_that_make_no_corpus_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="expected 1 or more clips, 3 to 60 seconds"):
         ScanOptions(**wrong)
+
+
+@pytest.mark.parametrize("light", [0.0, 1.0])
+def test_the_light_follows_the_sound(light: float) -> None:
+    clip = Clip(3, SECONDS, 5, nuisance=0.0, light=light)
+    voice = voice_of(clip)
+    script = write(clip.random(0), clip.seconds, voice.tempo)
+    stage = Stage(clip, voice, script)
+    corner = np.array([image[:8, :8].mean() for image, _ in stage.pictures()])
+    heard = np.abs(sound(clip, voice, script, stage)).mean(1)
+    loud = heard[: len(corner) * RATE_HZ // FPS].reshape(len(corner), -1).mean(1)
+    if not light:
+        assert np.ptp(corner) == 0
+    else:
+        assert np.corrcoef(corner, loud)[0, 1] > 0.6 and np.ptp(corner) > 0.2 * corner.min()
+
+
+def test_a_share_of_nuisance_is_asked_for() -> None:
+    with pytest.raises(UsageError, match=r"--planted-nuisance is 1\.5; expected 0"):
+        ScanOptions(planted_nuisance=1.5)
+
+
+def test_without_nuisance_only_the_performer_moves_and_sounds() -> None:
+    """Outside its box nothing changes from picture to picture, and pauses are silent."""
+    clip = Clip(3, SECONDS, 5, nuisance=0.0)
+    voice = voice_of(clip)
+    script = write(clip.random(0), clip.seconds, voice.tempo)
+    stage = Stage(clip, voice, script)
+    seen = list(stage.pictures())[:60]
+    left, top, right, bottom = np.array([box for _, box in seen]).T
+    outside = np.ones((SIDE, SIDE), bool)
+    outside[
+        int(top.min()) - 2 : int(bottom.max()) + 3, int(left.min()) - 2 : int(right.max()) + 3
+    ] = False
+    pictures = np.stack([image for image, _ in seen])
+    assert outside.sum() > SIDE * SIDE / 4
+    assert (pictures[:, outside] == pictures[0, outside]).all()
+    assert not (pictures == pictures[0]).all()
+    before = int(script.onsets[0] * RATE_HZ * 0.9)
+    heard = sound(clip, voice, script, stage)
+    assert np.abs(heard[:before]).max() < 1e-3 < np.abs(heard).max()
 
 
 def test_its_options_leave_other_manifests_true() -> None:

@@ -1,15 +1,18 @@
 """Runs and checkpoints on a store: a copy that a fresh machine goes on from."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 
+from stores.base import Listed
 from stores.errors import AddressError, StoreError
+from stores.objects import ObjectStore
 from tests.stores.bucket import Bucket, Fault, bucket as a_bucket, server
 from tests.train.runs import assert_like, toy, weights
 from train import checkpoint, trackers
-from train.elsewhere import address_of, local
+from train.elsewhere import RunCopy, address_of, local
 from train.errors import UsageError
 from train.pretrain import COMPLETE, pretrain
 
@@ -65,6 +68,24 @@ def test_a_checkpoint_on_a_store_is_read_like_one_here(
     assert pretrain(started) == COMPLETE
 
 
+def test_ranks_that_ask_for_the_same_copy_at_once_fetch_it_once(
+    bucket: Bucket, undisturbed: Path
+) -> None:
+    """The second one neither fetches it again nor removes what the first is writing."""
+    bucket.upload(undisturbed, "runs/first")
+    last = (undisturbed / "checkpoints/last").read_text().strip()
+    bucket.proxy.faults.append(Fault("GET", r"\.pt$", status=200, delay_seconds=3.0))
+    address = Path(bucket.url("runs/first"))
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(local, address)
+        assert bucket.proxy.hit.wait(60)
+        second = pool.submit(local, address)
+    for folder in (first.result(), second.result()):
+        ours, theirs = (one / "checkpoints" / last for one in (folder, undisturbed))
+        assert ours.read_bytes() == theirs.read_bytes()
+    assert bucket.proxy.count(rf"GET .*{last}$") == 1
+
+
 def test_what_is_not_there_and_what_is_no_address(bucket: Bucket) -> None:
     for place in ("runs/none", "runs/first/checkpoints/step-00000001.pt"):
         with pytest.raises(UsageError, match=f"no checkpoint {bucket.url(place)}"):
@@ -73,6 +94,50 @@ def test_what_is_not_there_and_what_is_no_address(bucket: Bucket) -> None:
         checkpoint.load(Path("s3://key:secret@shelf/run"))
     assert address_of(Path("gs://shelf/run")) == "gs://shelf/run"
     assert address_of(Path("/data/s3:/run")) is None
+
+
+def test_a_fetch_that_was_killed_goes_on_at_the_newest_checkpoint_and_uploads_nothing(
+    bucket: Bucket, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket.upload(undisturbed, "runs/first")
+    steps = sorted(path.name for path in undisturbed.glob("checkpoints/step-*.pt"))[-2:]
+    bucket.put("runs/first/checkpoints/best", steps[0].encode())
+    here = tmp_path / "here"
+    fetch = ObjectStore.fetch
+
+    class KilledError(BaseException):
+        """As far as files go."""
+
+    def until_the_newest(self: ObjectStore, name: str, local: Path) -> Listed:
+        if name.endswith(steps[1]):
+            raise KilledError
+        return fetch(self, name, local)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ObjectStore, "fetch", until_the_newest)
+        with pytest.raises(KilledError):
+            RunCopy(bucket.url("runs/first"), here).fetch()
+    assert [path.name for path in here.glob("checkpoints/step-*.pt")] == [steps[0]]
+    assert (here / "metrics.jsonl").read_bytes() == (undisturbed / "metrics.jsonl").read_bytes()
+    copy = RunCopy(bucket.url("runs/first"), here)
+    copy.fetch()
+    assert sorted(path.name for path in here.glob("checkpoints/step-*.pt")) == steps
+    asked = len(bucket.proxy.asked)
+    copy.close()
+    uploaded = [said for said in bucket.proxy.asked[asked:] if said.startswith(("PUT", "POST"))]
+    assert {said.rpartition("/")[2] for said in uploaded} == {"", "best", "last"}  # "": the folder
+
+
+def test_a_fetched_run_goes_on_here_and_is_not_fetched_again(
+    bucket: Bucket, undisturbed: Path, tmp_path: Path
+) -> None:
+    bucket.upload(undisturbed, "runs/first")
+    copy = RunCopy(bucket.url("runs/first"), tmp_path)
+    copy.fetch()
+    (tmp_path / "metrics.jsonl").write_text("{}")
+    (tmp_path / "checkpoints" / "step-99999999.pt").write_bytes(b"newer")  # `last` not yet
+    copy.fetch()
+    assert (tmp_path / "metrics.jsonl").read_text() == "{}"
 
 
 def test_an_outage_stops_no_training_and_is_said_in_the_end(

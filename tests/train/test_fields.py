@@ -22,13 +22,15 @@ from tests.pipeline.heads import head_members
 from tests.stores.servers import web
 from train.cache import Cache
 from train.cuts import Reads
+from train.dist import Ranks
 from train.errors import IncompleteError, ShardError, UsageError
 from train.fields import join, names_of, with_members
-from train.index import content_sha256, open_shards
+from train.index import open_shards
 from train.loader import ClipLoader
 from train.mixture import Mixture, open_mixture, parse_shards
 from train.plan import Plan
 from train.read import ShardReader
+from train.restart import origin_of
 
 HEADS = ShardConfig("glcm", Fraction(10), 128, 22050)
 SOUNDING = ShardConfig("avid", Fraction(10), 32, 22050, 24000, 1)
@@ -109,6 +111,8 @@ def test_clips_without_are_left_out_and_counted(heads: Path) -> None:
     """One has no face, another no number."""
     chosen = mixture(heads, "lip", "sync")
     assert "2 clips without lip or sync are left out" in chosen.lines()[0]
+    (facts,) = origin_of(Plan(chosen, 0, 1, 1, 0), Ranks())["sets"].values()
+    assert (facts["clips"], facts["lacks_field"]) == (2, 2)
     clips = all_clips(chosen)
     assert {key: float(clip["sync"]) for key, clip in clips.items()} == {
         "demo/head0": 0.5, "demo/head2": -2.0
@@ -123,9 +127,9 @@ def test_fields_are_part_of_what_a_run_is_of(heads: Path) -> None:
 def test_adding_a_field_makes_no_other_set_of_it(sounding: Path, tmp_path: Path) -> None:
     out = tmp_path / "set"
     shutil.copytree(sounding, out)
-    before = content_sha256(open_store(str(out))), mixture(out).fingerprint()
+    before = open_shards(open_store(str(out))).content_sha256, mixture(out).fingerprint()
     add(out, "low", mel_rate_hz=12000)
-    assert (content_sha256(open_store(str(out))), mixture(out).fingerprint()) == before
+    assert (open_shards(open_store(str(out))).content_sha256, mixture(out).fingerprint()) == before
 
 
 def test_a_mel_takes_the_place_of_the_samples_own(sounding: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Studies: equal runs for every row, one table, nothing done twice."""
 
 import json
+import logging
 import math
 import signal
 import time
@@ -9,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from train import study
 from train.errors import UsageError
 from train.methods import METHODS
 from train.overview import write
 from train.studies import CORPORA, LIKE, SCRATCH, STUDIES, Row
-from train.study import StudyConfig, Work, eval_of, preset_of, run_of, step_seconds
+from train.study import Work, eval_of, run_of, step_seconds
+from train.study_config import StudyConfig, preset_of
 from train.studytable import agreement, goodness_in_paper, summary
 from train.tasks import TASKS
 
@@ -258,9 +261,33 @@ def test_other_shards_and_tasks_for_one_corpus(calls: list[Any], tmp_path: Path)
     assert facts["columns"] == ["grid_commands"]
 
 
-def test_a_step_is_timed(tmp_path: Path) -> None:
+def test_tasks_that_are_named_are_taken_also_where_they_are_the_corpus_own(tmp_path: Path) -> None:
+    """The study may have others for the corpus: the localization study has its own."""
+    own = CORPORA["planted"].tasks
+    settings = config(tmp_path, name="localization", corpora="planted", tasks=",".join(own))
+    assert STUDIES["localization"].tasks_on("planted") != own
+    assert settings.tasks_of("planted") == own
+
+
+def test_a_step_is_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the CPU, also where there is a GPU."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     run = run_of(config(tmp_path, preset="tiny", batch_size=2), work(STUDIES["table5"].rows[-1]))
     assert 0 < step_seconds(run) < 60
+
+
+def test_of_runs_on_a_gpu_no_time_is_made_up(
+    calls: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    caplog.set_level(logging.INFO)
+    study.study(config(tmp_path))
+    assert "training them takes about" in caplog.text
+    caplog.clear()
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    study.study(config(tmp_path))
+    assert "takes about" not in caplog.text
+    assert "not estimated" in caplog.text
 
 
 @pytest.mark.parametrize("size", ["tiny", "tiny_grid", "grid", "full"])

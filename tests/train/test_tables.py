@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from train import tables
+from train import tables, tabletext
 from train.errors import UsageError
 from train.papers import PAPERS, TABLES
-from train.tables import filled, find_results, html, markdown, others
+from train.tables import filled, find_results, others
+from train.tabletext import html, markdown
 
 NUMBERS = Path(__file__).resolve().parents[3] / "shared" / "papers" / "numbers.yaml"
 CHECKPOINT = {
@@ -96,7 +97,7 @@ def test_where_nothing_was_run_every_cell_is_empty():
     for one in filled([]):
         assert one.rows == ()
         assert one.notes == ()
-        assert tables.our_rows(one)[0][1] == [""] * len(one.table.columns)
+        assert tabletext.our_rows(one)[0][1] == [""] * len(one.table.columns)
     assert {("glcm", str(number)) for number in range(1, 11)} <= {o.table.key for o in filled([])}
 
 

@@ -2,7 +2,8 @@
 
     videos      plain videos -> a temporary shard set, by the pipeline's own command
     clips       a shard set -> its clips, what is known of each, windows that cover it
-    embed       shard set -> features, one Parquet a shard, resumable, by several ranks
+    embed       videos or a shard set -> their features in one file, or in parts
+    features    shard set -> features, one Parquet a shard, resumable, by several ranks
     table       features -> Parquet or NPZ; parts joined to one file
     explain     a video with the attention map over it; overlay: the map as pictures
     encoding    the ffmpeg program: durations, encoding

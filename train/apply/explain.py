@@ -28,7 +28,7 @@ from train.apply.overlay import Canvas, pictures, top_of
 from train.apply.videos import Recipe, Video, existing, shards_of
 from train.dist import choose_device
 from train.errors import TrainError, UsageError
-from train.evaluation.clips import View, batched, read_clips
+from train.evaluation.clips import ClipView, batched, read_clips
 from train.evaluation.encoders import Encoders, load_checkpoint
 from train.evaluation.maps import require_attention
 from train.index import ShardSet
@@ -195,7 +195,7 @@ def _maps(
 ) -> Iterator[Floats]:
     """(B, H, W) times uniform for each batch of windows."""
     device = next(encoders.module.parameters()).device
-    view = View("frames", encoders.sound)
+    view = ClipView("frames", encoders.sound)
     for raw in read_clips(shard_set, [clip.example], view, batches, workers=0):
         ready = raw.to(device).centred(encoders.crop)
         att = encoders.features(ready.video, ready.sound, ("att",))["att"].float().cpu().numpy()

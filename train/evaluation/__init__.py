@@ -17,8 +17,8 @@
     words       one word of each sentence as an example: a window about its middle
     transcribe  utterance -> text, by CTC
     result      result.json, predictions, pictures
-    driver      one evaluation from flags to result.json; job: one round of it; caveats: what keeps
-                its number from being the benchmark's
+    driver      one evaluation from flags to result.json; caveats: what keeps its number from being
+                the benchmark's; rounds: each carried out, or found done; job: one of them
 
 Importing this package loads nothing.
 """

@@ -46,7 +46,7 @@ class Look(NamedTuple):
 
 
 @dataclass(frozen=True)
-class View:
+class ClipView:
     """What of a sample is read."""
 
     pictures: Pictures
@@ -74,7 +74,7 @@ class View:
         return int(config["short_side"] if self.pictures == "frames" else config["crop_size"])
 
 
-def require_members(shard_set: ShardSet, view: View, task: str) -> None:
+def require_members(shard_set: ShardSet, view: ClipView, task: str) -> None:
     """Refuse a set that does not store what is looked at.
 
     Raises:
@@ -220,7 +220,7 @@ def batched(looks: Sequence[Look], size: int, equal: bool) -> Iterator[list[Look
 def read_clips(
     shard_set: ShardSet,
     examples: Sequence[Example],
-    view: View,
+    view: ClipView,
     batches: Sequence[list[Look]],
     workers: int,
 ) -> Iterator[ClipBatch]:
@@ -247,7 +247,7 @@ def read_clips(
 class ClipReader(Dataset[ClipBatch | Exception]):
     """Reads whole batches; lives in the workers."""
 
-    def __init__(self, shard_set: ShardSet, examples: Sequence[Example], view: View) -> None:
+    def __init__(self, shard_set: ShardSet, examples: Sequence[Example], view: ClipView) -> None:
         """Opens nothing, so that it can be handed to worker processes."""
         self._set, self._examples, self._view = shard_set, examples, view
         self._reader: ShardReader | None = None

@@ -8,7 +8,7 @@ import torch
 
 from train.augment import Augment
 from train.config import uses_bf16
-from train.evaluation.clips import ClipBatch, Look, View, batched, read_clips, scored_looks
+from train.evaluation.clips import ClipBatch, ClipView, Look, batched, read_clips, scored_looks
 from train.evaluation.config import EvalConfig
 from train.evaluation.encoders import Encoders
 from train.evaluation.labelled import Example, LabelledSet
@@ -55,7 +55,7 @@ class Job:
         return self.settings.window(fps, self.source.window(fps, self.settings.uses_pictures))
 
     @property
-    def view(self) -> View:
+    def view(self) -> ClipView:
         """What is read."""
         return view_of(self.task, self.source)
 
@@ -99,11 +99,11 @@ class Job:
         return list(batched(looks, self.settings.batch_size, equal=True))
 
 
-def view_of(task: Task, source: Encoders) -> View:
+def view_of(task: Task, source: Encoders) -> ClipView:
     """What a task reads of the clips for these encoders."""
     settings = task.settings
     pictures = settings.pictures if settings.uses_pictures else "none"
-    return View(pictures, source.sound if settings.uses_sound else None, task.padding)
+    return ClipView(pictures, source.sound if settings.uses_sound else None, task.padding)
 
 
 def members_of(task: Task, source: Encoders) -> set[str]:

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from stores.base import Store
 from train.errors import ShardError, UsageError
 from train.fields import with_members
-from train.index import INDEX_NAME, ShardSet, content_sha256, open_shards
+from train.index import ShardSet, open_shards
 from train.plan import seed_of, shuffled
 from train.view import Mask, View
 
@@ -198,7 +198,6 @@ def open_labelled(store: Store) -> LabelledSet:
             manifest beside the shards.
     """
     shard_set = open_shards(store)
-    index = store.read(INDEX_NAME)
     try:
         manifest = pq.read_table(pa.BufferReader(store.read(MANIFEST)), columns=list(COLUMNS))
         errors = pq.read_table(pa.BufferReader(store.read(ERRORS)), columns=["key", "reason"])
@@ -211,13 +210,13 @@ def open_labelled(store: Store) -> LabelledSet:
         raise ShardError(f"{store}: {MANIFEST} or {ERRORS} cannot be read ({error})") from error
     facts = json.loads((manifest.schema.metadata or {}).get(b"glav", b"{}"))
     reasons = dict(zip(errors["key"].to_pylist(), errors["reason"].to_pylist(), strict=True))
-    told = json.loads(index)
+    told = shard_set.index
     return LabelledSet(
         shard_set=shard_set,
         manifest=manifest,
         classes=tuple(told.get("labels") or ()),
         reasons=reasons,
-        index_sha256=content_sha256(store),
+        index_sha256=shard_set.content_sha256,
         otherwise="dropped" if (told.get("counts") or {}).get("dropped") else "not_run",
         dataset=str(told.get("dataset") or ""),
         silent=_silent(store),

@@ -2,9 +2,14 @@
 
 Features are standardised with the training set's mean and deviation. What has to be chosen is
 chosen on validation examples, or, without any, on whole groups of the training examples.
+
+Weights under an L2 penalty are sums of training rows, so that more channels than rows are never
+looked at: `in_span` turns them to as many as there are rows, without loss (a test holds it against
+the fit in all channels).
 """
 
 import logging
+import warnings
 from typing import Any
 
 import numpy as np
@@ -19,6 +24,8 @@ log = logging.getLogger(__name__)
 SVM_C = tuple(10.0**power for power in range(-5, 3))
 """AVTS/AVID's linear SVM says nothing about C; these are tried (methods §7)."""
 LINEAR_C = tuple(10.0**power for power in range(-4, 3))
+ITERATIONS = 1000
+"""Of logistic regression at most."""
 NEIGHBOURS = 20
 """At most, and never more than half of the training examples."""
 Floats = npt.NDArray[np.float32]
@@ -30,6 +37,19 @@ def standardised(train: Floats, *others: Floats) -> tuple[Floats, ...]:
     mean, deviation = train.mean(0), train.std(0)
     deviation = np.where(deviation > 1e-8, deviation, 1).astype(np.float32)
     return tuple((rows - mean) / deviation for rows in (train, *others))
+
+
+def in_span(train: Floats, *others: Floats) -> tuple[Floats, ...]:
+    """Coordinates in the space that the training rows span: (N, D) -> (N, N) where D > N.
+
+    What of the others lies outside is left out: a weight vector that L2 keeps short has nothing
+    there. Products among rows of `train`, and of others with them, are as before.
+    """
+    count, channels = train.shape
+    if channels <= count:
+        return (train, *others)
+    basis, triangle = np.linalg.qr(train.T)
+    return (triangle.T, *(rows @ basis for rows in others))
 
 
 def linear(train: Frozen, labels: Ints, test: Frozen, chooser: "Chooser") -> Floats:
@@ -92,10 +112,10 @@ class Chooser:
             labels: (examples,).
         """
         fit, held, fit_labels, held_labels = self._parts(train, labels)
-        fit, held = standardised(fit, held)
+        fit, held = in_span(*standardised(fit, held))
         found = []
         for value in values:
-            model = make(value).fit(fit, fit_labels)
+            model = _fit(make(value), fit, fit_labels)
             found.append(float((model.predict(held) == held_labels).mean()))
         best = values[int(np.argmax(found))]
         tried = ", ".join(f"{v:g}: {x:.3f}" for v, x in zip(values, found, strict=True))
@@ -133,16 +153,32 @@ def _fitted(
             "classes at least: train on more, or raise --limit"
         )
     strength = chooser.choose(make, values, train.mean(), labels)
-    rows, asked = standardised(train.vectors, test.vectors)
+    rows, asked = in_span(*standardised(train.vectors, test.vectors))
     # C was chosen with one vector an example; with several windows each weighs as much less.
-    model = make(strength * train.examples / len(rows)).fit(rows, labels[train.owner])
+    model = _fit(make(strength * train.examples / len(rows)), rows, labels[train.owner])
     return model, np.asarray(model.classes_, np.int64), asked
+
+
+def _fit(model: Any, rows: Floats, labels: Ints) -> Any:
+    """Fit it; one that was not done when its iterations were is used as it is, and told."""
+    from sklearn.exceptions import ConvergenceWarning
+
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        model.fit(rows, labels)
+    for one in heard:
+        if not issubclass(one.category, ConvergenceWarning):
+            warnings.warn(one.message, one.category, stacklevel=2)
+            continue
+        log.info("C = %g: not at its optimum after %d iterations, used as it is",
+                 model.C, np.max(model.n_iter_))  # fmt: skip
+    return model
 
 
 def _logistic(strength: float) -> Any:
     from sklearn.linear_model import LogisticRegression
 
-    return LogisticRegression(C=strength, max_iter=1000)
+    return LogisticRegression(C=strength, max_iter=ITERATIONS)
 
 
 def _svm(strength: float) -> Any:

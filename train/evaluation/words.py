@@ -86,16 +86,17 @@ def all_words(
     found = []
     for planned in labelled.planned(splits):
         row = labelled.row_of.get(planned["key"])
-        for place, word in enumerate(planned["words"] or [] if row is not None else []):
+        if row is None:
+            continue
+        length = int(labelled.shard_set.frames[row])
+        group = planned["group_id"] or planned["key"]
+        for place, word in enumerate(planned["words"] or []):
             if word["w"] not in classes:
                 raise UsageError(
                     f"{planned['key']} of {labelled.shard_set.name} says {word['w']!r}; expected "
                     f"one of {', '.join(classes)}"
                 )
-            assert row is not None
-            length = int(labelled.shard_set.frames[row])
             start, count = window(word, labelled.fps, length, frames, jitter)
-            group = planned["group_id"] or planned["key"]
             name = f"{planned['key']}#{place}"
             found.append(Example(name, row, classes[word["w"]], group, start, count))
     if not found and labelled.planned(splits):

@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from train.errors import UsageError
 from train.evaluation.classify import classify
-from train.evaluation.clips import View
+from train.evaluation.clips import ClipView
 from train.evaluation.job import Job
 from train.evaluation.labelled import Example
 from train.evaluation.result import Predictions
@@ -49,7 +49,7 @@ def predict(job: Job) -> Predictions:
         require_both(examples, part, fake, job)
     if job.settings.tracks == 1:
         return classify(job)
-    member = View("face").crop_member(1)
+    member = ClipView("face").crop_member(1)
     if member not in job.labelled.shard_set.members:
         raise UsageError(f"--tracks 2 reads {member}, which {job.labelled.shard_set.name} does not "
                          "store; make the shards with PROFILE=deepfake")  # fmt: skip

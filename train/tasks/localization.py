@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from train.boxes import LANDMARKS, Boxes, boxes_in_crop, centre_map
 from train.errors import UsageError
-from train.evaluation.clips import Look, View, batched, read_clips
+from train.evaluation.clips import ClipView, Look, batched, read_clips
 from train.evaluation.job import Job
 from train.evaluation.labelled import Example, LabelledSet
 from train.evaluation.maps import (
@@ -138,7 +138,7 @@ def foreign_sounds(job: Job, batches: list[list[Look]], others: list[int]) -> It
     if not others:
         return
     looks = [[elsewhere(job, look, others[look.example]) for look in batch] for batch in batches]
-    view = View("none", job.source.sound)
+    view = ClipView("none", job.source.sound)
     for raw in read_clips(job.labelled.shard_set, job.test, view, looks, job.workers):
         sound = raw.to(job.device).centred(job.source.crop).sound
         assert sound is not None

@@ -10,13 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import torch
 
+from pipeline.add_field import FieldWish, add_field
 from pipeline.config import ShardConfig
+from pipeline.job import JobOptions
 from stores import open_store
-from tests.pipeline.fabricate import fabricate
+from tests.pipeline.fabricate import fabricate, write_set
+from tests.pipeline.heads import head_members
 from tests.train.apply.conftest import VideoMaker
 from tests.train.evaluation.sets import CONFIG, Clip, labelled_set
 from train.apply.clips import Sums, covering
@@ -29,6 +34,7 @@ from train.index import open_shards
 from train.read import ShardReader
 
 REPOSITORY = Path(__file__).parents[3]
+HEADS = ShardConfig("glcm", Fraction(10), 128, 22050)
 
 
 @pytest.fixture
@@ -144,6 +150,38 @@ def test_silence_in_place_of_sound_gives_no_feature(run: Path, tmp_path: Path) -
     embed(options(shards, run, tmp_path / "att.parquet", pooling="full_attention"))
     rows = pq.read_table(tmp_path / "att.parquet").to_pylist()
     assert [row["fg"] is None for row in rows] == [False, True]  # no map without sound
+
+
+def test_clips_without_a_field_that_is_read_are_told_with_their_reasons(
+    run: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "set"
+    write_set(out, HEADS, [[head_members(HEADS, f"demo/head{n}", n, 12) for n in range(2)]])
+    add_field(out, FieldWish("lip"), JobOptions(executor="local", workers=1), lambda *_: None)
+    features = tmp_path / "lips.npz"
+    wish = options(out, run, features, modality="V", pictures="lip")
+    embed(wish)
+    assert np.load(features)["key"].tolist() == ["demo/head0", "demo/head1"]
+    lose(out / "fields/lip", "demo/head1")
+    outcome = embed(wish)
+    assert np.load(features)["key"].tolist() == ["demo/head0"]
+    told = "without the field lip, and so without features: 1 (decode_error: 1)"
+    assert told in outcome.lines
+    lose(out / "fields/lip", "demo/head0")
+    with pytest.raises(
+        UsageError, match=r"no clip of .*; without .* features: 2 .*decode_error: 2"
+    ):
+        embed(wish)
+
+
+def lose(field: Path, key: str) -> None:
+    """One of its samples becomes an error row, as of stored frames that could not be decoded."""
+    samples = pq.read_table(field / "samples.parquet")
+    pq.write_table(samples.filter(pc.not_equal(samples["key"], key)), field / "samples.parquet")
+    errors = pq.read_table(field / "errors.parquet")
+    row = {"key": key, "reason": "decode_error"}
+    more = pa.Table.from_pylist([{**dict.fromkeys(errors.column_names), **row}], errors.schema)
+    pq.write_table(pa.concat_tables([errors, more]), field / "errors.parquet")
 
 
 def test_windows_reach_from_the_first_frame_to_the_last() -> None:

@@ -20,7 +20,7 @@ from tests.train.evaluation.conftest import NANO
 from tests.train.evaluation.sets import Clip, labelled_set
 from train.errors import UsageError
 from train.evaluation import driver
-from train.evaluation.clips import SILENCE, Look, View, read_clips
+from train.evaluation.clips import SILENCE, ClipView, Look, read_clips
 from train.evaluation.config import EvalConfig
 from train.evaluation.encoders import Encoders
 from train.evaluation.events import by_segment, by_video, video_class
@@ -234,7 +234,7 @@ def test_what_is_missing_at_the_end_is_the_last_frame_and_silence(events: Path) 
     short = next(
         one for one in EVENTS.examples(labelled, ["ave:test"], SETTINGS) if one.frames == 95
     )
-    view = View("frames", "mel", padding="silence")
+    view = ClipView("frames", "mel", padding="silence")
     (batch,) = read_clips(labelled.shard_set, [short], view, [[Look(0, 0, 100, 0.5)]], 0)
     (whole,) = read_clips(labelled.shard_set, [short], view, [[Look(0, 0, 95, 0.5)]], 0)
     assert batch.video is not None and batch.sound is not None

@@ -17,8 +17,8 @@ from train.augment import Augment, AugmentConfig
 from train.errors import ShardError
 from train.evaluation.clips import (
     ClipBatch,
+    ClipView,
     Look,
-    View,
     batched,
     read_clips,
     scored_looks,
@@ -106,7 +106,7 @@ def ramps(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def read(folder: Path, examples: list[Example], looks: list[Look], **view: Any) -> ClipBatch:
     labelled = open_labelled(LocalStore(folder))
-    chosen = View(**{"pictures": "frames", "sound": "mel", **view})
+    chosen = ClipView(**{"pictures": "frames", "sound": "mel", **view})
     (batch,) = read_clips(labelled.shard_set, examples, chosen, [looks], workers=0)
     return batch
 

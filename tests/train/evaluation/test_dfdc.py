@@ -17,7 +17,7 @@ from stores import open_store
 from tests.pipeline.fabricate import Members
 from tests.train.evaluation.sets import Clip, labelled_set
 from train.errors import UsageError
-from train.evaluation import classify, driver
+from train.evaluation import classify, driver, rounds
 from train.evaluation.clips import ClipBatch
 from train.evaluation.config import EvalConfig
 from train.evaluation.encoders import from_scratch
@@ -53,7 +53,7 @@ def job_of(shards: Path, folder: Path, **changes: Any) -> Job:
     task = task_named("dfdc").with_settings(**config.changes)
     labelled = open_labelled(open_store(str(shards)))
     source = from_scratch("glcm", "nano", 0)
-    return driver._job(config, task, labelled, source, folder, task.all_rounds[0])
+    return rounds.job_of(config, task, labelled, source, folder, task.all_rounds[0])
 
 
 def known_mel(clip: Clip, members: Members, rate: int = 30) -> Members:

@@ -21,6 +21,7 @@ from train.evaluation.config import EvalConfig
 from train.evaluation.encoders import from_scratch
 from train.evaluation.labelled import open_labelled, require_whole
 from train.evaluation.result import Predictions
+from train.evaluation.rounds import job_of
 from train.evaluation.task import Round, Settings, Task, folds
 from train.metrics import Score
 from train.tasks import TASKS
@@ -92,10 +93,10 @@ def test_each_fold_is_scored_by_the_others(
     jobs: list[Any] = []
 
     def note(*arguments: Any) -> Any:
-        jobs.append(driver._job(*arguments))
+        jobs.append(job_of(*arguments))
         return fake(jobs[-1])
 
-    monkeypatch.setattr(driver, "_round", note)
+    monkeypatch.setattr(driver, "carry_out", note)
     driver.evaluate(config(sounds, tmp_path / "run"))
     for number, job in enumerate(jobs):
         names = {part: {e.name for e in getattr(job, part)} for part in ("train", "val", "test")}
@@ -462,11 +463,11 @@ def test_seconds_of_a_window_stand_for_the_frames_of_the_task(
     windows: list[int] = []
 
     def note(*arguments: Any) -> Any:
-        job = driver._job(*arguments)
+        job = job_of(*arguments)
         windows.append(job.window)
         return fake(job)
 
-    monkeypatch.setattr(driver, "_round", note)
+    monkeypatch.setattr(driver, "carry_out", note)
     given: dict[str, Any]
     for given in ({}, {"window_seconds": 0.6}, {"window_seconds": 0.6, "frames": 5}):
         driver.evaluate(config(sounds, tmp_path / "run", rounds="fold1", **given))

@@ -17,7 +17,7 @@ from tests.pipeline.fabricate import Members
 from tests.train.evaluation.sets import CONFIG, Clip, labelled_set
 from train.errors import UsageError
 from train.evaluation import driver
-from train.evaluation.clips import Look, View, read_clips
+from train.evaluation.clips import ClipView, Look, read_clips
 from train.evaluation.config import EvalConfig
 from train.evaluation.labelled import LabelledSet, open_labelled
 from train.evaluation.words import all_words
@@ -96,7 +96,7 @@ def test_words_that_are_none_are_refused(labelled: LabelledSet) -> None:
 
 def test_box_crops_follow_the_source(labelled: LabelledSet) -> None:
     examples = all_words(labelled, ["planted:test"], NUMBERS, 7, 0)
-    (batch,) = read_clips(labelled.shard_set, examples, View("box"), [[Look(2, 0, 7, 0.5)]], 0)
+    (batch,) = read_clips(labelled.shard_set, examples, ClipView("box"), [[Look(2, 0, 7, 0.5)]], 0)
     assert batch.video is not None
     side = CONFIG.crop_size
     assert batch.video.shape == (1, 7, side, side, 3) and not batch.faceless.any()
@@ -111,7 +111,7 @@ def test_without_a_box_the_middle_stands_for_it(tmp_path: Path) -> None:
     path = labelled_set(tmp_path / "planted-glcm", [clip(0, "test")], config, name="planted")
     labelled = open_labelled(open_store(str(path)))
     examples = all_words(labelled, ["planted:test"], NUMBERS, 7, 0)
-    (batch,) = read_clips(labelled.shard_set, examples, View("box"), [[Look(0, 0, 7, 0.5)]], 0)
+    (batch,) = read_clips(labelled.shard_set, examples, ClipView("box"), [[Look(0, 0, 7, 0.5)]], 0)
     assert batch.video is not None and batch.video.shape == (1, 7, 20, 20, 3)
     assert batch.faceless.all()
 
@@ -134,7 +134,7 @@ def test_pairs_differ_in_the_time_of_their_sound_alone(labelled: LabelledSet) ->
     assert [one.target for one in examples] == [0, 1] * 6
     assert len({one.group for one in examples}) == 6
     looks = [Look(number, 0, 34, 0.5) for number in range(12)]
-    (batch,) = read_clips(labelled.shard_set, examples, View("frames", "mel"), [looks], 0)
+    (batch,) = read_clips(labelled.shard_set, examples, ClipView("frames", "mel"), [looks], 0)
     assert batch.video is not None and batch.sound is not None
     for number in range(0, 12, 2):
         later = examples[number + 1].sound_later

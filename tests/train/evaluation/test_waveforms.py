@@ -19,7 +19,7 @@ from tests.train.evaluation.test_driver import clips, config, toy_task
 from tests.train.ramps import ramp, ramp_set_of
 from train.cuts import Wave
 from train.errors import UsageError
-from train.evaluation.clips import ClipBatch, Look, View, read_clips
+from train.evaluation.clips import ClipBatch, ClipView, Look, read_clips
 from train.evaluation.driver import evaluate
 from train.evaluation.encoders import from_scratch
 from train.evaluation.labelled import open_labelled
@@ -44,7 +44,7 @@ def counting(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def heard(folder: Path, look: Look, frames: int = 40, **view: Any) -> ClipBatch:
     shard_set = open_labelled(LocalStore(folder)).shard_set
-    chosen = View("none", MONO, **view)
+    chosen = ClipView("none", MONO, **view)
     (batch,) = read_clips(shard_set, [example(0, frames)], chosen, [[look]], workers=0)
     return batch
 

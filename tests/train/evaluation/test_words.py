@@ -12,7 +12,7 @@ from stores import open_store
 from tests.train.evaluation.gray import STEP, painted, ramp
 from tests.train.evaluation.sets import FACES, Clip, labelled_set
 from train.errors import UsageError
-from train.evaluation.clips import View, read_clips, scored_looks, training_looks
+from train.evaluation.clips import ClipView, read_clips, scored_looks, training_looks
 from train.evaluation.labelled import Example, LabelledSet, open_labelled
 from train.evaluation.words import window, word_examples
 from train.tasks import TASKS
@@ -44,7 +44,7 @@ def second_words(labelled: LabelledSet, jitter: int = 0, frames: int = 13) -> li
 
 def seen(labelled: LabelledSet, examples: list[Example], looks: Any, pictures: Any) -> Any:
     """Numbers of the frames in each window, by their gray levels."""
-    (batch,) = read_clips(labelled.shard_set, examples, View(pictures), [looks], 0)
+    (batch,) = read_clips(labelled.shard_set, examples, ClipView(pictures), [looks], 0)
     assert batch.video is not None
     levels = batch.video.float().mean((2, 3, 4)).numpy()
     return np.rint(levels / STEP).astype(int), batch.faceless.tolist()

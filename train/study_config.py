@@ -1,0 +1,170 @@
+"""The flags of `train study`: which study, how large, on which shards."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+
+from train.config import RUNS
+from train.errors import UsageError
+from train.evaluation.task import Pictures, Protocol
+from train.index import INDEX_NAME
+from train.methods import method_named
+from train.studies import CORPORA, STUDIES, Corpus, Row, Study
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is trained."""
+
+    steps: int
+    batch_size: int
+    seeds: int
+
+
+SIZES = {"small": Size(300, 8, 3), "full": Size(3000, 32, 3)}
+"""For two CPU cores and an evening, with the corpora's small presets; for a GPU, with the full."""
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    """One study."""
+
+    name: tyro.conf.Positional[str]
+    """A name of `train.studies.STUDIES`: table5 ... table9, localization."""
+    size: Literal["small", "full"] = "small"
+    """small: tiny networks, for two CPU cores; full: the paper's networks, for a GPU."""
+    corpora: str = ""
+    """planted, grid, or both with a comma between; empty: those of the study whose shards are
+    there."""
+    shards: str = ""
+    """What is trained on, without labels, in place of the corpus's own shards."""
+    task_shards: str = ""
+    """What the tasks are scored on, in place of the corpus's own shards."""
+    tasks: str = ""
+    """Other tasks than the study's own, with commas between."""
+    methods: str = ""
+    """Only these methods, with commas between; the table says so."""
+    preset: str = ""
+    """Of every method: tiny_grid, tiny, `grid` or `full` for the paper's sizes; empty is the
+    corpus's for the size."""
+    steps: int | None = None
+    """Of each run; None is the size's, as for the two below."""
+    batch_size: int | None = None
+    """Clips a step, the same for every method."""
+    seeds: int | None = None
+    """Runs of each row; with several the interval is over seeds, else over test items."""
+    protocol: Protocol = "linear"
+    """Of the evaluations; tasks that do not have it take the nearest they have."""
+    pictures: Pictures | None = None
+    """What they look at; None is the task's own."""
+    cells: tuple[int, int, int] | None = None
+    """Parts of time, rows and columns in which features are averaged; None is the task's own."""
+    rounds: str = ""
+    """Only these folds."""
+    split: str = "train"
+    """Of the shards that are trained on."""
+    minutes: float | None = None
+    """Stop after so long, saved, with exit code 85: for queues and pieces."""
+    run: str = ""
+    """Folder of all studies; empty is runs/studies."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:1."""
+    threads: int | None = None
+    """Threads of torch on a CPU."""
+    workers: int | None = None
+    """Reading processes; None is the usable cores less one."""
+
+    def __post_init__(self) -> None:
+        """Ranges and names; what is None becomes the size's."""
+        if self.name not in STUDIES:
+            raise UsageError(f"unknown study {self.name!r}; known: {', '.join(STUDIES)}")
+        for name in ("steps", "batch_size", "seeds"):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, getattr(SIZES[self.size], name))
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} is {getattr(self, name)}; expected 1 or more")
+        unknown = set(_listed(self.methods)) - {row.method for row in self.of.rows}
+        if unknown:
+            known = ", ".join(dict.fromkeys(row.method for row in self.of.rows))
+            raise UsageError(
+                f"--methods {', '.join(sorted(unknown))}; the study {self.name} has {known}"
+            )
+        self._check_corpora()
+
+    def _check_corpora(self) -> None:
+        known = [name for name in CORPORA if self.of.tasks_on(name)]
+        unknown = set(_listed(self.corpora)) - set(known)
+        if unknown:
+            raise UsageError(
+                f"--corpora {', '.join(sorted(unknown))}; the study {self.name} has "
+                f"{', '.join(known)}"
+            )
+        if (self.shards or self.task_shards or self.tasks) and len(_listed(self.corpora)) != 1:
+            raise UsageError(
+                "--shards, --task-shards and --tasks stand for one corpus's own; say which one: "
+                f"--corpora {known[0]}" + "".join(f" or {name}" for name in known[1:])
+            )
+
+    @property
+    def of(self) -> Study:
+        """What is compared."""
+        return STUDIES[self.name]
+
+    @property
+    def rows(self) -> list[Row]:
+        """The rows that are asked for; random weights always."""
+        asked = set(_listed(self.methods))
+        return [
+            row for row in self.of.all_rows if not (asked and row.trained) or row.method in asked
+        ]
+
+    @property
+    def folder(self) -> Path:
+        """Where runs and tables go."""
+        return Path(self.run) if "/" in self.run else RUNS / (self.run or "studies")
+
+    def used_corpora(self) -> dict[str, Corpus]:
+        """Those that are asked for, or whose shards are there.
+
+        Raises:
+            UsageError: none is there; says which commands make them.
+        """
+        asked = {name: CORPORA[name] for name in _listed(self.corpora)}
+        if asked:
+            given = {"shards": self.shards, "task_shards": self.task_shards}
+            changes: dict[str, Any] = {name: value for name, value in given.items() if value}
+            return {name: replace(corpus, **changes) for name, corpus in asked.items()}
+        known = {name: CORPORA[name] for name in CORPORA if self.of.tasks_on(name)}
+        there = {
+            name: corpus
+            for name, corpus in known.items()
+            if all((Path(p) / INDEX_NAME).is_file() for p in (corpus.shards, corpus.task_shards))
+        }
+        if not there:
+            ways = "".join(f"\n  {name}: {corpus.make}" for name, corpus in known.items())
+            raise UsageError(f"the study {self.name} finds no shards. These make them:{ways}")
+        return there
+
+    def tasks_of(self, corpus: str) -> tuple[str, ...]:
+        """The columns that a corpus gives."""
+        return tuple(_listed(self.tasks)) or self.of.tasks_on(corpus)
+
+    def preset_for(self, corpus: Corpus, method: str) -> str:
+        """The preset of a method."""
+        own = corpus.full if self.size == "full" else corpus.small
+        return preset_of(self.preset or own, method)
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def preset_of(wish: str, method: str) -> str:
+    """A method's preset: its first one for `full`, the large one for GRID for `grid`."""
+    entry = method_named(method)
+    large = [name for name in entry.presets if not name.startswith("tiny")]
+    if wish == "full":
+        return entry.default_preset
+    return next((n for n in large if n.endswith("_grid")), wish) if wish == "grid" else wish
