@@ -117,8 +117,7 @@ def test_the_clips_of_a_process_are_those_of_its_sidecars(tmp_path):
     write = partial(write_sidecar, shards)
     write("before", 7, psutil.Process().pid)
     made, here = Made(tmp_path, workers=2), psutil.Process()
-    plan = {"parts": [{"shards": [{}] * 5}]}
-    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    (tmp_path / "plan.json").write_text(json.dumps({"parts": [{"shards": [None] * 5}]}))
     assert not made.is_in_the_middle()
     write("one", 10, here.pid)
     write("two", 6, 1)
