@@ -80,8 +80,11 @@ def _measured(options: Options) -> Iterator[Measured]:
     if options.only in ("scale", "step", "methods"):
         return
     folder = options.out.parent / f"media-{media.VERSION}"
-    made = media.made_media(folder)
-    files = made if options.quick else made + media.real_media(folder)
+    if options.only == "cluster":
+        files = made = [media.kinetics_like(folder)]
+    else:
+        made = media.made_media(folder)
+        files = made if options.quick else made + media.real_media(folder)
     cores = os.sched_getaffinity(0)
     stopwatch.pin_to_one_core()
     if options.only in ("all", "pipeline"):

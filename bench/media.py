@@ -66,10 +66,15 @@ HAMILTON_STRETCH = (3.7, 7.85)
 def made_media(folder: Path) -> list[Media]:
     """The files that are made here; those already in the folder are kept."""
     return [
-        Media("kinetics-like 340x256@30", "kinetics", _kinetics(folder), True),
+        kinetics_like(folder),
         Media("head 1280x720@25", "head720", _head(folder, 1280, 720, 25), True),
         Media("head 1920x1080@30", "head1080", _head(folder, 1920, 1080, 30), True),
     ]
+
+
+def kinetics_like(folder: Path) -> Media:
+    """The first of them, which is made in seconds."""
+    return Media("kinetics-like 340x256@30", "kinetics", _kinetics(folder), True)
 
 
 def real_media(folder: Path) -> list[Media]:

@@ -6,6 +6,8 @@ printed and dropped by Python, and a job would go on to its end. So the job asks
 
 import signal
 
+from stores import retry
+
 _received: list[int] = []
 
 
@@ -21,6 +23,7 @@ def listen() -> None:
 
 def _note(number: int, _frame: object) -> None:
     _received.append(number)
+    retry.give_up()  # or threads that wait for a store would keep the process for minutes
     raise KeyboardInterrupt(number)
 
 

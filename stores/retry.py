@@ -21,12 +21,24 @@ NEVER = re.compile(
     re.IGNORECASE,
 )
 """In what pyarrow says: trying again would not help."""
+LOOK_SECONDS = 0.5
+"""How often a pause looks whether to go on."""
+
+_told_to_stop: list[bool] = []
 
 T = TypeVar("T")
 
 
 class RefusedError(OSError):
     """The other side said no, and would say so again."""
+
+
+def give_up() -> None:
+    """Nobody waits any more: what fails now or already paused for another try is not tried again.
+
+    For signal handlers, which may come while any lock is held: this takes none.
+    """
+    _told_to_stop.append(True)
 
 
 def retried(url: str, action: Callable[[], T], doing: str = "read") -> T:
@@ -55,15 +67,23 @@ def retried(url: str, action: Callable[[], T], doing: str = "read") -> T:
                     f"{url} cannot be {doing}: {said}. Check the address and the credentials that "
                     "this machine uses (README, shards elsewhere)"
                 ) from error
-            if tries == TRIES:
+            if tries == TRIES or not _paused(url, said, tries):
                 seconds = time.monotonic() - began
                 raise StoreError(
                     f"{url} could not be {doing}, tried {tries} times in {seconds:.0f} s; the last "
                     f"time: {said}. When it can be reached again, the same command goes on where "
                     "it stopped"
                 ) from error
-            pause = min(FIRST_PAUSE_SECONDS * 2 ** (tries - 1), LONGEST_PAUSE_SECONDS)
-            pause *= random.SystemRandom().uniform(0.5, 1)  # many readers must not come in step
-            log.warning("%s: %s; again in %.1f s (%d of %d)", url, said, pause, tries, TRIES)
-            time.sleep(pause)
     raise AssertionError("the last try returns or raises")
+
+
+def _paused(url: str, said: str, tries: int) -> bool:
+    """Wait before the next try; False if there is to be none, because the process is to end."""
+    pause = min(FIRST_PAUSE_SECONDS * 2 ** (tries - 1), LONGEST_PAUSE_SECONDS)
+    pause *= random.SystemRandom().uniform(0.5, 1)  # many readers must not come in step
+    if not _told_to_stop:
+        log.warning("%s: %s; again in %.1f s (%d of %d)", url, said, pause, tries, TRIES)
+    end = time.monotonic() + pause
+    while not _told_to_stop and (left := end - time.monotonic()) > 0:
+        time.sleep(min(LOOK_SECONDS, left))
+    return not _told_to_stop

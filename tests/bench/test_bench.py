@@ -9,7 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench import faces, naive, ours, page, planning, workers
+from bench import (
+    __main__ as program,
+    cluster,
+    faces,
+    media,
+    naive,
+    ours,
+    page,
+    planning,
+    workers,
+)
 from bench.goals import GOALS, Measured
 from bench.stopwatch import interleaved, ratio, timed
 from manifests import schema
@@ -113,3 +123,20 @@ def test_generated_manifest_is_a_manifest_and_plans(tmp_path: Path) -> None:
 
 def test_peak_memory_of_this_process() -> None:
     assert workers.peak_mib(os.getpid()) > 20
+
+
+def test_for_the_cluster_no_talking_heads_are_rendered(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuse(*_: object) -> Path:
+        raise AssertionError("rendered for nothing")
+
+    monkeypatch.setattr(media, "_head", refuse)
+    monkeypatch.setattr(media, "_kinetics", lambda folder: folder / "clip.mp4")
+    monkeypatch.setattr(
+        cluster, "measure", lambda file, rounds: [Measured("cluster", file.name, rounds)]
+    )
+    cores = os.sched_getaffinity(0)
+    [line] = program._measured(program.Options(only="cluster", out=tmp_path / "b.json", quick=True))
+    assert (line.subject, line.value) == ("kinetics-like 340x256@30", 2)
+    assert os.sched_getaffinity(0) == cores

@@ -32,6 +32,17 @@ def corpus(folder: Path, clips: int, seed: int, media: Path | None = None) -> Pa
     return folder
 
 
+def many_times(raw: Path, into: Path, count: int) -> tuple[Path, int]:
+    """A folder with the files of another one again and again, as hard links; and how many."""
+    files = sorted(path for path in raw.rglob("*") if path.is_file())
+    for number in range(count):
+        source = files[number % len(files)]
+        link = into / source.parent.name / f"again{number // len(files)}-{source.name}"
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.hardlink_to(source)
+    return into, count
+
+
 _BAD = [b"", b"no video at all\n" * 20, b"ffconcat version 1.0\nfile 'clip00000.mp4'\n"]
 
 

@@ -7,11 +7,12 @@ others does not matter.
 """
 
 import contextlib
+import math
 import os
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +23,12 @@ WARM_UP_SECONDS = 10.0
 """Loading libraries and the first clips are growth, but no leak."""
 LEAST_SECONDS = 120.0
 """Time after the warm-up, over all processes of a role, below which a slope says nothing."""
+LEAST_LIVES = 3
+"""Processes of a role below which their maxima say nothing about the soak as a whole."""
+BLOCK_SAMPLES = 30
+"""What follows within half a minute is no news: the standard error of a slope counts such blocks of
+samples as one each, or noise that lasts would pass for certainty."""
+LEAST_BLOCKS = 3
 MIB = 1 << 20
 
 
@@ -30,12 +37,30 @@ class Life:
     """What one process held, from its warm-up on."""
 
     seconds: list[float] = field(default_factory=list)
+    """Its age."""
     mib: list[float] = field(default_factory=list)
+    clips: list[float] = field(default_factory=list)
+    """What it was through with by then."""
+    born: float = 0.0
+    """Seconds since the epoch."""
 
     @property
     def span_seconds(self) -> float:
         """Time between the first sample and the last."""
         return self.seconds[-1] - self.seconds[0] if self.seconds else 0.0
+
+
+@dataclass(frozen=True)
+class Slope:
+    """How much more memory for one more of something."""
+
+    value: float
+    error: float
+    """Standard error of the value; infinite where there are too few samples to know."""
+
+    def __str__(self) -> str:
+        """`0.12 ± 0.05`."""
+        return f"{self.value:.2f} ± {self.error:.2f}"
 
 
 @dataclass(frozen=True)
@@ -48,8 +73,14 @@ class Growth:
     watched_seconds: float
     """Of all of them together."""
     peak_mib: float
-    slope_mib_per_minute: float | None
-    """None where they were watched for too short a time."""
+    mib_per_minute: Slope | None
+    """Within the lives of the processes; None where they were watched for too short a time."""
+    mib_per_1000_clips: Slope | None
+    """The same over the clips that they made."""
+    most_clips: float
+    """That one process made while it was watched."""
+    peaks_mib_per_minute: Slope | None
+    """Of the most that each process held, over the time of the soak; None with a few processes."""
 
 
 def role_of(process: psutil.Process, driver: int | None) -> str:
@@ -65,23 +96,56 @@ def role_of(process: psutil.Process, driver: int | None) -> str:
 
 
 def growth(lives: Iterable[Life], peak_mib: float) -> Growth:
-    """The common slope within the lives of some processes (least squares, a mean for each)."""
+    """How the processes of a role grew."""
     known = [life for life in lives if len(life.seconds) > 1]
     watched = sum(life.span_seconds for life in known)
-    products = squares = 0.0
-    for life in known:
-        middle, level = _mean(life.seconds), _mean(life.mib)
-        times = [second - middle for second in life.seconds]
-        products += sum(t * (mib - level) for t, mib in zip(times, life.mib, strict=True))
-        squares += sum(t * t for t in times)
-    enough = watched >= LEAST_SECONDS and squares > 0
-    longest = max((life.span_seconds for life in known), default=0.0)
-    slope = 60 * products / squares if enough else None
-    return Growth(len(known), longest, watched, peak_mib, slope)
+    enough = watched >= LEAST_SECONDS
+    by_minutes = [([second / 60 for second in life.seconds], life.mib) for life in known]
+    by_clips = [([clips / 1000 for clips in life.clips], life.mib) for life in known]
+    peaks = ([life.born / 60 for life in known], [max(life.mib) for life in known])
+    return Growth(
+        len(known),
+        max((life.span_seconds for life in known), default=0.0),
+        watched,
+        peak_mib,
+        slope(by_minutes) if enough else None,
+        slope(by_clips) if enough else None,
+        max((life.clips[-1] - life.clips[0] for life in known), default=0.0),
+        slope([peaks], block=1) if len(known) >= LEAST_LIVES else None,
+    )
 
 
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
+def slope(
+    series: Sequence[tuple[list[float], list[float]]], block: int = BLOCK_SAMPLES
+) -> Slope | None:
+    """The common slope of y over x (least squares, a mean for each series).
+
+    Args:
+        series: x and y of each.
+        block: samples in a row that count as one for the error.
+
+    Returns:
+        None where x stands still.
+    """
+    centred = [(_about_mean(xs), _about_mean(ys)) for xs, ys in series]
+    squares = sum(x * x for xs, _ in centred for x in xs)
+    if not squares:
+        return None
+    value = sum(x * y for xs, ys in centred for x, y in zip(xs, ys, strict=True)) / squares
+    sums = [
+        sum(x * (y - value * x) for x, y in zip(xs[at : at + block], ys[at : at + block]))  # noqa: B905
+        for xs, ys in centred
+        for at in range(0, len(xs), block)
+    ]
+    if len(sums) < LEAST_BLOCKS:
+        return Slope(value, math.inf)
+    spread = len(sums) / (len(sums) - 2)
+    return Slope(value, math.sqrt(spread * sum(one * one for one in sums)) / squares)
+
+
+def _about_mean(values: list[float]) -> list[float]:
+    mean = sum(values) / len(values)
+    return [value - mean for value in values]
 
 
 class Watch:
@@ -93,6 +157,8 @@ class Watch:
         self.at_work: Callable[[], bool] = lambda: True
         """Whether shards are being made, rather than planned or indexed: only then should memory
         be flat."""
+        self.clips: Callable[[psutil.Process, str], float] = lambda process, role: 0.0
+        """How many clips a process is through with, by its role."""
         self._lives: dict[str, dict[Any, Life]] = defaultdict(lambda: defaultdict(Life))
         self._peaks: dict[str, float] = defaultdict(float)
         self._done = threading.Event()
@@ -125,8 +191,11 @@ class Watch:
         lives = self._lives[role]
         mib = process.memory_info().rss / MIB
         self._peaks[role] = max(self._peaks[role], mib)
-        age = time.time() - process.create_time()
+        born = process.create_time()
+        age = time.time() - born
         if at_work and age >= WARM_UP_SECONDS:
-            life = lives[process.pid, process.create_time()]
+            life = lives[process.pid, born]
+            life.born = born
             life.seconds.append(age)
             life.mib.append(mib)
+            life.clips.append(self.clips(process, role))

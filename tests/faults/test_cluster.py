@@ -4,23 +4,21 @@ The nodes are started without our code and the plugin on their path: what runs t
 plugin holds back half of the clips, so that what is killed is always in the middle of a shard.
 """
 
-import contextlib
 import json
 import os
 import re
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
 from tests.faults.jobs import X264
+from tests.faults.nodes import NODE, ray_cluster
 from tests.faults.sets import hashes
 from tests.pipeline.clips import ffmpeg, make_clip
 
@@ -28,60 +26,17 @@ ROOT = Path(__file__).resolve().parents[2]
 PLUGINS = ROOT / "tests" / "pipeline" / "plugins"
 EARLY, LATE = 4, 4
 WAIT_SECONDS = 500.0
-HEALTH = {
-    "RAY_health_check_initial_delay_ms": "0",
-    "RAY_health_check_period_ms": "1000",
-    "RAY_health_check_timeout_ms": "1000",
-    "RAY_health_check_failure_threshold": "3",
-    "RAY_USAGE_STATS_ENABLED": "0",
-}
-NODE: dict[str, Any] = {"object_store_memory": 80 << 20}
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
-
-
-def free_port(first):
-    """The first port from `first` on where nobody listens."""
-    for port in range(first, first + 1000):
-        with contextlib.suppress(OSError), socket.create_server(("", port)):
-            return port
-    raise AssertionError("no free port")
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
     """A head without CPUs and two nodes of one each, started far from our code."""
-    from ray.cluster_utils import Cluster
-
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in HEALTH.items():
-            patch.setenv(name, value)
-        patch.setenv("RAY_AUTH_MODE", "token")
-        patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex())
-        patch.delenv("PYTHONPATH", raising=False)
-        patch.delenv("RAY_ADDRESS", raising=False)
-        patch.chdir(tmp_path_factory.mktemp("elsewhere"))
-        read_environment_anew()
-        head = {
-            "num_cpus": 0, "include_dashboard": False, "node_name": "head",
-            "gcs_server_port": free_port(20000), "ray_client_server_port": free_port(11000), **NODE,
-        }  # fmt: skip
-        cluster = Cluster(initialize_head=True, head_node_args=head)
-        try:
-            for name in ("alpha", "beta"):
-                cluster.add_node(num_cpus=1, node_name=name, **NODE)
-            yield cluster
-        finally:
-            cluster.shutdown()
-    read_environment_anew()
-
-
-def read_environment_anew():
-    """Ray reads once how it is to authenticate; another test may have loaded it before."""
-    from ray import _raylet
-
-    _raylet.Config.initialize("")  # type: ignore[attr-defined]
-    _raylet.AuthenticationTokenLoader.instance().reset_cache()  # type: ignore[attr-defined]
+    with ray_cluster(tmp_path_factory.mktemp("elsewhere")) as cluster:
+        for name in ("alpha", "beta"):
+            cluster.add_node(num_cpus=1, node_name=name, **NODE)
+        yield cluster
 
 
 @pytest.fixture

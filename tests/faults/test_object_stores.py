@@ -37,6 +37,8 @@ __all__ = ["a_bucket", "server"]
 
 REPOSITORY = Path(__file__).parents[2]
 REAL = REAL_MEDIA / "k600-movinet/code/app/src/androidTest/assets/carving_ice.mp4"
+STOPPED_SECONDS = 30.0
+"""Trying on takes so long at the least, for the shard alone."""
 HOST_OF_ANOTHER = "node-of-another-job"
 
 
@@ -296,6 +298,23 @@ def test_an_outage_of_the_whole_store_is_not_the_callers_mistake(bucket: Bucket)
     bucket.proxy.faults.append(Fault(".*", "."))
     with pytest.raises(StoreError, match="tried 8 times"):
         make(bucket)
+
+
+@pytest.mark.slow
+def test_a_job_told_to_stop_in_an_outage_does_not_try_on(bucket: Bucket, undisturbed: Path) -> None:
+    bucket.proxy.faults.append(Fault("PUT|POST", r"/shards/.*\.tar"))
+    with subprocess.Popen(
+        shards_command(bucket), env=os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    ) as process:
+        assert bucket.proxy.hit.wait(200)
+        bucket.proxy.faults.append(Fault(".*", "."))
+        process.send_signal(signal.SIGTERM)
+        began = time.monotonic()
+        assert process.wait(200) == 128 + signal.SIGTERM
+    assert time.monotonic() - began < STOPPED_SECONDS
+    bucket.proxy.heal()
+    assert make(bucket) == 0
+    assert bucket.tars("set") == hashes(undisturbed)
 
 
 # --- case 15: an upload that ends in the middle ---------------------------------------------------

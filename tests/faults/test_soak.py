@@ -1,20 +1,37 @@
 """A short soak, and the ruler it holds to memory."""
 
 import json
+import math
 import random
+import time
+from functools import partial
 
+import psutil
 import pytest
 
+from stores import open_objects
 from tests.faults import soak
-from tests.faults.memory import LEAST_SECONDS, Life, growth
+from tests.faults.kills import expected_codes
+from tests.faults.memory import BLOCK_SAMPLES, LEAST_SECONDS, Life, growth, slope
+from tests.faults.outages import KINDS, LONG, shelf
+from tests.faults.places import Made
+from tests.faults.soak_result import not_flat, verdict
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("executor", ["local", "ray"])
-def test_a_job_that_is_killed_again_and_again_comes_out_as_if_it_had_not(executor, tmp_path):
+@pytest.mark.parametrize(
+    "where",
+    [
+        pytest.param({}, id="local"),
+        pytest.param({"store": True, "long_pass": 130}, id="local, store"),
+        pytest.param({"executor": "ray"}, id="ray"),
+        pytest.param({"executor": "ray", "nodes": 2}, id="ray, nodes"),
+    ],
+)
+def test_a_job_that_is_killed_again_and_again_comes_out_as_if_it_had_not(where, tmp_path):
     report = tmp_path / "soak.json"
-    options = soak.Options(minutes=0.7, executor=executor, clips=120, pause=3, json=report)
+    options = soak.Options(minutes=0.7, clips=120, pause=3, json=report, **where)
     assert soak.main(options) == 0
     found = json.loads(report.read_text())
     assert found["problems"] == []
@@ -23,26 +40,124 @@ def test_a_job_that_is_killed_again_and_again_comes_out_as_if_it_had_not(executo
     assert sum(found["kills"].values()) >= 1
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"executor": "dask"}, "dask: expected local or ray"),
+        ({"nodes": 2}, "needs --executor ray"),
+        ({"executor": "ray", "nodes": 1}, "expected 0, or 2 and more"),
+    ],
+)
+def test_what_cannot_be_soaked_is_refused(options, said):
+    with pytest.raises(SystemExit, match=said):
+        soak.main(soak.Options(**options))
+
+
+CLIPS_A_SECOND = 3
+
+
 def lives(leak_mib_per_minute: float) -> list[Life]:
-    """Processes of different sizes, killed at different ages, with noise of 3 MiB."""
+    """Processes of different sizes, killed at different ages, with noise of 3 MiB that lasts."""
     chance = random.Random(0)
     found = []
-    for _ in range(12):
+    for number in range(12):
         size, first = chance.uniform(80, 300), chance.uniform(10, 20)
         seconds = [first + step for step in range(chance.randrange(10, 40))]
         noise = [chance.gauss(0, 3) for _ in seconds]
         mib = [size + leak_mib_per_minute * s / 60 + n for s, n in zip(seconds, noise, strict=True)]
-        found.append(Life(seconds, mib))
+        clips = [CLIPS_A_SECOND * second for second in seconds]
+        found.append(Life(seconds, mib, clips, born=60.0 * number))
     return found
 
 
 @pytest.mark.parametrize("leak", [0.0, 12.0])
 def test_a_leak_is_measured_over_processes_of_different_sizes_and_ages(leak):
     found = growth(lives(leak), 300.0)
-    assert found.slope_mib_per_minute == pytest.approx(leak, abs=2)
     assert found.processes == 12
+    assert found.mib_per_minute is not None and found.mib_per_1000_clips is not None
+    assert abs(found.mib_per_minute.value - leak) < 3 * found.mib_per_minute.error < 10
+    clips = 1000 / (60 * CLIPS_A_SECOND)
+    assert found.mib_per_1000_clips.value == pytest.approx(found.mib_per_minute.value * clips)
+    assert found.peaks_mib_per_minute is not None  # sizes were drawn, so they cannot be told apart
+    assert abs(found.peaks_mib_per_minute.value) < 3 * found.peaks_mib_per_minute.error
+
+
+def test_the_error_of_a_slope_is_how_far_it_misses():
+    """Over many draws of noise that comes in blocks of half a minute, which look like trends."""
+    chance, misses = random.Random(0), []
+    for _ in range(200):
+        levels = [chance.gauss(0, 5) for _ in range(20) for _ in range(BLOCK_SAMPLES)]
+        found = slope([([float(second) for second in range(len(levels))], levels)])
+        assert found is not None
+        misses.append(found.value / found.error)
+    assert 0.8 < sum(miss * miss for miss in misses) / len(misses) < 1.6
+
+
+@pytest.mark.parametrize(
+    ("leak", "seconds", "said"),
+    [(0.0, 600, "flat"), (12.0, 600, "GROWS"), (12.0, 100, "watched too briefly")],
+)
+def test_the_verdict_on_memory(leak, seconds, said):
+    chance = random.Random(0)
+    times = [float(second) for second in range(seconds)]
+    mib = [100 + leak * second / 60 + chance.gauss(0, 1) for second in times]
+    found = growth([Life(times, mib, times)], 200.0)
+    assert verdict("driver", found).startswith(said)
+    assert bool(not_flat({"driver": found})) == (said == "GROWS")
+
+
+def test_two_samples_are_no_certainty():
+    found = slope([([0.0, 1.0], [5.0, 7.0])])
+    assert found is not None and found.value == 2 and math.isinf(found.error)
+
+
+def test_the_clips_of_a_process_are_those_of_its_sidecars(tmp_path):
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    write = partial(write_sidecar, shards)
+    write("before", 7, psutil.Process().pid)
+    made, here = Made(tmp_path, workers=2), psutil.Process()
+    (tmp_path / "plan.json").write_text(json.dumps({"parts": [{"shards": [None] * 5}]}))
+    assert not made.is_in_the_middle()
+    write("one", 10, here.pid)
+    write("two", 6, 1)
+    assert made.is_in_the_middle()
+    assert [made.clips(here, role) for role in ("driver", "worker")] == [16, 10]
+    write("three", 2, here.pid)
+    assert not made.is_in_the_middle()  # one of five is left, the last
+    assert made.clips(here, "driver") == 18
+
+
+def write_sidecar(shards, name, rows, pid):
+    (shards / f"{name}.json").write_text(json.dumps({"rows": rows, "run": {"pid": pid}}))
+
+
+def test_how_a_driver_may_end():
+    assert expected_codes([], ray=False) == {0}
+    assert expected_codes(["store killed", "store held"], ray=False) == {0}
+    assert 3 in expected_codes(["store killed", LONG], ray=False)
+    assert expected_codes(["driver SIGKILL"], ray=False) == {0, -9}
+    assert 3 in expected_codes(["node killed"], ray=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_store_is_away_for_a_while_and_has_lost_nothing(kind, tmp_path):
+    with shelf(tmp_path) as place:
+        store = open_objects(place.url("set"), what="a test")
+        store.write("one", b"1")
+        assert place.strike(kind, 0.0, is_long=False) == [kind] == place.troubles_now()
+        assert place.strike(kind, 0.0, is_long=False) == []
+        began = time.monotonic()
+        assert store.read("one") == b"1"
+        assert time.monotonic() - began > 0.5
+        place.calm()
+        assert place.troubles_now() == []
+        place.remove("set")
+        with pytest.raises(FileNotFoundError):
+            store.read("one")
 
 
 def test_a_short_watch_says_nothing():
     seconds = [float(second) for second in range(int(LEAST_SECONDS))]
-    assert growth([Life(seconds, seconds)], 0).slope_mib_per_minute is None
+    assert growth([Life(seconds, seconds, seconds)], 0).mib_per_minute is None

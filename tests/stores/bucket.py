@@ -28,7 +28,7 @@ from stores import retry
 from tests.stores.servers import named_in_environment, serving
 
 KEY, SECRET = "AKIAOFTHETESTOPENSESAME", "sesame/OfTheTests+ThatNobodyMaySee"
-START_SECONDS = 120
+START_SECONDS = 500
 HOP_HEADERS = {"connection", "host", "transfer-encoding", "expect"}
 
 
@@ -194,9 +194,7 @@ class Bucket:
 @contextmanager
 def s3_server() -> Iterator[str]:
     """The address of a fresh moto server."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-c", "from moto.server import main; main()"]
     process = subprocess.Popen(
         [*command, "-H", "127.0.0.1", "-p", str(port)],
@@ -209,6 +207,14 @@ def s3_server() -> Iterator[str]:
     finally:
         process.kill()
         process.wait()
+
+
+def free_port() -> int:
+    """A port of this machine on which nobody listens."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    return port
 
 
 def _wait_for(port: int, process: "subprocess.Popen[bytes]") -> None:

@@ -117,10 +117,10 @@ F = TypeVar("F", bound=Facts)
 
 
 @contextmanager
-def serving(handler: type[BaseHTTPRequestHandler], facts: F) -> Iterator[F]:
-    """Answer by a handler, which is given the facts, at `facts.url`."""
+def serving(handler: type[BaseHTTPRequestHandler], facts: F, port: int = 0) -> Iterator[F]:
+    """Answer by a handler, which is given the facts, at `facts.url`; port 0 is any that is free."""
     answering: Callable[..., BaseHTTPRequestHandler] = handler
-    server = Server(("127.0.0.1", 0), partial(answering, facts))
+    server = Server(("127.0.0.1", port), partial(answering, facts))
     facts.url = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
