@@ -6,10 +6,11 @@ import pytest
 from manifests.errors import UsageError
 from pipeline import PROFILES
 from pipeline.make import write_page
-from pipeline.outputs import NotFinishedError
+from pipeline.outputs import NotFinishedError, Outputs
 from pipeline.peek import peek
 from pipeline.prints import write_quality
 from pipeline.view import view_lines, view_of
+from selection.facts import shard_hashes
 from tests.pipeline.fabricate import fabricate, make_members, write_set
 
 LIPS = PROFILES["lips"]
@@ -45,7 +46,8 @@ def test_unknown_facts_are_counted_apart(tmp_path):
 
 
 def test_a_table_that_lacks_clips_is_named_on_the_page_and_the_terminal(out):
-    write_quality(out, "late.parquet", pa.table({"key": ["demo/clip000"], "late": [1]}), ["late"])
+    table = pa.table({"key": ["demo/clip000"], "late": [1]})
+    write_quality(out, "late.parquet", table, shard_hashes(Outputs(out).index()), ["late"])
     view = view_of(out, "late == 1")
     said = "quality/late.parquet does not know 5 clips"
     assert any(said in line for line in view_lines(view))

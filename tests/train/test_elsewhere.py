@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from stores.base import Listed
 from stores.errors import AddressError, StoreError
 from stores.objects import ObjectStore
 from tests.stores.bucket import Bucket, Fault, bucket as a_bucket, server
@@ -108,10 +107,10 @@ def test_a_fetch_that_was_killed_goes_on_at_the_newest_checkpoint_and_uploads_no
     class KilledError(BaseException):
         """As far as files go."""
 
-    def until_the_newest(self: ObjectStore, name: str, local: Path) -> Listed:
+    def until_the_newest(self: ObjectStore, name: str, local: Path) -> None:
         if name.endswith(steps[1]):
             raise KilledError
-        return fetch(self, name, local)
+        fetch(self, name, local)
 
     with monkeypatch.context() as patch:
         patch.setattr(ObjectStore, "fetch", until_the_newest)
