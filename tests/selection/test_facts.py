@@ -106,16 +106,17 @@ def test_a_set_without_an_index_is_refused_where_tables_are_named(files):
 def test_labels_are_asked_for_by_name(files):
     labels = pa.array([[1], None, [0, 1, 7]], pa.list_(pa.int32()))
     files[SAMPLES] = parquet(key=["a", "b", "c"], labels=labels)
+    del files[INDEX]
     with pytest.raises(SelectionError, match="pipeline finalize"):
         passing(Where('"drum" in label_names'), files.read)
-    files["shardindex.json"] = json.dumps({"labels": ["bell", "drum"]}).encode()
+    files[INDEX] = json.dumps({"labels": ["bell", "drum"]}).encode()
     for where, expected in {
         '"drum" in label_names': [True, False, True],
         '"bell" not in label_names': [True, False, False],
         "label_names == null": [False, True, False],
     }.items():
         assert passing(Where(where), files.read)[1].tolist() == expected
-    files["shardindex.json"] = json.dumps({"labels": None}).encode()
+    files[INDEX] = json.dumps({"labels": None}).encode()
     with pytest.raises(SelectionError, match="3 in labels"):
         passing(Where('"drum" in label_names'), files.read)
 
