@@ -15,6 +15,7 @@ from pathlib import Path
 import imageio_ffmpeg
 import pyarrow.parquet as pq
 
+from manifests.listing import from_uri
 from manifests.text import say
 
 SOURCES = 20
@@ -49,7 +50,7 @@ WAYS: dict[str, tuple[str, ...]] = {
 def main(root: Path, work: Path) -> None:
     """Plant, make shards, look for duplicates, and print the table."""
     _shards(root, work / "real")
-    sources = _sources(root, work / "real")
+    sources = [root / from_uri(uri) for uri in _sources(root, work / "real")]
     _plant(sources, work / "planted-raw")
     _shards(work / "planted-raw", work / "planted")
     _run("pipeline", "duplicates", work / "real", work / "planted")
@@ -60,7 +61,7 @@ def table(root: Path, work: Path) -> list[str]:
     """Copies that are found, by way and kind, and the pairs of originals that nobody planted."""
     real, planted = (pq.read_table(work / name / "samples.parquet") for name in ("real", "planted"))
     key_of = dict(zip(real["uri"].to_pylist(), real["key"].to_pylist(), strict=True))
-    originals = [key_of[str(path.relative_to(root))] for path in _sources(root, work / "real")]
+    originals = [key_of[uri] for uri in _sources(root, work / "real")]
     made = Counter(key.partition("/")[0] for key in planted["key"].to_pylist())
     found: dict[str, Counter[str]] = {way: Counter() for way in _slugs()}
     strange: Counter[str] = Counter()
@@ -86,8 +87,8 @@ def _slugs() -> dict[str, str]:
     return {way.replace(" ", "_").replace("%", "percent"): way for way in WAYS}
 
 
-def _sources(root: Path, out: Path) -> list[Path]:
-    """Clips with sound and motion that are long enough, from as many folders as there are."""
+def _sources(root: Path, out: Path) -> list[str]:
+    """URIs of clips with sound that are long enough, from as many folders as there are."""
     rows = pq.read_table(out / "samples.parquet").to_pylist()
     good = [row for row in rows if row["seconds"] >= LEAST_SECONDS and not row["silent"]]
     seen: Counter[str] = Counter()
@@ -96,8 +97,12 @@ def _sources(root: Path, out: Path) -> list[Path]:
         folder = row["uri"].partition("/")[0]
         ranked.append((seen[folder], row["uri"]))
         seen[folder] += 1
-    small = [uri for _, uri in sorted(ranked) if (root / uri).stat().st_size <= MAX_BYTES]
-    return [root / uri for uri in small[:SOURCES]]
+    small = [uri for _, uri in sorted(ranked) if _bytes(root, uri) <= MAX_BYTES]
+    return small[:SOURCES]
+
+
+def _bytes(root: Path, uri: str) -> int:
+    return (root / from_uri(uri)).stat().st_size
 
 
 def _plant(sources: list[Path], into: Path) -> None:
@@ -130,4 +135,6 @@ def _run(module: str, *arguments: object) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit("expected two folders, of real clips and for the work: bench.duplicates ROOT WORK")
     main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -12,7 +12,9 @@ import pytest
 from bench import (
     __main__ as program,
     cluster,
+    duplicates,
     faces,
+    growing,
     media,
     naive,
     ours,
@@ -140,3 +142,38 @@ def test_for_the_cluster_no_talking_heads_are_rendered(
     [line] = program._measured(program.Options(only="cluster", out=tmp_path / "b.json", quick=True))
     assert (line.subject, line.value) == ("kinetics-like 340x256@30", 2)
     assert os.sched_getaffinity(0) == cores
+
+
+@pytest.mark.slow
+def test_what_a_shard_costs_beside_its_clips(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "FEW", 1)
+    monkeypatch.setattr(cluster, "MANY", 4)
+    [line] = cluster.measure(media.Media("clip", "kinetics", clip, True), 1)
+    assert line.facts["cpu_seconds_a_clip"] > 0
+    assert line.facts["cpu_seconds_a_shard"]["local"] > 0
+    assert line.value == pytest.approx(
+        line.facts["cpu_seconds_a_shard"]["ray"] / line.facts["cpu_seconds_a_clip"]
+    )
+
+
+@pytest.mark.slow
+def test_living_with_a_large_set_is_measured_step_by_step() -> None:
+    lines = list(growing.measure(2_000))
+    steps = [name for step in growing.STEPS for name in (f"scale {step}", f"scale {step} memory")]
+    assert [line.goal for line in lines] == steps
+    assert all(line.value > 20 for line in lines if line.goal.endswith("memory"))
+
+
+@pytest.mark.slow
+def test_copies_are_planted_and_looked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, work = tmp_path / "raw", tmp_path / "work"
+    (root / "a b").mkdir(parents=True)
+    make_clip(root / "a b" / "50% ü.mp4", seconds=5, size="160x120")
+    duplicates.main(root, work)
+    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if " | " in line]
+    counts = {row[0].strip("| "): row[1:] for row in rows}
+    assert set(duplicates.WAYS) < set(counts)
+    assert {counts[way][0] for way in duplicates.WAYS} == {"1"}
+    assert counts["rescaled to 60 %"][2] == "1"  # known by its pictures
