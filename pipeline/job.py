@@ -6,7 +6,7 @@ when too much goes wrong. Running the same command again does only what is missi
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,6 +23,8 @@ from pipeline.watch import Moment, Watch, WatchOptions, remove_task_metrics
 
 ERROR_RATE_AFTER_ROWS = 200
 STALE_TEMPORARY_SECONDS = 3600.0
+DONE = "all shards are made"
+"""How a job ends that has nothing left to make."""
 MOST_LOST_SHARDS = 3
 """A few shards may have lost their workers by bad luck; more mean that something is wrong."""
 
@@ -109,6 +111,8 @@ def run(prepared: Work, options: JobOptions) -> Result:
         workers = min(options.workers, len(missing))
         with executor(options.executor, workers, options.ray_address) as pool:
             _Run(prepared, options, missing, result).work(pool)
+    elif options.task is None:  # a killed job may have left metrics that say it runs, or none
+        Watch(prepared.out, _moment(prepared, options, [], result.kept), options.watch).close(DONE)
     result.wall_seconds = time.monotonic() - started
     return result
 
@@ -125,6 +129,23 @@ def _missing(prepared: Work, task: tuple[int, int] | None) -> Iterator[PlannedSh
     return (shard for shard in shards if not prepared.is_made(shard))
 
 
+def _clips_of(shards: Sequence[PlannedShard]) -> int:
+    return sum(shard.rows for shard in shards)
+
+
+def _moment(
+    prepared: Work, options: JobOptions, missing: Sequence[PlannedShard], kept: int
+) -> Moment:
+    """How far the job is before anything is made."""
+    return Moment(
+        prepared.plan.name,
+        shards=len(missing) + kept,
+        kept=kept,
+        clips=_clips_of(missing),
+        task="" if options.task is None else f"{options.task[0]}/{options.task[1]}",
+    )
+
+
 class _Run:
     """One run over the missing shards."""
 
@@ -138,16 +159,10 @@ class _Run:
         self._running: set[str] = set()
         self._tally = Tally()
         self._result = result
-        clips = sum(shard.rows for shard in missing)
+        clips = _clips_of(missing)
         self._pace = Pace(clips)
         self._display = Display(clips, len(missing), self._pace, options.log_seconds)
-        moment = Moment(
-            prepared.plan.name,
-            shards=len(missing) + result.kept,
-            kept=result.kept,
-            clips=clips,
-            task="" if options.task is None else f"{options.task[0]}/{options.task[1]}",
-        )
+        moment = _moment(prepared, options, missing, result.kept)
         self._outside = Watch(prepared.out, moment, options.watch)
 
     def work(self, pool: Executor) -> None:
@@ -161,7 +176,7 @@ class _Run:
                     self._take(finished.name, finished.error)
                 self._watch()
             self._own_up()
-            how = self._result.stopped or "all shards are made"
+            how = self._result.stopped or DONE
         finally:
             self._display.close()
             self._outside.close(how)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -48,6 +49,19 @@ def test_what_killed_drivers_left_is_removed(clips, whole, tmp_path):
         path.write_bytes(b"half")
     run(clips, out)
     assert not any(path.exists() for path in left)
+
+
+def test_a_job_with_nothing_to_make_says_that_none_runs(clips, whole, tmp_path):
+    """One that was killed after its last shard leaves metrics of a running job."""
+    out = shutil.copytree(whole, tmp_path / "out")
+    metrics = out / "metrics.prom"
+    running = re.compile(r"^(glav_job_running\{.*\}) [01]\.0$", re.M)
+    metrics.write_text(running.sub(r"\1 1.0", metrics.read_text()))
+    assert "0 made" in run(clips, out)
+    said = metrics.read_text()
+    assert [line[-4:] for line in re.findall(r"^glav_job_running.*$", said, re.M)] == [" 0.0"]
+    [there] = re.findall(r"^glav_shards_committed\{.*\} (\d+)\.0$", said, re.M)
+    assert int(there) == len(list((out / "shards").glob("*.tar")))
 
 
 def test_limit_leaves_rows_not_run_and_they_can_follow(clips, tmp_path):
