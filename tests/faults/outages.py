@@ -185,9 +185,9 @@ class _Front:
 @contextlib.contextmanager
 def shelf(folder: Path) -> Iterator[Shelf]:
     """A store that nobody else uses, named in this process's environment."""
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
     with pytest.MonkeyPatch.context() as patch, s3_server() as target:
+        port = free_port()  # the server has its own by now, which might have been the same
+        url = f"http://127.0.0.1:{port}"
         patch.setenv("GLAV_SCRATCH", str(folder / "scratch"))
         with named_in_environment(url, KEY, SECRET, patch):
             (folder / "fetched").mkdir(exist_ok=True)
