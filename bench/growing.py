@@ -7,7 +7,6 @@ known: `python -m bench.growing STEP FOLDER`, after `make` in the same folder.
 
 import hashlib
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ import pyarrow as pa
 
 from bench import planning
 from bench.goals import Measured
+from bench.memory import peak_mib
 from manifests import schema
 from pipeline import PROFILES
 from pipeline.plan import PlannedShard
@@ -215,7 +215,7 @@ def _measured(step: str, out: Path) -> dict[str, float]:
     return {
         "wall_seconds": round(time.monotonic() - started, 2),
         "cpu_seconds": round(time.process_time() - cpu, 2),
-        "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        "peak_mib": round(peak_mib(), 1),
     }
 
 

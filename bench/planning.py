@@ -5,7 +5,6 @@ and writes what it cost as JSON.
 """
 
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bench.goals import Measured
+from bench.memory import peak_mib
 from manifests import schema
 from manifests.columns import table
 from pipeline import PROFILES
@@ -97,7 +97,7 @@ def plan(manifest: Path, out: Path) -> dict[str, float]:
     return {
         "wall_seconds": round(time.monotonic() - started, 2),
         "cpu_seconds": round(time.process_time() - cpu, 2),
-        "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        "peak_mib": round(peak_mib(), 1),
         "shards": len(prepared.plan.shards),
     }
 

@@ -29,8 +29,8 @@ import torch
 from torch import nn
 
 from bench.goals import Measured
+from bench.memory import peak_mib
 from bench.stopwatch import Way, interleaved, timed
-from bench.workers import peak_mib
 from train.augment import PLAIN_SIDE, Augment, centre
 from train.batch import Batch
 from train.config import PretrainConfig

@@ -12,6 +12,7 @@ import psutil
 from bench import ours
 from bench.goals import Measured
 from bench.media import Media
+from bench.memory import peak_mib
 from pipeline.config import Limits
 from pipeline.item import Failed
 from pipeline.sandbox import Sandbox
@@ -50,13 +51,6 @@ def memory(media: Media) -> list[Measured]:
         make(sandbox, media.path)
         fresh = [child.pid for child in psutil.Process().children() if child.pid not in known]
         return [Measured("child memory", media.name, peak_mib(pid)) for pid in fresh]
-
-
-def peak_mib(pid: int) -> float:
-    """VmHWM of a process."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    kib = next(line.split()[1] for line in lines if line.startswith("VmHWM"))
-    return int(kib) / 1024
 
 
 def one_sandbox() -> Sandbox:

@@ -20,9 +20,9 @@ from bench import (
     ours,
     page,
     planning,
-    workers,
 )
 from bench.goals import GOALS, Measured
+from bench.memory import peak_mib
 from bench.stopwatch import interleaved, ratio, timed
 from manifests import schema
 from pipeline.format import decode_npy
@@ -124,7 +124,7 @@ def test_generated_manifest_is_a_manifest_and_plans(tmp_path: Path) -> None:
 
 
 def test_peak_memory_of_this_process() -> None:
-    assert workers.peak_mib(os.getpid()) > 20
+    assert peak_mib() > 20
 
 
 def test_for_the_cluster_no_talking_heads_are_rendered(
@@ -177,3 +177,10 @@ def test_copies_are_planted_and_looked_for(
     assert set(duplicates.WAYS) < set(counts)
     assert {counts[way][0] for way in duplicates.WAYS} == {"1"}
     assert counts["rescaled to 60 %"][1] == "1"  # near: by its pictures and its sound
+
+
+def test_peak_memory_is_that_of_the_program_and_not_of_who_started_it() -> None:
+    held = bytes(300 << 20)
+    ask = "from bench.memory import peak_mib; print(peak_mib())"
+    done = subprocess.run([sys.executable, "-c", ask], check=True, capture_output=True, text=True)
+    assert float(done.stdout) < 100 < peak_mib() and len(held)
