@@ -23,6 +23,9 @@ WARM_UP_SECONDS = 10.0
 """Loading libraries and the first clips are growth, but no leak."""
 LEAST_SECONDS = 120.0
 """Time after the warm-up, over all processes of a role, below which a slope says nothing."""
+LEAST_LIFE_SECONDS = 60.0
+"""The longest life of a role after its warm-up below which its slope is that of youth: caches and
+pools fill in the first minute, the more so where many processes share two cores."""
 LEAST_LIVES = 3
 """Processes of a role below which their maxima say nothing about the soak as a whole."""
 BLOCK_SAMPLES = 30
@@ -99,13 +102,14 @@ def growth(lives: Iterable[Life], peak_mib: float) -> Growth:
     """How the processes of a role grew."""
     known = [life for life in lives if len(life.seconds) > 1]
     watched = sum(life.span_seconds for life in known)
-    enough = watched >= LEAST_SECONDS
+    longest = max((life.span_seconds for life in known), default=0.0)
+    enough = watched >= LEAST_SECONDS and longest >= LEAST_LIFE_SECONDS
     by_minutes = [([second / 60 for second in life.seconds], life.mib) for life in known]
     by_clips = [([clips / 1000 for clips in life.clips], life.mib) for life in known]
     peaks = ([life.born / 60 for life in known], [max(life.mib) for life in known])
     return Growth(
         len(known),
-        max((life.span_seconds for life in known), default=0.0),
+        longest,
         watched,
         peak_mib,
         slope(by_minutes) if enough else None,

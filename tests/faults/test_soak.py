@@ -12,7 +12,14 @@ import pytest
 from stores import open_objects
 from tests.faults import soak
 from tests.faults.kills import expected_codes
-from tests.faults.memory import BLOCK_SAMPLES, LEAST_SECONDS, Life, growth, slope
+from tests.faults.memory import (
+    BLOCK_SAMPLES,
+    LEAST_LIFE_SECONDS,
+    LEAST_SECONDS,
+    Life,
+    growth,
+    slope,
+)
 from tests.faults.outages import KINDS, LONG, shelf
 from tests.faults.places import Made
 from tests.faults.soak_result import not_flat, verdict
@@ -62,7 +69,7 @@ def lives(leak_mib_per_minute: float) -> list[Life]:
     found = []
     for number in range(12):
         size, first = chance.uniform(80, 300), chance.uniform(10, 20)
-        seconds = [first + step for step in range(chance.randrange(10, 40))]
+        seconds = [first + step for step in range(chance.randrange(10, 90))]
         noise = [chance.gauss(0, 3) for _ in seconds]
         mib = [size + leak_mib_per_minute * s / 60 + n for s, n in zip(seconds, noise, strict=True)]
         clips = [CLIPS_A_SECOND * second for second in seconds]
@@ -156,6 +163,14 @@ def test_a_store_is_away_for_a_while_and_has_lost_nothing(kind, tmp_path):
         place.remove("set")
         with pytest.raises(FileNotFoundError):
             store.read("one")
+
+
+def test_many_young_processes_say_nothing():
+    """What a process takes in its first minute it may keep for good, and no more."""
+    seconds = [float(second) for second in range(int(LEAST_LIFE_SECONDS))]
+    found = growth([Life(seconds, seconds, seconds) for _ in range(20)], 0)
+    assert found.watched_seconds > LEAST_SECONDS
+    assert found.mib_per_minute is None
 
 
 def test_a_short_watch_says_nothing():
