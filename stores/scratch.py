@@ -89,8 +89,18 @@ def _one_at_a_time(home: Path) -> Iterator[None]:
 
 
 def _sweep(home: Path) -> None:
-    """Remove the folders whose owner died; call it under `_one_at_a_time`."""
+    """Remove the folders whose owner died; call it under `_one_at_a_time`.
+
+    One without a lock file is what a kill left in the middle of its making or removal; where
+    machines share a scratch folder, that of another one may be just being made.
+    """
     for folder in home.iterdir():
-        with contextlib.suppress(OSError), open(folder / LOCK_NAME, "rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder, ignore_errors=True)
+        try:
+            with open(folder / LOCK_NAME, "rb") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+        except FileNotFoundError:
+            if re.fullmatch(rf"{re.escape(platform.node())}-\d+-\w{{8}}", folder.name):
+                shutil.rmtree(folder, ignore_errors=True)
+        except OSError:
+            continue  # its owner lives

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from platform import node
 from typing import IO
 
 import pytest
@@ -280,6 +281,17 @@ def test_what_a_killed_process_left_is_removed_by_the_next_one(tmp_path: Path) -
     with workplace(tmp_path):
         assert not left.exists()
     assert list((tmp_path / "live").iterdir()) == []
+
+
+def test_what_a_kill_left_without_its_lock_is_removed_too(tmp_path: Path) -> None:
+    """The lock is one of the files that a removal takes away, and the media may come after it."""
+    here, elsewhere = (tmp_path / "live" / f"{host}-12-0123abcd" for host in (node(), "other"))
+    for folder in (here, elsewhere):
+        folder.mkdir(parents=True)
+        (folder / "big").touch()
+    with workplace(tmp_path):
+        assert not here.exists()
+        assert elsewhere.exists()  # its owner may be about to make the lock
 
 
 def test_where_scratch_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
