@@ -6,6 +6,8 @@ file that was made from another description is made again.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import sys
@@ -57,14 +59,21 @@ class Renderer(Generic[C]):
             What `render` said of each clip, in their order.
         """
         root.mkdir(parents=True, exist_ok=True)
-        missing = [clip for clip in clips if self._complete(root, clip) is None]
+        if self._missing(root, clips):
+            with _alone(root):
+                self._render_missing(root, self._missing(root, clips), workers)
+        return [facts for clip in clips if (facts := self._complete(root, clip)) is not None]
+
+    def _missing(self, root: Path, clips: Sequence[C]) -> list[C]:
+        return [clip for clip in clips if self._complete(root, clip) is None]
+
+    def _render_missing(self, root: Path, missing: list[C], workers: int | None) -> None:
         if missing:
             sys.stderr.write(f"rendering {len(missing)} clips into {root}\n")
         # Those that take longest come first, which keeps all workers busy to the end.
         missing.sort(key=lambda clip: -clip.cost)
         for _ in _progress(self._render_all(missing, root, workers), len(missing)):
             pass
-        return [facts for clip in clips if (facts := self._complete(root, clip)) is not None]
 
     def _render_all(self, clips: list[C], root: Path, workers: int | None) -> Iterator[None]:
         """Render clips in a pool of processes; one at a time here if that is all there is."""
@@ -100,6 +109,24 @@ class Renderer(Generic[C]):
             return None
         same = facts.get("clip") == json.loads(json.dumps(self.describe(clip)))
         return facts if same and size == facts["bytes"] else None
+
+
+@contextlib.contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    """Two jobs on one corpus would each unlink what the other has just made.
+
+    The folder itself is locked: nothing is left in it, and the lock goes free with the process.
+    """
+    folder = os.open(root, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            sys.stderr.write(f"another process renders into {root}; waiting until it is through\n")
+            fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 def _truth_path(root: Path, clip: Named) -> Path:

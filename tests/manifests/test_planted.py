@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -164,8 +167,8 @@ def test_the_mouth_is_seen_where_and_when_the_truth_says(
         assert len(pictures) == SECONDS * FPS and pictures[0].shape == (SIDE, SIDE, 3)
         boxes, mouth = (np.array(fact["truth"][name]) for name in ("boxes", "mouth"))
         dark = []
-        for time, picture in zip(times, pictures, strict=True):
-            x0, y0, x1, y1 = (int(np.interp(time, boxes[:, 0], edge)) for edge in boxes[:, 1:].T)
+        for moment, picture in zip(times, pictures, strict=True):
+            x0, y0, x1, y1 = (int(np.interp(moment, boxes[:, 0], edge)) for edge in boxes[:, 1:].T)
             lower = picture[(y0 + y1) // 2 : y1, x0:x1].max(axis=2)
             dark.append((lower < 45).mean())
         opening = np.interp(times, mouth[:, 0], mouth[:, 1])
@@ -267,3 +270,27 @@ def test_without_nuisance_only_the_performer_moves_and_sounds() -> None:
 def test_its_options_leave_other_manifests_true() -> None:
     assert not any(name.startswith("planted") for name in ScanOptions().as_dict())
     assert ScanOptions(planted_clips=9).as_dict()["planted_clips"] == 9
+
+
+def test_two_jobs_on_one_corpus_render_each_clip_once(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    made: list[int] = []
+    begun = threading.Event()
+
+    def slowly(clip: Clip, root: Path) -> dict[str, Any]:
+        begun.set()
+        made.append(clip.number)
+        time.sleep(0.3)
+        (root / f"{clip.name}.mp4").write_bytes(b"12345")
+        return {"uri": f"{clip.name}.mp4", "bytes": 5}
+
+    clips = [Clip(number, SECONDS, 5) for number in range(4)]
+    renderer = Renderer(slowly, describe)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(renderer.kept, tmp_path, clips, 1)
+        assert begun.wait(30)
+        second = pool.submit(renderer.kept, tmp_path, clips, 1)
+        assert first.result() == second.result() and len(first.result()) == 4
+    assert sorted(made) == [0, 1, 2, 3]
+    assert "waiting until it is through" in capfd.readouterr().err
