@@ -62,7 +62,8 @@ class Weights:
         weight, bias, mean, variance = (
             self.rest.pop(0).view(-1, *[1] * (x.ndim - 2)) for _ in range(4)
         )
-        return (x - mean) / (variance + 1e-5).sqrt() * weight + bias
+        normed: Tensor = (x - mean) / (variance + 1e-5).sqrt() * weight + bias
+        return normed
 
     def linear(self, x: Tensor, bias: bool = True) -> Tensor:
         """Of the last dimension."""
@@ -116,7 +117,11 @@ def assert_computes(
 def test_small_video_net(first: int, strides: Any):
     def by_hand(weights: Weights, x: Tensor) -> Tensor:
         x = weights.conv_norm_relu(x, (5, 7, 7), first)
-        window = {"kernel_size": (1, 3, 3), "stride": (1, 2, 2), "padding": (0, 1, 1)}
+        window: dict[str, Any] = {
+            "kernel_size": (1, 3, 3),
+            "stride": (1, 2, 2),
+            "padding": (0, 1, 1),
+        }
         # A mean of what lies inside the picture.
         x = F.avg_pool3d(x, **window) / F.avg_pool3d(torch.ones_like(x), **window)
         for stride in strides:
