@@ -29,8 +29,19 @@ MOST_ADVISED_FPS = 60
 
 
 def output_folder(options: ShardsOptions) -> Path:
-    """Where the shards go: a folder, or the mirror of one on a store."""
+    """Where the shards go: a folder, or the mirror of one on a store.
+
+    Raises:
+        UsageError: its name cannot stand in tables and on pages.
+    """
     if options.out is not None:
+        try:
+            options.out.encode()
+        except UnicodeEncodeError:
+            raise UsageError(
+                f"--out {options.out!a}: the name is not UTF-8, and tables and pages have to "
+                "name it; choose another one"
+            ) from None
         return home_of(options.out, options.scratch)
     name = manifests.dataset(options.dataset).name
     return Path(options.data) / "shards" / f"{name}-{shard_config(options).profile}"

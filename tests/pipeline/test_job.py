@@ -157,6 +157,12 @@ def test_a_refused_request_leaves_no_folder(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_folder_whose_name_is_no_text_is_refused(clips, tmp_path):
+    out = Path(os.fsdecode(os.fsencode(tmp_path) + b"/o\xff"))
+    assert r"o\udcff': the name is not UTF-8" in run(clips, out, code=2)
+    assert not os.path.exists(out)
+
+
 def test_webdataset_and_tar_read_the_shards(whole):
     import webdataset
 
