@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from pipeline.errors import ShardError
 from pipeline.fields import CROPS, FieldConfig, with_fields
+from pipeline.format import FIELD_SCHEMA
 from pipeline.index import ERRORS_SCHEMA, WIDS_KIND, Table
 from pipeline.plan import PlannedShard
 from pipeline.shard import is_committed, write_atomically
@@ -172,7 +173,7 @@ def field_index(
         "wids_version": 1,
         "name": f"{base_index['name']}.{config.field}",
         "shardlist": shardlist,
-        "schema": 1,
+        "schema": FIELD_SCHEMA,
         "field": config.field,
         "kind": config.kind,
         "members": list(config.members),

@@ -2,10 +2,6 @@
 
 Features are standardised with the training set's mean and deviation. What has to be chosen is
 chosen on validation examples, or, without any, on whole groups of the training examples.
-
-Weights under an L2 penalty are sums of training rows, so that more channels than rows are never
-looked at: `in_span` turns them to as many as there are rows, without loss (a test holds it against
-the fit in all channels).
 """
 
 import logging
@@ -37,19 +33,6 @@ def standardised(train: Floats, *others: Floats) -> tuple[Floats, ...]:
     mean, deviation = train.mean(0), train.std(0)
     deviation = np.where(deviation > 1e-8, deviation, 1).astype(np.float32)
     return tuple((rows - mean) / deviation for rows in (train, *others))
-
-
-def in_span(train: Floats, *others: Floats) -> tuple[Floats, ...]:
-    """Coordinates in the space that the training rows span: (N, D) -> (N, N) where D > N.
-
-    What of the others lies outside is left out: a weight vector that L2 keeps short has nothing
-    there. Products among rows of `train`, and of others with them, are as before.
-    """
-    count, channels = train.shape
-    if channels <= count:
-        return (train, *others)
-    basis, triangle = np.linalg.qr(train.T)
-    return (triangle.T, *(rows @ basis for rows in others))
 
 
 def linear(train: Frozen, labels: Ints, test: Frozen, chooser: "Chooser") -> Floats:
@@ -112,7 +95,7 @@ class Chooser:
             labels: (examples,).
         """
         fit, held, fit_labels, held_labels = self._parts(train, labels)
-        fit, held = in_span(*standardised(fit, held))
+        fit, held = standardised(fit, held)
         found = []
         for value in values:
             model = _fit(make(value), fit, fit_labels)
@@ -153,7 +136,7 @@ def _fitted(
             "classes at least: train on more, or raise --limit"
         )
     strength = chooser.choose(make, values, train.mean(), labels)
-    rows, asked = in_span(*standardised(train.vectors, test.vectors))
+    rows, asked = standardised(train.vectors, test.vectors)
     # C was chosen with one vector an example; with several windows each weighs as much less.
     model = _fit(make(strength * train.examples / len(rows)), rows, labels[train.owner])
     return model, np.asarray(model.classes_, np.int64), asked
