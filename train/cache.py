@@ -167,7 +167,7 @@ class Cache:
         if self._receipt(shard.id) is None:
             return False
         try:
-            os.utime(self._path(shard.id, "json"))
+            _mark_used(self._path(shard.id, "json"))
         except OSError:
             return False
         return True
@@ -268,6 +268,7 @@ class Cache:
         temporary = self._path(shard_id, "json.tmp")
         try:
             temporary.write_text(json.dumps(receipt) + "\n")
+            _mark_used(temporary)
             os.replace(temporary, self._path(shard_id, "json"))
         finally:
             temporary.unlink(missing_ok=True)
@@ -426,6 +427,12 @@ def _read_receipt(path: Path, shard_id: str) -> Shard | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return shard if shard.id == shard_id else None
+
+
+def _mark_used(receipt: Path) -> None:
+    """Set its time to the nanosecond: the kernel's own stamps are equal for milliseconds."""
+    now = time.time_ns()
+    os.utime(receipt, ns=(now, now))
 
 
 def _opened(path: Path) -> int | None:

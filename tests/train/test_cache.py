@@ -191,6 +191,19 @@ def test_what_was_unused_for_longest_makes_room(served: Web, tmp_path: Path) -> 
     assert kept(cache, served) == "ade"
 
 
+def test_uses_in_quick_succession_keep_their_order(served: Web, tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "cache", 5 * SIZE)
+    for name in "abcde":
+        use(cache, served, name)
+    order = "edcbaadcebbecda"
+    for name in order:  # all within one tick of the kernel's clock
+        assert cache._touch(shard(served, name))
+    receipts = {n: cache.folder / f"{shard(served, n).id}.json" for n in "abcde"}
+    found = sorted(receipts, key=lambda name: receipts[name].stat().st_mtime_ns)
+    assert "".join(found) == "becda"
+    assert len({path.stat().st_mtime_ns for path in receipts.values()}) == len(receipts)
+
+
 def test_a_smaller_bound_is_reached_with_the_next_shard(served: Web, tmp_path: Path) -> None:
     for name in "abcd":
         use(Cache(tmp_path / "cache", MB), served, name)
