@@ -6,7 +6,6 @@ rows of errors.parquet, each with a named reason.
 
 import json
 import statistics
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ import pyarrow as pa
 from pipeline.errors import ShardError
 from pipeline.fields import CROPS, FieldConfig, with_fields
 from pipeline.format import FIELD_SCHEMA
-from pipeline.index import ERRORS_SCHEMA, WIDS_KIND, Table, publish
+from pipeline.index import ERRORS_SCHEMA, WIDS_KIND, Balance, Table, publish
 from pipeline.plan import PlannedShard
 from pipeline.shard import is_committed, write_atomically
 
@@ -37,26 +36,12 @@ PLACES_SCHEMA = pa.schema(
 
 
 @dataclass
-class FieldLedger:
-    """Both sides of a field's account."""
+class FieldLedger(Balance):
+    """Of a field: what is planned are the samples of the set, none of which is taken back."""
 
-    planned: int
-    """Samples of the set."""
-    samples: int = 0
-    reasons: Counter[str] = field(default_factory=Counter)
     faceless: int = 0
     enlarged: list[float] = field(default_factory=list)
     """Pixels of a crop for each stored pixel, by clip."""
-
-    @property
-    def errors(self) -> int:
-        """Samples that have no such field."""
-        return sum(self.reasons.values())
-
-    @property
-    def closes(self) -> bool:
-        """Whether every sample of the set has the field, or an error."""
-        return self.planned == self.samples + self.errors
 
     def add(self, sidecar: dict[str, Any]) -> None:
         """Take in a side shard."""

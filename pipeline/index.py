@@ -66,17 +66,14 @@ ERRORS_SCHEMA = pa.schema(
 
 
 @dataclass
-class Ledger:
-    """Both sides of the account."""
+class Balance:
+    """Both sides of an account."""
 
     planned: int
     samples: int = 0
-    seconds: float = 0.0
-    shards: int = 0
     dropped: int = 0
     """Rows that were taken back: neither samples nor errors."""
     reasons: Counter[str] = field(default_factory=Counter)
-    splits: Counter[str] = field(default_factory=Counter)
 
     @property
     def errors(self) -> int:
@@ -84,14 +81,23 @@ class Ledger:
         return sum(self.reasons.values())
 
     @property
-    def not_run(self) -> int:
-        """Rows nobody has tried."""
-        return self.reasons[Reason.NOT_RUN]
-
-    @property
     def closes(self) -> bool:
         """Whether every planned row is a sample, an error or taken back."""
         return self.planned == self.samples + self.errors + self.dropped
+
+
+@dataclass
+class Ledger(Balance):
+    """Of a set."""
+
+    seconds: float = 0.0
+    shards: int = 0
+    splits: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def not_run(self) -> int:
+        """Rows nobody has tried."""
+        return self.reasons[Reason.NOT_RUN]
 
 
 def finalize(prepared: Prepared, *, partial: bool, into: Path | None = None) -> Ledger:

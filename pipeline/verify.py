@@ -8,7 +8,7 @@ Reads plan, sidecars, tars and the files written last; changes nothing. The ledg
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -32,7 +32,6 @@ from pipeline.progress import LINE_EVERY_SECONDS
 from pipeline.rebuilt import table_findings
 from pipeline.units import bytes_text, time_text
 from pipeline.view import quality_notes
-from selection import SelectionError
 
 MAX_FINDINGS = 1000
 """Sentences kept; further ones are counted."""
@@ -194,9 +193,9 @@ def verify(
     _check_ledger(verdict, outputs, tars)
     _check_strays(verdict, outputs, tars)
     _check_fields(verdict, outputs, deep)
-    _check_quality(verdict, outputs)
+    _check_said(verdict, lambda: quality_notes(out), verdict.missing, Cure.FIELD)
     if deep:
-        _check_rebuilt(verdict, outputs)
+        _check_said(verdict, lambda: table_findings(out), verdict.corrupt, Cure.FINALIZE)
     return verdict
 
 
@@ -377,26 +376,17 @@ def _check_fields(verdict: Verdict, outputs: Outputs, deep: bool) -> None:
         verdict.add(findings, finding.sentence, Cure.FIELD)
 
 
-def _check_quality(verdict: Verdict, outputs: Outputs) -> None:
-    """Whether the tables of quality/ speak of the clips as they are."""
+def _check_said(
+    verdict: Verdict, sentences: Callable[[], Iterable[str]], findings: list[str], cure: Cure
+) -> None:
+    """What somebody finds who looks at several files; who cannot read one says so, too."""
     try:
-        for sentence in quality_notes(outputs.out):
-            verdict.add(verdict.missing, sentence, Cure.FIELD)
-    except (NotFinishedError, FormatError):
-        return  # said where the file itself is checked
-    except SelectionError as error:
-        verdict.add(verdict.corrupt, plain_text(str(error)), Cure.FIELD)
-
-
-def _check_rebuilt(verdict: Verdict, outputs: Outputs) -> None:
-    """Whether the tables and the index say in every field what the sidecars say."""
-    try:
-        for sentence in table_findings(outputs.out):
-            verdict.add(verdict.corrupt, sentence, Cure.FINALIZE)
+        for sentence in sentences():
+            verdict.add(findings, sentence, cure)
     except (NotFinishedError, FormatError):
         return  # said where the file itself is checked
     except UNREADABLE as error:
-        verdict.add(verdict.corrupt, plain_text(str(error)), Cure.FINALIZE)
+        verdict.add(verdict.corrupt, plain_text(str(error)), cure)
 
 
 def _check_index(
