@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import shlex
 import shutil
 import signal
 import subprocess
@@ -15,86 +14,41 @@ from typing import Any
 
 import numpy as np
 import psutil
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from manifests.errors import UsageError
 from pipeline import PROFILES
-from pipeline.add_field import FieldWish, add_field
 from pipeline.config import Limits, ShardConfig
-from pipeline.drop import Wanted, drop
-from pipeline.duplicates import duplicates
 from pipeline.field_check import field_lines
-from pipeline.fields import FieldConfig, command, stored_field
-from pipeline.format import (
-    decode_jpeg,
-    decode_npy,
-    encode_flac,
-    read_shard,
-    split_jpegs,
-)
+from pipeline.format import decode_jpeg, decode_npy, read_shard, split_jpegs
 from pipeline.item import Item, Made
 from pipeline.job import JobOptions
-from pipeline.offsets import offsets
 from pipeline.outputs import Outputs
 from pipeline.peek import peek
 from pipeline.sample import outcomes
 from pipeline.verify import ExitCode, verify
-from pipeline.view import view_lines, view_of
-from tests.pipeline.fabricate import (
-    Members,
-    edit_json,
-    fabricate,
-    make_members,
-    write_set,
-)
+from tests.pipeline.fabricate import edit_json, fabricate, write_set
 from tests.pipeline.heads import head_members, write_video
 from tests.pipeline.rows import row
+from tests.pipeline.sides import (
+    FRAMES,
+    HEADS,
+    SOUND,
+    add,
+    hashes,
+    index_of,
+    noise,
+    side_samples,
+    sounds,
+)
 
-SOUND = ShardConfig("sound", Fraction(10), None, 22050, 24000, 1)
-HEADS = ShardConfig("glcm", Fraction(10), 128, 22050)
-FRAMES = 8
 MOUTH = np.array([78, 131])
 """The middle of the lips in the pasted head, in its pixels, as a person sees it."""
 MOUTH_CORNERS = np.array([78.5, 125.5])
 """The middle between the corners of the mouth."""
-ONE = JobOptions(executor="local", workers=1)
 MEL_TOLERANCE = 0.02
 """Of natural log power, away from the clip's ends: 16 bits, and one resampling more."""
-
-
-def add(out: Path, field: str, job: JobOptions = ONE, **wish: Any) -> Any:
-    return add_field(out, FieldWish(field, **wish), job, lambda *_: None)
-
-
-def hashes(folder: Path) -> dict[str, str]:
-    tars = sorted((folder / "shards").glob("*.tar"))
-    return {tar.name: hashlib.sha256(tar.read_bytes()).hexdigest() for tar in tars}
-
-
-def noise(frames: int, seed: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-    rng = np.random.default_rng(seed)
-    return (0.1 * rng.standard_normal((frames * 2400, 1))).astype(np.float32)
-
-
-def sound_members(number: int, frames: int = 20, seed: int | None = None) -> Members:
-    members = make_members(
-        SOUND, f"demo/sound{number}", instance=number, seconds=frames / 10, face=False
-    )
-    wave = noise(frames, number if seed is None else seed)
-    return {**members, "audio.flac": encode_flac(wave, 24000)}
-
-
-def sounds(out: Path, shards: int = 2) -> Path:
-    """Two clips a shard."""
-    contents = [[sound_members(2 * s), sound_members(2 * s + 1)] for s in range(shards)]
-    return write_set(out, SOUND, contents)
-
-
-def index_of(out: Path, field: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((out / "fields" / field / "shardindex.json").read_bytes())
-    return found
 
 
 # --- faces of stored frames ----------------------------------------------------------------------
@@ -115,11 +69,6 @@ def lips(heads: Path) -> Path:
     assert add(heads, "lip").exit_code == 0
     assert hashes(heads) == before
     return heads
-
-
-def side_samples(out: Path, field: str) -> dict[str, Members]:
-    tars = sorted((out / "fields" / field / "shards").glob("*.tar"))
-    return {name: members for tar in tars for name, members in read_shard(tar)}
 
 
 def test_side_shards_have_the_samples_of_their_shards_in_that_order(lips: Path) -> None:
@@ -351,267 +300,3 @@ def test_a_damaged_sample_is_an_error_row_and_the_others_have_the_field(tmp_path
     assert (lost["key"], lost["reason"]) == (entry["key"], "decode_error")
     counts = index_of(out, "low")["counts"]
     assert counts == {"planned": 4, "samples": 3, "errors": 1}
-
-
-# --- versions of the set -------------------------------------------------------------------------
-
-
-def change_sound2(out: Path) -> None:
-    """As after `--overwrite`: other bytes under the same key."""
-    other = write_set(
-        out.parent / "other", SOUND,
-        [[sound_members(0), sound_members(1)], [sound_members(2, seed=9), sound_members(3)]],
-    )  # fmt: skip
-    for name in ("shards/train-000001.tar", "shards/train-000001.json", "shardindex.json",
-                 "samples.parquet"):  # fmt: skip
-        shutil.copy(other / name, out / name)
-    edit_json(out / "shardindex.json", fields={})
-
-
-def test_facts_of_clips_that_were_made_again_are_not_used_and_named(tmp_path: Path) -> None:
-    """Numbers and columns of quality/ go by key, and the clip of a key is another one now."""
-    out = sounds(tmp_path / "set")
-    scores = tmp_path / "my scores.parquet"
-    pq.write_table(pa.table({"key": [f"demo/sound{n}" for n in range(4)], "x": range(4)}), scores)
-    add(out, "sync", table=scores, column="x")
-    duplicates([out])
-    offsets(out)
-    every = "duplicate_rank == 0"
-    assert verify(out, progress=None).exit_code == ExitCode.OK
-    assert view_of(out, every).sizes[0].passing.clips == 4
-    change_sound2(out)
-    again = f"python -m pipeline add-field {out} sync --table '{scores}' --column x"
-    found = verify(out, progress=None).missing
-    assert (
-        f"field sync: train-000001 is new, or was made again since; `{again}` mends it, where the "
-        "table has the numbers of the clips as they are now"
-    ) in found
-    for table, by in (("duplicate_groups", "duplicates"), ("av_offsets", "offsets")):
-        assert (
-            f"quality/{table}.parquet does not know 2 clips as they are now; they have null there: "
-            f"`python -m pipeline {by} OUT` makes it again"
-        ) in found
-    view = view_of(out, every)
-    assert view.sizes[0].passing.clips == 2
-    assert any("does not know 2 clips as they are now" in line for line in view_lines(view))
-    duplicates([out])
-    offsets(out)
-    subprocess.run([sys.executable, *shlex.split(again)[1:]], check=True)
-    assert verify(out, progress=None).exit_code == ExitCode.OK
-    assert view_of(out, every).sizes[0].passing.clips == 4
-
-
-@pytest.mark.parametrize(
-    ("wish", "flags"),
-    [
-        ({"mel_rate_hz": 12000}, "--mel-rate 12000"),
-        ({"mel_rate_hz": 12000, "from_source": True}, "--mel-rate 12000 --from-source"),
-        ({"features": Path("/data/parts")}, "--features /data/parts"),
-        ({"table": Path("/data/t.parquet"), "column": "x"}, "--table /data/t.parquet --column x"),
-        ({}, ""),
-    ],
-)
-def test_the_command_that_is_advised_has_the_flags(
-    tmp_path: Path, wish: dict[str, Any], flags: str
-) -> None:
-    folder = tmp_path / "fields/low"
-    folder.mkdir(parents=True)
-    config = FieldConfig("low", "number", SOUND)
-    stored = stored_field(config, "hash", FieldWish("low", **wish).flags)
-    (folder / "field.json").write_text(json.dumps(stored))
-    said = f"python -m pipeline add-field {tmp_path} low {flags}"
-    assert command(tmp_path, "low") == said.rstrip()
-
-
-def test_a_shard_that_was_made_again_has_its_side_shard_made_again_and_no_other(
-    tmp_path: Path,
-) -> None:
-    out = sounds(tmp_path / "set")
-    add(out, "low", mel_rate_hz=12000)
-    before = hashes(out / "fields/low")
-    change_sound2(out)
-    verdict = verify(out, progress=None)
-    assert verdict.exit_code == ExitCode.CORRUPT  # its index names no fields
-    assert any("train-000001 is new, or was made again" in said for said in verdict.missing)
-    assert "1 shards kept, 1 made" in add(out, "low", mel_rate_hz=12000).lines
-    after = hashes(out / "fields/low")
-    assert after["train-000000.tar"] == before["train-000000.tar"]
-    assert after["train-000001.tar"] != before["train-000001.tar"]
-    assert verify(out, progress=None).exit_code == ExitCode.OK
-
-
-def test_a_damaged_side_shard_is_found_and_mended(tmp_path: Path) -> None:
-    out = sounds(tmp_path / "set")
-    add(out, "low", mel_rate_hz=12000)
-    before = hashes(out / "fields/low")
-    tar = out / "fields/low/shards/train-000001.tar"
-    data = bytearray(tar.read_bytes())
-    data[3000] ^= 1
-    tar.write_bytes(data)
-    verdict = verify(out, progress=None)
-    assert verdict.exit_code == ExitCode.CORRUPT
-    assert "field low: train-000001.tar" in verdict.corrupt[0]
-    tar.with_suffix(".json").unlink()
-    add(out, "low", mel_rate_hz=12000)
-    assert hashes(out / "fields/low") == before
-
-
-def test_side_shards_of_another_clip_are_found_by_decoding_all(tmp_path: Path) -> None:
-    out = sounds(tmp_path / "set")
-    add(out, "low", mel_rate_hz=12000)
-    folder = out / "fields/low"
-    index = index_of(out, "low")
-    index["shardlist"][0], index["shardlist"][1] = (
-        {**index["shardlist"][1 - n], "url": index["shardlist"][n]["url"]} for n in range(2)
-    )
-    tars = [folder / entry["url"] for entry in index["shardlist"]]
-    tars[0].rename(folder / "aside")
-    tars[1].rename(tars[0])
-    (folder / "aside").rename(tars[1])
-    (folder / "shardindex.json").write_text(json.dumps(index))
-    found = verify(out, deep=True, progress=None).corrupt
-    assert any("is not the clip of that name" in said for said in found)
-
-
-def test_writing_the_index_again_keeps_the_fields(tmp_path: Path) -> None:
-    from pipeline.index import finalize
-    from pipeline.prepare import load
-
-    out = sounds(tmp_path / "set")
-    add(out, "low", mel_rate_hz=12000)
-    named = Outputs(out).index()["fields"]
-    finalize(load(out), partial=False)
-    assert Outputs(out).index()["fields"] == named
-
-
-def test_clips_that_are_taken_back_leave_the_fields(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Dropped, the loader does not see them; purged, their bytes are in no field either."""
-    # The page takes longer than all the rest.
-    monkeypatch.setattr("pipeline.drop.write_page", lambda out: out / "report.html")
-    out = sounds(tmp_path / "set")
-    add(out, "low", mel_rate_hz=12000)
-    numbers = pa.table({"key": ["demo/sound0", "demo/sound3"], "sync": [1.0, 2.0]})
-    pq.write_table(numbers, tmp_path / "t.parquet")
-    add(out, "sync", table=tmp_path / "t.parquet")
-    before = hashes(out / "fields/low")
-    drop(out, Wanted(frozenset({"demo/sound3"}), runs=tmp_path))
-    assert hashes(out / "fields/low") == before
-    done = drop(out, Wanted(frozenset({"demo/sound3"}), purge=True, runs=tmp_path))
-    assert any("field low: 1 side shards" in line for line in done.lines)
-    assert list(hashes(out / "fields/low")) == ["train-000000.tar"]
-    there, gone = (
-        next(line for line in peek(out, [f"demo/sound{n}"]) if "field    low" in line)
-        for n in (0, 2)
-    )
-    assert "kB in train-000000.tar" in there
-    assert "gone with its side shard train-000001" in gone and "pipeline add-field" in gone
-    assert pq.read_table(out / "fields/sync/table.parquet")["key"].to_pylist() == ["demo/sound0"]
-    drop(out, Wanted(frozenset({"demo/sound1"}), purge=True, runs=tmp_path))  # without a number
-    assert pq.read_table(out / "fields/sync/errors.parquet")["key"].to_pylist() == ["demo/sound2"]
-    assert index_of(out, "sync")["counts"] == {"planned": 2, "samples": 1, "errors": 1}
-    assert index_of(out, "sync")["reasons"] == {"not_run": 1}
-    add(out, "low", mel_rate_hz=12000)
-    assert set(side_samples(out, "low")) == {"demo--sound0", "demo--sound2"}
-    assert index_of(out, "low")["counts"] == {"planned": 2, "samples": 2, "errors": 0}
-    assert verify(out, deep=False, progress=None).exit_code == ExitCode.OK
-
-
-# --- numbers -------------------------------------------------------------------------------------
-
-
-def test_a_number_is_joined_by_key(tmp_path: Path) -> None:
-    out = sounds(tmp_path / "set")
-    scores = {"demo/sound2": 2.5, "demo/sound0": -1.0, "demo/sound1": float("nan"), "else": 3.0}
-    table = pa.table({"key": list(scores), "score": list(scores.values())})
-    pq.write_table(table, tmp_path / "scores.parquet")
-    outcome = add(out, "sync", table=tmp_path / "scores.parquet", column="score")
-    assert "4 samples = 2 with sync + 2 errors: the ledger closes" in outcome.lines
-    found = pq.read_table(out / "fields/sync/table.parquet").to_pylist()
-    assert found == [{"key": "demo/sound0", "sync": -1.0}, {"key": "demo/sound2", "sync": 2.5}]
-    errors = pq.read_table(out / "fields/sync/errors.parquet").to_pylist()
-    assert [(e["key"], e["reason"]) for e in errors] == [
-        ("demo/sound1", "not_run"), ("demo/sound3", "not_run")
-    ]  # fmt: skip
-    assert verify(out, progress=None).exit_code == ExitCode.OK
-
-
-@pytest.mark.parametrize(
-    ("columns", "said"),
-    [
-        ({"key": ["demo/sound0"], "sync": ["high"]}, "holds string"),
-        ({"key": ["demo/sound0"] * 2, "sync": [1, 2]}, "more than once"),
-        ({"key": ["a/b"], "sync": [1]}, "none of the 4 samples"),
-        ({"name": ["demo/sound0"], "sync": [1]}, "expected `key`"),
-    ],
-)
-def test_tables_that_cannot_be_joined_are_refused(
-    tmp_path: Path, columns: dict[str, list[Any]], said: str
-) -> None:
-    out = sounds(tmp_path / "set")
-    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
-    with pytest.raises(UsageError, match=said):
-        add(out, "sync", table=tmp_path / "t.parquet")
-
-
-# --- features ------------------------------------------------------------------------------------
-
-
-def test_features_of_train_embed_become_members(tmp_path: Path) -> None:
-    out = sounds(tmp_path / "set")
-    parts = tmp_path / "parts"
-    parts.mkdir()
-    (parts / "embed.json").write_text(json.dumps({"per": "clip", "channels": {"fg": 3, "fa": 2}}))
-    rows = [
-        {"key": "demo/sound0", "fg": [1.0, 2.0, 3.0], "fa": None, "has_sound": False},
-        {"key": "demo/sound1", "fg": [4.0, 5.0, 6.0], "fa": [7.0, 8.0], "has_sound": True},
-    ]
-    pq.write_table(pa.Table.from_pylist(rows), parts / "train-000000.parquet")
-    add(out, "embed", features=parts)
-    members = side_samples(out, "embed")
-    assert list(members["demo--sound1"]) == ["embed.json", "embed.fg.npy", "embed.fa.npy"]
-    assert decode_npy(members["demo--sound1"]["embed.fg.npy"]).tolist() == [4, 5, 6]
-    assert json.loads(members["demo--sound0"]["embed.json"])["has"] == {"fg": True, "fa": False}
-    errors = pq.read_table(out / "fields/embed/errors.parquet").to_pylist()
-    assert {e["key"]: e["reason"] for e in errors} == {
-        "demo/sound2": "not_run", "demo/sound3": "not_run"
-    }  # fmt: skip
-
-
-# --- readers of the ecosystem --------------------------------------------------------------------
-
-JOINING = """
-import glob, json, webdataset as wds
-
-def beside(samples, sides):
-    side = next(sides, None)
-    for sample in samples:
-        if side and side["__key__"] == sample["__key__"]:
-            yield {**side, **sample}
-            side = next(sides, None)
-
-shards = sorted(glob.glob("data/shards/demo-glcm/shards/*.tar"))
-sides = [shard.replace("/shards/t", "/fields/low/shards/t") for shard in shards]
-clips, fields = (iter(wds.WebDataset(tars, shardshuffle=False)) for tars in (shards, sides))
-for clip in beside(clips, fields):
-    print(json.loads(clip["json"])["key"], json.loads(clip["low.json"])["key"])
-"""
-
-
-def test_plain_webdataset_reads_shards_and_side_shards_together(tmp_path: Path) -> None:
-    """Also where a sample in the middle has no such field."""
-    out = sounds(tmp_path / "data/shards/demo-glcm")
-    (_, entry) = json.loads((out / "shards/train-000000.json").read_bytes())["samples"]
-    start, size = entry["members"]["audio.flac"]
-    with (out / "shards/train-000000.tar").open("r+b") as file:
-        file.seek(start)
-        file.write(bytes(size))
-    add(out, "low", mel_rate_hz=12000)
-    (tmp_path / "reader.py").write_text(JOINING)
-    done = subprocess.run(
-        [sys.executable, "-I", "reader.py"], cwd=tmp_path, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    pairs = [line.split() for line in done.stdout.splitlines()]
-    assert pairs == [[f"demo/sound{n}"] * 2 for n in (0, 2, 3)]
