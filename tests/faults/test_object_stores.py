@@ -35,6 +35,7 @@ from tests.stores.bucket import KEY, SECRET, Bucket, Fault, bucket as a_bucket, 
 
 __all__ = ["a_bucket", "server"]
 
+pytestmark = pytest.mark.timeout(1500)  # commands start several times, also on busy machines
 REPOSITORY = Path(__file__).parents[2]
 REAL = REAL_MEDIA / "k600-movinet/code/app/src/androidTest/assets/carving_ice.mp4"
 STOPPED_SECONDS = 30.0
