@@ -20,8 +20,8 @@ principal components), measured with `render.planted.VERSION` 4:
 | class, chance 0.10 | mean colour of the clip | 0.10 |
 | | histogram of its colours | 0.20 |
 | | a frame of 16 x 16 pixels | 0.15 |
-| | mean mel | MM |
-| | mean and deviation of mel | MD |
+| | mean mel | 0.78 |
+| | mean and deviation of mel | 0.95 |
 | word, chance 0.05 | mean of its 7 whole frames | 0.04 |
 | | its 7 whole frames | 0.04 |
 | | mean of its 7 frames cut to the performer: sets of shapes, not their order | 0.16 |

@@ -95,9 +95,9 @@ LOOKS: Mapping[str, Mapping[str, Any]] = {
     "grid_sentences": {"cells": (1, 4, 4)},
     "localization": {"cells": (1, 1, 1)},
 }
-"""Settings of tasks that go before a study's. Words and sentences are seen as the paper sees LRW and
-LRS2, cut to what speaks; sentences keep every frame apart by themselves. Mismatch is seen in whole
-frames: in crops random weights tell 94 % of it, which leaves nothing to compare."""
+"""Settings of tasks that go before a study's. Words and sentences are seen as the paper sees LRW
+and LRS2, cut to what speaks; sentences keep every frame apart by themselves. Mismatch is seen in
+whole frames: in crops random weights tell 94 % of it, which leaves nothing to compare."""
 
 
 @dataclass(frozen=True)

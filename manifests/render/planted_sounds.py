@@ -100,7 +100,7 @@ TIMBRES: dict[str, Callable[[np.random.Generator, Wave], Wave]] = {
 
 RING_DB, RING_OCTAVES = 27.0, 0.25
 """How much louder the band is in which a body rings, and half its width."""
-RINGS_HZ = dict(zip(TIMBRES, 450 * 14 ** (np.arange(10) / 9), strict=True))
+RINGS_HZ = {timbre: 450.0 * 14 ** (place / 9) for place, timbre in enumerate(TIMBRES)}
 """Middle of that band: 450 to 6,300 Hz, 0.42 octaves apart."""
 RING_SPREAD = 0.04
 """Standard deviation of the performers of a class about it, as a share."""
@@ -108,10 +108,11 @@ RING_SPREAD = 0.04
 
 def ringing(wave: Wave, ring_hz: float, rate_hz: int) -> Wave:
     """As from a body that rings: one band is louder, the mean square stays."""
-    octaves = np.log2(np.maximum(np.fft.rfftfreq(len(wave), 1 / rate_hz), 1) / ring_hz)
+    hertz = np.fft.rfftfreq(len(wave), 1 / rate_hz).clip(1)
+    octaves = np.log2(hertz / ring_hz)
     gain = 10 ** (RING_DB / 20 * np.exp(-((octaves / RING_OCTAVES) ** 2)))
     heard = np.fft.irfft(np.fft.rfft(wave) * gain, len(wave))
-    level = np.sqrt(np.mean(wave**2) / max(np.mean(heard**2), 1e-12))
+    level = np.sqrt(np.mean(wave**2) / (np.mean(heard**2) + 1e-12))
     return np.asarray(level * heard)
 
 
