@@ -29,6 +29,22 @@ TABLE = [
 """Millions of parameters, GFLOP a clip forward, and forward and backward."""
 
 
+OTHERS = [
+    ("avid", "video audio", "20.10"),  # 15.38 + 4.73, each also counted in test_avid
+    ("avid_cma", "video audio", "20.10"),
+    ("tempssl", "", "72.05"),
+    ("coattention", "visual audio coattention", "15.15"),
+    ("coattention", "decision", "6.03"),
+    ("moco", "encoder project", "33.25"),
+    ("vdim", "", "34.44"),
+    ("cpc", "", "34.17"),
+    ("dpc", "", "33.97"),
+    ("avts", "", "37.73"),
+    ("avslowfast", "", "40.27"),
+]
+"""First presets: parts (none: all), millions of parameters in them as README rounds them."""
+
+
 def unpooled_projections(config: GlcmConfig, shapes: dict[str, list[int]]) -> float:
     """GFLOP that projecting before pooling, as the table counts, costs more than the reverse."""
 
@@ -55,6 +71,14 @@ def test_table_of_the_methods(config: GlcmConfig, millions: float, forward: floa
     extra = unpooled_projections(config, facts["shapes"])
     assert facts["gflop_per_clip"]["forward"] + extra == pytest.approx(forward, rel=5e-3)
     assert facts["gflop_per_clip"]["forward_backward"] + 3 * extra == pytest.approx(both, rel=1e-2)
+
+
+@pytest.mark.parametrize(("method", "parts", "millions"), OTHERS)
+def test_the_other_methods_are_as_large_as_readme_says(method: str, parts: str, millions: str):
+    config = preset_named(method)
+    counts = describe_config(method, config)["parameters"]
+    total = sum(counts[name] for name in parts.split() or ["total"])
+    assert f"{total / 1e6:.2f}" == millions
 
 
 def test_the_code_preset_is_the_released_model():
