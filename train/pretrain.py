@@ -159,7 +159,7 @@ def train(config: PretrainConfig[Any], ranks: Ranks, run: Run, stop: Stop) -> in
                     if saving or told_to_stop or is_best:
                         save(config, run, plan, model, optimizer, ranks, progress, is_best)
                         stop.saved_step = progress.step
-                    if measuring:
+                    if measuring and not told_to_stop:  # the page is written at the end, too
                         run.show()
                 meter.pause()  # steps are timed without this
             profile.end_of_step(progress.step)
