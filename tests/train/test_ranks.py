@@ -22,6 +22,15 @@ CPU = torch.device("cpu")
 BATCHES = 2
 """In the second one queues hold what the first one gave."""
 
+CASES: list[tuple[str, dict[str, Any]]] = [
+    *((method, {}) for method in OURS),
+    ("avid", {"objective": "joint"}),
+    ("tempssl", {"contrast": "simclr"}),
+    ("tempssl", {"contrast": "nnclr"}),
+    ("tempssl", {"shared_queue": True}),
+]
+"""Methods, and those of their switches by which other things are gathered."""
+
 
 @pytest.fixture(autouse=True)
 def one_thread():
@@ -31,8 +40,9 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def trial(method: str, folder: Path) -> Trial:
-    return check._prepare(replace(default_of(method, None), model=small(method)), folder)
+def trial(method: str, switches: dict[str, Any], folder: Path) -> Trial:
+    model = replace(small(method), **switches)
+    return check._prepare(replace(default_of(method, None), model=model), folder)
 
 
 def learnt(model: torch.nn.Module, batch: Any, trial: Trial) -> tuple[list[float], Any]:
@@ -58,12 +68,12 @@ def apart(one: Tensor, other: Tensor) -> float:
     return float((one - other).abs().max() / one.abs().max().clamp(min=1e-3))
 
 
-@pytest.mark.parametrize("method", OURS)
+@pytest.mark.parametrize(("method", "switches"), CASES)
 def test_two_ranks_do_what_one_does(
-    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    method: str, switches: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The mean of the losses and of the gradients, and each rank's state afterwards."""
-    given = trial(method, tmp_path)
+    given = trial(method, switches, tmp_path)
     alone = given.model()
     with torch.no_grad():
         take_statistics(alone, given.batch)
