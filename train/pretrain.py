@@ -119,10 +119,10 @@ def train(config: PretrainConfig[Any], ranks: Ranks, run: Run, stop: Stop) -> in
 
     # --- what the last call left undone
     if progress.unmeasured and held_out.due(progress.step, last_step):
-        if held_out.improves(model, progress, run):
-            save(config, run, plan, model, optimizer, ranks, progress, is_best=True)
+        is_best = held_out.improves(model, progress, run)
         if progress.unmeasured:
             return preempted(run, ranks, stop, progress)
+        save(config, run, plan, model, optimizer, ranks, progress, is_best)
     progress.unmeasured = False
 
     # --- steps
