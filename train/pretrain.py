@@ -118,7 +118,8 @@ def train(config: PretrainConfig[Any], ranks: Ranks, run: Run, stop: Stop) -> in
     stop.speaks, stop.saved_step = ranks.is_first, progress.step
 
     # --- what the last call left undone
-    if progress.unmeasured and held_out.due(progress.step, last_step):
+    owed = progress.unmeasured and held_out.due(progress.step, last_step)
+    if owed:
         is_best = held_out.improves(model, progress, run)
         if progress.unmeasured:
             return preempted(run, ranks, stop, progress)
