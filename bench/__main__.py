@@ -72,9 +72,10 @@ def _measured(options: Options) -> Iterator[Measured]:
     from bench import media, stopwatch
 
     if options.only in ("all", "methods"):
-        from bench import methods
+        from bench import methods, queues
 
         yield from methods.measure(options.rounds)
+        yield from queues.measure(options.rounds)
     if options.only in ("all", "scale"):
         yield from _scale(options)
     if options.only in ("scale", "step", "methods"):

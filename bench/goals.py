@@ -36,6 +36,8 @@ GOALS = {
     "loader members": Goal("the same over one JPEG a tar member", 1.0, "x", ">="),
     "step": Goal("step of glcm_r18, bf16, batch 32 (naive: eager fp32)", 35.0, "ms"),
     "method": Goal("step of a method over its encoders alone", 1.3, "x"),
+    "queue": Goal("queue of 65,536: CPU over that with a copy a step", 1.0, "x"),
+    "queue memory": Goal("its memory beside the 64 MiB (naive: a copy)", 64.0, "MiB"),
     "planning": Goal("planning a manifest of 2 M rows, CPU", 60.0, "s"),
     "planning memory": Goal("its peak memory", 2048.0, "MiB"),
     "child memory": Goal("a worker child on 1080p input, peak memory", 600.0, "MiB"),

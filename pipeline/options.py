@@ -55,7 +55,8 @@ class ShardsOptions:
     """Seconds of media in a shard, fixed by the first run; default by the size of the set, 20 to
     1000."""
     limit: int | None = None
-    """Make only so many clips; the others are `not_run` and can follow later."""
+    """Make only so many clips; the others are `not_run` and can follow later. The corpora that are
+    generated here are rendered whole all the same."""
     executor: str = "ray"
     """ray (embedded, or the cluster that RAY_ADDRESS names) or local (no Ray)."""
     ray_address: str | None = None

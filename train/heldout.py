@@ -10,13 +10,16 @@ clips that look alike are asked for the label as well.
 
 Which model is the best depends on how many clips are compared at a time, and a run may go on with
 another batch size or on other ranks. What was the best so far is then measured again, as now.
+
+Whoever is told to stop has seconds, so a measurement is given up between two batches; the run is
+saved, and measures first when it goes on.
 """
 
 import logging
 import math
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -37,7 +40,7 @@ from train.loader import ClipLoader
 from train.mixture import Mixture, Source, open_mixture
 from train.overlap import refuse_overlap
 from train.plan import Plan
-from train.session import Progress, Run
+from train.session import Progress, Run, Stop
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +51,10 @@ SUSPICIOUS_SHARE, SUSPICIOUS_FALL = 0.5, 0.1
 sound, still by this share of it."""
 ALWAYS_TOLD = ("loss", KNN)
 """Facts of the held-out line that have no controls; the others are in metrics.jsonl."""
+
+
+class _StoppedError(Exception):
+    """A rank was told to stop in the middle of a measurement."""
 
 
 @dataclass
@@ -67,12 +74,13 @@ class HeldOut:
     training: ClipLoader | None = None
     """The clips among which neighbours are looked for; None without --knn."""
     knn_every: int = 0
+    stop: Stop = field(default_factory=Stop)
     is_last: bool = False
 
     @classmethod
     def of(
         cls, config: PretrainConfig[Any], sources: list[Source], mixture: Mixture, ranks: Ranks,
-        workers: int,
+        workers: int, stop: Stop,
     ) -> "HeldOut":  # fmt: skip
         """Open the split, with batches as large as in training where there are enough clips.
 
@@ -105,6 +113,7 @@ class HeldOut:
             loader, every, config.model.crop, ranks, batches,
             f"{clips}, {loader.plan.batch_size} at a time on each of {ranks.world} ranks",
             config.uses_bf16(ranks.device), training if config.knn else None, config.knn,
+            stop,
         )  # fmt: skip
 
     def due(self, step: int, last_step: int) -> bool:
@@ -113,23 +122,36 @@ class HeldOut:
         return self.loader is not None and (step % self.every == 0 or step == last_step)
 
     def improves(self, model: nn.Module, progress: Progress, run: Run) -> bool:
-        """Measure, record, and say whether the model is the best so far, and by which signal."""
+        """Measure, record, and say whether the model is the best so far, and by which signal.
+
+        Where a rank is told to stop, nothing is recorded, and `progress.unmeasured` says so.
+        """
         asks_neighbours = self._asks_neighbours(progress.step)
-        facts = self._facts(model, asks_neighbours)
+        try:
+            facts = self._facts(model, asks_neighbours)
+            found = self._comparable(facts, asks_neighbours)
+            before = progress.best
+            if found and before and not found.compares_with(before):
+                before = self._again(model, run, asks_neighbours)
+        except _StoppedError:
+            progress.unmeasured = True
+            return False
+        progress.unmeasured, progress.best = False, before
         run.record({"step": progress.step, **{f"val_{name}": x for name, x in facts.items()}})
         log.info("held out: %s", told(facts))
         for sentence in suspicions(facts):
             log.warning("held out: %s", sentence)
-        found = best_of(facts, self.among)
-        if found is None or (self.knn_every and not asks_neighbours):
-            return False  # comparable are only measurements with the same signals
-        if progress.best is not None and not found.compares_with(progress.best):
-            progress.best = self._again(model, run, asks_neighbours)
-        is_best = found.is_better_than(progress.best)
+        is_best = found is not None and found.is_better_than(before)
         if is_best:
             log.info("best so far by %s", found)
             progress.best = found
         return is_best
+
+    def _comparable(self, facts: dict[str, float], asks_neighbours: bool) -> Best | None:
+        """The measurement, if it has the signals by which the best one is chosen."""
+        if self.knn_every and not asks_neighbours:
+            return None
+        return best_of(facts, self.among)
 
     def _facts(self, model: nn.Module, asks_neighbours: bool) -> dict[str, float]:
         with self._as_saved(model):
@@ -146,9 +168,11 @@ class HeldOut:
         own = [buffer.clone() for buffer in model.buffers()] if self.ranks.world > 1 else []
         for buffer in model.buffers():
             self.ranks.take_from_first(buffer)
-        yield
-        for buffer, before in zip(model.buffers(), own, strict=False):
-            buffer.copy_(before)
+        try:
+            yield
+        finally:
+            for buffer, before in zip(model.buffers(), own, strict=False):
+                buffer.copy_(before)
 
     def _again(self, model: nn.Module, run: Run, asks_neighbours: bool) -> Best | None:
         """The best model so far, measured as it is done now; None where it cannot be read."""
@@ -163,24 +187,23 @@ class HeldOut:
             return None
         now = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         model.load_state_dict(weights)
-        facts = self._facts(model, asks_neighbours)
-        model.load_state_dict(now)
+        try:
+            facts = self._facts(model, asks_neighbours)
+        finally:
+            model.load_state_dict(now)
         return best_of(facts, self.among)
 
     def neighbours(self, model: nn.Module) -> float:
         """Accuracy of kNN with frozen features: training clips answer for the held-out ones."""
         assert self.loader is not None
         assert self.training is not None
-        training, plan = model.training, self.training.plan
+        plan = self.training.plan
         first = list(plan.mixture.first_instances().values())
         enough = -(-MAX_TRAINING_CLIPS // (plan.batch_size * plan.world))
-        model.eval()
         rows = []
         for loader, count in ((self.training, enough), (self.loader, self.batches)):
-            with self._autocast(), closing(loader.one_epoch()) as batches:
-                some = map(self._prepared, islice(batches, count))
-                rows.append(labelled_rows(model, some, first))
-        model.train(training)
+            with self._evaluating(model), closing(loader.one_epoch()) as batches:
+                rows.append(labelled_rows(model, self._some(batches, count), first))
         everyone = self.ranks.all_objects(rows)
         known, asked = ([row for ranks in everyone for row in ranks[i]] for i in (0, 1))
         return knn_accuracy(known, asked)
@@ -194,25 +217,38 @@ class HeldOut:
     def measure(self, model: nn.Module) -> dict[str, float]:
         """The method's losses and facts on the held-out clips."""
         assert self.loader is not None
-        training = model.training
-        model.eval()
-        with torch.no_grad(), self._autocast(), closing(self.loader.one_epoch()) as batches:
+        with self._evaluating(model), closing(self.loader.one_epoch()) as batches:
             forward: Callable[[Batch], dict[str, torch.Tensor]]
             forward = getattr(model, "with_controls", model)
             found = [
-                {name: float(value) for name, value in forward(self._prepared(batch)).items()}
-                for batch in islice(batches, self.batches)
+                {name: float(value) for name, value in forward(batch).items()}
+                for batch in self._some(batches, self.batches)
             ]
-        model.train(training)
         self.loader.guard.agree(self.ranks)
         everyone = [facts for rank in self.ranks.all_objects(found) for facts in rank]
         return {name: sum(f[name] for f in everyone) / len(everyone) for name in everyone[0]}
 
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.ranks.device.type, torch.bfloat16, self.bf16)
+    @contextmanager
+    def _evaluating(self, model: nn.Module) -> Iterator[None]:
+        """In evaluation mode and the precision of training, without gradients."""
+        training = model.training
+        model.eval()
+        try:
+            with torch.no_grad(), torch.autocast(self.ranks.device.type, torch.bfloat16, self.bf16):
+                yield
+        finally:
+            model.train(training)
 
-    def _prepared(self, batch: Batch) -> Batch:
-        return centre(batch.to(self.ranks.device), self.crop)
+    def _some(self, batches: Iterator[Batch], count: int) -> Iterator[Batch]:
+        """The first of them, on the device and cut out.
+
+        Raises:
+            _StoppedError: a rank was told to stop.
+        """
+        for batch in islice(batches, count):
+            if self.ranks.any(self.stop.wanted):
+                raise _StoppedError
+            yield centre(batch.to(self.ranks.device), self.crop)
 
 
 def _held_out_clips(config: PretrainConfig[Any], sources: list[Source]) -> Mixture | None:

@@ -93,7 +93,7 @@ def train(config: PretrainConfig[Any], ranks: Ranks, run: Run, stop: Stop) -> in
     workers = default_workers(ranks.local_world) if config.workers is None else config.workers
     loader = ClipLoader(plan, workers, pin_memory=ranks.device.type == "cuda", guard=config.guard())
     augment = Augment(config.augment, config.model.crop, config.seed, ranks.world, ranks.rank)
-    held_out = HeldOut.of(config, sources, mixture, ranks, workers)
+    held_out = HeldOut.of(config, sources, mixture, ranks, workers, stop)
 
     # --- model
     model = build_model(config, ranks.device, facts_of_run(config, mixture, len(loader)))
@@ -115,11 +115,20 @@ def train(config: PretrainConfig[Any], ranks: Ranks, run: Run, stop: Stop) -> in
     run.begin(config.as_dict(), origin_of(plan, ranks), progress.step)
     if ranks.is_first:
         session.record_clips(run.folder, mixture.table())
+    stop.speaks, stop.saved_step = ranks.is_first, progress.step
+
+    # --- what the last call left undone
+    owed = progress.unmeasured and held_out.due(progress.step, last_step)
+    if owed:
+        is_best = held_out.improves(model, progress, run)
+        if progress.unmeasured:
+            return preempted(run, ranks, stop, progress)
+        save(config, run, plan, model, optimizer, ranks, progress, is_best)
+    progress.unmeasured = False
 
     # --- steps
     profile = StepProfile(config.profile, run.folder, ranks.device, ranks.rank)
     batches = on_device(loader.batches(plan.position(progress.batches)), ranks.device)
-    stop.speaks, stop.saved_step = ranks.is_first, progress.step
     with closing(batches):  # its readers would keep the process waiting when it ends
         while progress.step < last_step:
             for group in optimizer.param_groups:
@@ -147,18 +156,16 @@ def train(config: PretrainConfig[Any], ranks: Ranks, run: Run, stop: Stop) -> in
                 meter.flush()  # first, so that nothing is saved that the guard would refuse
                 with profile.phase("saving"):
                     is_best = measuring and held_out.improves(model, progress, run)
+                    told_to_stop = told_to_stop or progress.unmeasured
                     if saving or told_to_stop or is_best:
                         save(config, run, plan, model, optimizer, ranks, progress, is_best)
                         stop.saved_step = progress.step
-                    if measuring:
+                    if measuring and not told_to_stop:  # the page is written at the end, too
                         run.show()
                 meter.pause()  # steps are timed without this
             profile.end_of_step(progress.step)
-            if told_to_stop and progress.step < last_step:
-                name = next(filter(None, ranks.all_objects(stop.name)))  # it may be another rank's
-                log.info("%s: saved at step %d; the same command goes on", name, progress.step)
-                run.end(session.PREEMPTED, {"step": progress.step, "signal": name})
-                return PREEMPTED
+            if told_to_stop and (progress.step < last_step or progress.unmeasured):
+                return preempted(run, ranks, stop, progress)
 
     # --- end
     profile.abandon()
@@ -170,6 +177,14 @@ def train(config: PretrainConfig[Any], ranks: Ranks, run: Run, stop: Stop) -> in
         log.info("stopped at --max-steps %d of %d; the same command with a larger one goes on",
                  last_step, steps)  # fmt: skip
     return COMPLETE
+
+
+def preempted(run: Run, ranks: Ranks, stop: Stop, progress: Progress) -> int:
+    """Say that the run was told to stop, and is saved."""
+    name = next(filter(None, ranks.all_objects(stop.name)))  # it may be another rank's
+    log.info("%s: saved at step %d; the same command goes on", name, progress.step)
+    run.end(session.PREEMPTED, {"step": progress.step, "signal": name})
+    return PREEMPTED
 
 
 # --- the pieces, in the order of use ------------------------------------------------------------

@@ -55,7 +55,8 @@ def resume(
     optimizer.load_state_dict(saved["optimizer"])
     _restore_random(config, saved, ranks)
     best = Best(**saved["best"]) if isinstance(saved["best"], dict) else None  # a float, once
-    progress = Progress(saved["step"], batches_used(saved, plan), best)
+    unmeasured = saved.get("unmeasured", False)  # older checkpoints do not say
+    progress = Progress(saved["step"], batches_used(saved, plan), best, unmeasured)
     log.info("going on at step %d of %s", progress.step, run.folder)
     return progress
 
@@ -186,6 +187,7 @@ def save(
                     "clips": position.batch * plan.batch_size * plan.world,
                 },
                 "best": asdict(progress.best) if progress.best else None,
+                "unmeasured": progress.unmeasured,
                 "config": config.as_dict(),
                 "fingerprint": plan.mixture.fingerprint(),
                 "first_instances": plan.mixture.first_instances(),

@@ -104,6 +104,8 @@ class Progress:
     """Used batches of each rank since the first epoch; with accumulation several a step."""
     best: Best | None = None
     """The held-out measurement that `best` points to."""
+    unmeasured: bool = False
+    """Whether a measurement on held-out clips was due after this step, and gave way to a stop."""
 
 
 @dataclass

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench import loading, plainload, steps
+from bench import loading, plainload, queues, steps
 from bench.goals import GOALS
 from bench.media import Media
 from bench.naive import SHORT_SIDE
@@ -183,3 +183,30 @@ def test_the_command_measures_the_step_alone(tmp_path: Path) -> None:
         assert NO_GPU in done.stdout
         assert [step["preset"] for step in stored["steps"]] == ["tiny"]
         assert stored["lines"] == []
+
+
+# --- queues -------------------------------------------------------------------------------------
+
+
+def test_both_queues_give_the_same_gradients_step_after_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(queues, "SIZE", 64)
+    monkeypatch.setattr(queues, "NEIGHBOURS", 9)
+    ways = queues.ways_of(CPU, 4)
+    for _ in range(3):  # in the later ones the views are their own neighbours
+        ours, plain = (ways[name]() for name in ("ours", "plain"))
+        assert ours.abs().max() > 0  # type: ignore[attr-defined]
+        torch.testing.assert_close(ours, plain)
+
+
+def test_rows_of_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large enough for a copy to be seen in the memory of the process."""
+    monkeypatch.setattr(queues, "SIZE", 32_768)
+    seconds, memory = queues.measure(1)
+    assert [line.goal for line in (seconds, memory)] == ["queue", "queue memory"]
+    spent = seconds.facts["seconds"]
+    assert seconds.value == pytest.approx(spent["ours"][0] / spent["plain"][0])
+    copied = 32_768 * queues.WIDTH * 4 / 2**20
+    assert memory.naive is not None
+    assert memory.naive - memory.value > 0.5 * copied

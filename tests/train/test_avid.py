@@ -2,7 +2,6 @@
 
 import math
 import pickle
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -301,51 +300,6 @@ def test_without_banks_there_is_no_training():
     model = Avid(AvidConfig(**SMALL)).train()
     with pytest.raises(ValueError, match="prepare"):
         model(batch_of(model.config))
-
-
-def test_two_ranks_say_what_one_does():
-    """Ranks one after the other, each given the other's part of every gather in the same order."""
-    config = AvidConfig(**SMALL)
-    whole = batch_of(config)
-    one = small()
-    start = {name: x.clone() for name, x in one.state_dict().items()}
-    for module in one.modules():  # BatchNorm is each rank's own
-        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
-            module.eval()
-    expected = one(whole)["loss"].item()
-    sent: list[list[Tensor]] = [[], []]
-
-    def rank(number: int, gather: Callable[[Tensor], Tensor]) -> tuple[float, Any]:
-        model = Avid(config, gather)
-        model.prepare(RUN)
-        model.load_state_dict(start)
-        for module in model.modules():
-            if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
-                module.eval()
-        part = slice(2 * number, 2 * number + 2)
-        fields = {name: getattr(whole, name)[part] for name in ("video", "wave", "instance")}
-        return model(SimpleNamespace(**fields))["loss"].item(), model.state_dict()
-
-    def play(number: int) -> tuple[float, Any]:
-        """The other's pieces, as far as they are known from the round before."""
-        other, own = sent[1 - number][:], []
-
-        def gather(x: Tensor) -> Tensor:
-            own.append(x.detach().clone())
-            piece = other[len(own) - 1] if len(other) >= len(own) else x
-            return torch.cat([x, piece] if number == 0 else [piece, x])
-
-        result = rank(number, gather)
-        sent[number] = own
-        return result
-
-    for _ in range(3):  # what is sent later hangs on what was got before
-        found = [play(0), play(1)]
-    losses, states = zip(*found, strict=True)
-    assert np.mean(losses) == pytest.approx(expected, rel=1e-5)
-    for name, x in one.state_dict().items():
-        assert torch.allclose(states[0][name].double(), x.double(), atol=1e-5), name
-        assert torch.equal(states[0][name], states[1][name]), name
 
 
 # --- held out -------------------------------------------------------------------------------------

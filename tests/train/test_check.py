@@ -15,6 +15,7 @@ import torch
 import tests.train.broken
 import tests.train.toy  # noqa: F401
 from stores.local import LocalStore
+from tests.train.small import OURS, small
 from train import check
 from train.check import Trial, default_of
 from train.cuts import Reads
@@ -120,9 +121,30 @@ def test_ranks_that_are_apart_by_design_are_not_compared(tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_glcm_is_ready(tmp_path: Path) -> None:
-    config = default_of("glcm", None)
-    small = replace(config.model, frames=8, n_slow=2, crop=32, width=8)
-    assert check.check(replace(config, model=small, page=tmp_path / "page.html")) == 0
+    config = replace(default_of("glcm", None), model=small("glcm"))
+    assert check.check(replace(config, page=tmp_path / "page.html")) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", OURS)
+@pytest.mark.parametrize("name", ["contract", "gradients", "two ranks", "resume"])
+def test_every_method_is_the_same_on_two_ranks_and_after_a_stop(
+    method: str, name: str, tmp_path: Path
+) -> None:
+    config = replace(default_of(method, None), model=small(method))
+    prepared = check._prepare(config, tmp_path)
+    verdict = check._verdict(prepared, name, check.CHECKS[name])
+    assert verdict.ok, verdict.said
+
+
+@pytest.mark.slow
+def test_the_stop_of_cma_comes_between_positives(tmp_path: Path) -> None:
+    """They are found before the first step, and would be lost with the process."""
+    prepared = check._prepare(replace(default_of("avid_cma", None), model=small("avid_cma")),
+                              tmp_path)  # fmt: skip
+    assert check.resume(prepared)[0]
+    for line in check._lines(tmp_path / "whole"):
+        assert line["loss_v2v_positives"] > 0
 
 
 # --- what is wrong --------------------------------------------------------------------------------

@@ -91,6 +91,17 @@ def test_both_sounds_lie_inside_and_hardly_overlap(preset: str, frames: int, fps
         assert len(overlap) * 100 <= 2.2 * RATE_HZ
 
 
+def test_with_a_least_shift_of_a_sounds_length_the_two_never_overlap():
+    """By the paper's own 2.0 s they may, see above."""
+    config = replace(WINDOW, least_shift_seconds=WINDOW.sound_seconds)
+    assert config.reads.least_frames == round(8.4 * 30)
+    rng = np.random.default_rng(0)
+    for frames in (252, 260, 300, 900):
+        for _ in range(200):
+            own, other = config.cut(Clip(frames, 30.0, RATE_HZ), rng).stretches
+            assert abs(own.first - other.first) >= own.count == 88_200
+
+
 def test_shifts_use_what_a_clip_has_room_for():
     """A clip of 10 s has room for all of 2.0 .. 5.8 s, one of 6.2 s for 2.0 s alone."""
     rng = np.random.default_rng(0)

@@ -1,11 +1,13 @@
 """Counts on the meta device against the table of methods §9."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from train.__main__ import describe as command
 from train.describe import DescribeConfig, describe, describe_config
@@ -27,6 +29,23 @@ TABLE = [
     (PRESETS["glcm_r50"], 37.4, 113.8, 340),
 ]
 """Millions of parameters, GFLOP a clip forward, and forward and backward."""
+
+
+OTHERS = [
+    ("avid", "video", "15.38"),
+    ("avid", "audio", "4.73"),
+    ("tempssl", "", "72.0"),
+    ("coattention", "visual audio coattention", "15.15"),
+    ("coattention", "decision", "6.0"),
+    ("moco", "encoder project", "33.3"),
+    ("vdim", "", "34.4"),
+    ("cpc", "", "34.2"),
+    ("dpc", "", "34.0"),
+    ("avts", "", "37.7"),
+    ("avslowfast", "", "40.3"),
+]
+"""First presets: parts (none: all), and millions of parameters in them as README has them."""
+README = (Path(__file__).parents[2] / "README.md").read_text()
 
 
 def unpooled_projections(config: GlcmConfig, shapes: dict[str, list[int]]) -> float:
@@ -55,6 +74,20 @@ def test_table_of_the_methods(config: GlcmConfig, millions: float, forward: floa
     extra = unpooled_projections(config, facts["shapes"])
     assert facts["gflop_per_clip"]["forward"] + extra == pytest.approx(forward, rel=5e-3)
     assert facts["gflop_per_clip"]["forward_backward"] + 3 * extra == pytest.approx(both, rel=1e-2)
+
+
+@pytest.mark.parametrize(("method", "parts", "millions"), OTHERS)
+def test_the_other_methods_are_as_large_as_readme_says(method: str, parts: str, millions: str):
+    with torch.device("meta"):
+        model = method_named(method).module(preset_named(method))
+    chosen = [model.get_submodule(name) for name in parts.split() or [""]]
+    total = sum(weight.numel() for module in chosen for weight in module.parameters())
+    assert f"{total / 1e6:.{len(millions.split('.')[1])}f}" == millions
+    table = README.split("| METHOD | learns by |")[1]
+    row = next(
+        line for line in table.splitlines() if line.startswith("|") and f"`{method}`" in line
+    )
+    assert millions in re.findall(r"[\d.]*\d", row.split("|")[-2])
 
 
 def test_the_code_preset_is_the_released_model():

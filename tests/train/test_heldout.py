@@ -3,6 +3,8 @@
 import json
 import logging
 import math
+import os
+import signal
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,13 +12,13 @@ import pytest
 import torch
 
 from tests.train.ramps import ramp, ramp_set_of
-from tests.train.runs import metrics, toy
+from tests.train.runs import metrics, toy, weights
 from tests.train.toy import Toy, ToyConfig
 from train import trackers
 from train.errors import UsageError
 from train.heldout import suspicions, told
 from train.methods import METHODS, MethodEntry
-from train.pretrain import COMPLETE, pretrain
+from train.pretrain import COMPLETE, PREEMPTED, pretrain
 
 
 @pytest.fixture(autouse=True)
@@ -98,6 +100,70 @@ def test_nothing_is_chosen_while_nothing_is_finite(split: Path, tmp_path: Path) 
     run = tmp_path / "run"
     graded(split, run, {step: {"loss": math.nan} for step in (1, 2)}, max_steps=2)
     assert not (run / "checkpoints/best").exists()
+
+
+# --- told to stop meanwhile -----------------------------------------------------------------------
+
+
+def sigterm_at(batch: int, value: float) -> Any:
+    """A grade that tells the process to stop when the n-th batch is measured."""
+    batches = iter(range(1, 1000))
+
+    def grade(clips: int) -> float:
+        if next(batches) == batch:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return value
+
+    return grade
+
+
+@pytest.mark.parametrize("step", [2, 3])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_stop_does_not_wait_for_the_rest_of_the_held_out_clips(
+    split: Path, tmp_path: Path, step: int, batch: int
+) -> None:
+    """Five batches are measured; a machine that is taken away leaves seconds."""
+    run, how = tmp_path / "run", {"batch_size": 1, "schedule_steps": 3}
+    grades: dict[int, dict[str, Any]] = {n: {"a2v_r1": 0.1 * n} for n in (1, 2, 3)}
+    assert graded(split, tmp_path / "undisturbed", grades, **how) == COMPLETE
+    assert graded(split, run, {**grades, step: {"a2v_r1": sigterm_at(batch, 0.9)}}, **how) == (
+        PREEMPTED
+    )
+    before = [(n, 1) for n in range(1, step) for _ in range(5)]
+    assert Graded.asked == before + [(step, 1)] * batch
+    assert json.loads((run / "preempted").read_text()) == {"step": step, "signal": "SIGTERM"}
+    assert not (run / "finished.json").exists()
+    assert [line["step"] for line in metrics(run) if "val_loss" in line] == [*range(1, step)]
+    # Even where the machine is taken away again before it is through.
+    again = {**grades, step: {"a2v_r1": sigterm_at(1, 0.9)}}
+    assert graded(split, run, again, **how) == PREEMPTED
+    assert Graded.asked == [(step, 1)]
+    assert graded(split, run, grades, **how) == COMPLETE
+    assert Graded.asked[:5] == [(step, 1)] * 5
+    assert [line for line in metrics(run) if "val_loss" in line] == [
+        line for line in metrics(tmp_path / "undisturbed") if "val_loss" in line
+    ]
+    ours, theirs = weights(run), weights(tmp_path / "undisturbed")
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert best(run) == best(tmp_path / "undisturbed")
+
+
+def test_a_stop_in_a_step_does_not_wait_for_the_held_out_clips(
+    split: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Toy.forward
+
+    def forward(self: Toy, batch: Any) -> dict[str, torch.Tensor]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Toy, "forward", forward)
+        assert graded(split, tmp_path / "run", {}) == PREEMPTED
+    assert Graded.asked == []
+    for expected in ([(1, 3)], []):  # once, also where it does not become `best`
+        graded(split, tmp_path / "run", {1: {"loss": math.nan}}, max_steps=1)
+        assert Graded.asked == expected
 
 
 # --- another number of clips ----------------------------------------------------------------------

@@ -238,37 +238,6 @@ def test_evaluation_leaves_no_trace():
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
 
-def test_all_ranks_keys_are_remembered():
-    """With two ranks the queue is the one of the whole batch; BatchNorm stands still."""
-    batch, config = clips(4), replace(CONFIG, queue=9)
-    whole = Moco(config)
-    start = state(whole)
-    seen: list[Tensor] = []
-
-    def still(model: Moco) -> Moco:
-        model.load_state_dict(start)
-        for module in model.modules():
-            if isinstance(module, nn.BatchNorm3d):
-                module.eval()
-        return model
-
-    still(whole)(batch)
-    halves = [slice(0, 2), slice(2, 4)]
-
-    def note(x: Tensor) -> Tensor:
-        seen.append(x)
-        return x
-
-    for half in halves:  # what each rank would hand in
-        model = still(Moco(config, gather=note))
-        model(SimpleNamespace(video=batch.video[half], instance=batch.instance[half]))
-    gathered = iter([torch.cat([seen[0], seen[2]]), torch.cat([seen[1], seen[3]])])
-    model = still(Moco(config, gather=lambda x: next(gathered)))
-    model(SimpleNamespace(video=batch.video[halves[0]], instance=batch.instance[halves[0]]))
-    assert torch.equal(model.memory.instance, whole.memory.instance)
-    assert torch.allclose(model.memory.queue.entries, whole.memory.queue.entries, atol=1e-6)
-
-
 # --- clips, features, configs -----------------------------------------------------------------
 
 

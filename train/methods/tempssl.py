@@ -3,12 +3,14 @@
 The way of a clip: two views of it, of different time, speed and direction (`objectives.temporal`)
 -> 3D ResNet of the pictures, 2D ResNet of the spectrograms, both averaged -> projections psi, whose
 neighbours in a queue are positives and negatives (`objectives.contrast`), and predictors phi;
-beside them, heads that tell speed, direction and order of the views.
+beside them, heads that tell speed, direction and order of the views. BatchNorm in psi and phi
+counts the clips of all ranks, as the paper says; elsewhere those of its own rank (--sync-bn: all).
 
     L = mean over views (l_vv + l_va + l_av) + w_temp x (sum of the heads' cross-entropies)
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -22,6 +24,7 @@ from train.models.attention import full_precision
 from train.models.resnet2d import ResNet2d
 from train.models.resnet3d import ResNet3d
 from train.models.spectrogram import LogSpectrogram
+from train.models.syncnorm import SyncedBatchNorm
 from train.objectives.contrast import NeighbourContrast
 from train.objectives.global_local import Gather, keep_local, own_first
 from train.objectives.queues import Queue
@@ -104,9 +107,12 @@ class TempSsl(nn.Module):
         """Psi, and phi but for SimCLR, of the modalities in terms."""
         config, width = self.config, self.feature_widths
         used = [letter for letter in config.letters if letter in "".join(config.terms)]
-        project = {m: mlp(width[m], [config.hidden] * 2, config.D, norm_out=True) for m in used}
+        norm = partial(SyncedBatchNorm, gather=self.gather)
+        project = {
+            m: mlp(width[m], [config.hidden] * 2, config.D, norm, norm_out=True) for m in used
+        }
         predicting = used if config.contrast != "simclr" else []
-        predict = {m: mlp(config.D, [config.hidden], config.D) for m in predicting}
+        predict = {m: mlp(config.D, [config.hidden], config.D, norm) for m in predicting}
         return nn.ModuleDict(project), nn.ModuleDict(predict)
 
     def _temporal_heads(self) -> nn.ModuleDict:
@@ -346,14 +352,21 @@ class TempSsl(nn.Module):
             queue.append(vectors)
 
 
-def mlp(c_in: int, hidden: list[int], c_out: int, *, norm_out: bool = False) -> nn.Sequential:
+def mlp(
+    c_in: int,
+    hidden: list[int],
+    c_out: int,
+    norm: Callable[[int], nn.Module] = nn.BatchNorm1d,
+    *,
+    norm_out: bool = False,
+) -> nn.Sequential:
     """Linear layers with BatchNorm and ReLU between them, and BatchNorm at the end if wished."""
     layers: list[nn.Module] = []
     for width in hidden:
-        layers += [nn.Linear(c_in, width, bias=False), nn.BatchNorm1d(width), nn.ReLU(inplace=True)]
+        layers += [nn.Linear(c_in, width, bias=False), norm(width), nn.ReLU(inplace=True)]
         c_in = width
     layers += [nn.Linear(c_in, c_out, bias=not norm_out)]
-    return nn.Sequential(*layers, *([nn.BatchNorm1d(c_out)] if norm_out else []))
+    return nn.Sequential(*layers, *([norm(c_out)] if norm_out else []))
 
 
 def resize(spectrograms: Tensor, steps: Tensor, size: tuple[int, int]) -> Tensor:

@@ -8,6 +8,7 @@
     video2d3d   DPC's ResNet              recurrent  its ConvGRU
     avslowfast  slow, fast and sound, with lateral connections
     spectrogram waveform -> log power     standard   bins to mean 0 and deviation 1
+    syncnorm    BatchNorm over the rows of all ranks
 
 The methods of `train/methods/` put them together.
 """
