@@ -124,6 +124,10 @@ study: setup  ## NAME=table5 [SIZE= CORPORA= SHARDS= TASK_SHARDS= RUN=]: a table
 	@$(PY) -m train study "$(NAME)" $(call opt,SIZE,size) $(call opt,CORPORA,corpora) \
 		$(call opt,SHARDS,shards) $(call opt,TASK_SHARDS,task-shards) $(call opt,RUN,run) $(ARGS)
 
+.PHONY: evidence
+evidence: setup  ## what the studies found -> docs/evidence.md and docs/evidence/
+	@$(PY) -m train evidence $(ARGS)
+
 .PHONY: report
 report: setup  ## all results beside the papers' numbers: runs/report.html and runs/report.md
 	@$(PY) -m train report $(ARGS)

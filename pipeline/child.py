@@ -38,6 +38,7 @@ def main() -> None:
     load_plugins()
     _quiet_libraries()
     work = _work(settings["config"], limits)
+    _reply(replies, {"type": "ready"})
     for line in sys.stdin.buffer:
         message = json.loads(line)
         _serve(Item(message["root"], tuple(message["rows"])), work, replies)

@@ -200,7 +200,7 @@ def _purge(prepared: Prepared, wanted: Wanted, lines: list[str]) -> Sequence[str
     rewritten, damaged = purge_shards(prepared, wanted.keys)
     of = prepared.account.dropped_of
     held = [shard.name for shard in prepared.plan.shards if of(shard.name) & wanted.keys]
-    lines += purge_fields(prepared.out, held, wanted.keys, rewritten)
+    lines += purge_fields(prepared.out, held, prepared.account.dropped)
     lines += _without_facts(prepared.out)
     if not damaged:
         stones = read_tombstones(prepared.out)
@@ -208,7 +208,7 @@ def _purge(prepared: Prepared, wanted: Wanted, lines: list[str]) -> Sequence[str
         at = stones.schema.get_field_index("purged")
         write_tombstones(prepared.out, stones.set_column(at, SCHEMA.field("purged"), gone))
     lines.append(
-        f"purged from {len(rewritten)} shards, which were rewritten; manifest.parquet and "
+        f"purged from {rewritten} shards, which were rewritten; manifest.parquet and "
         "dropped.parquet keep the keys, so that nothing makes the clips again, and the source "
         f"files in {prepared.plan.manifest_root} are yours to remove"
     )

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from manifests.errors import UsageError
-from pipeline.pairs import Pair, Sets, as_columns, find_pairs
+from pipeline.pairs import Pair, Sets, as_columns, find_pairs, grouped
 from pipeline.prints import Prints, prints_of, write_quality
 from pipeline.units import counted
 
@@ -56,7 +56,7 @@ def duplicates(outs: Sequence[Path], *, workers: int = 1) -> list[str]:
     """
     sets = open_sets(outs, workers)
     pairs = find_pairs(sets)
-    groups = grouped(pairs)
+    groups = grouped((pair.one, pair.other) for pair in pairs if pair.is_duplicate)
     for number, prints in enumerate(sets.sets):
         write_quality(prints.out, PAIRS, pairs_table(sets, pairs, number), prints.bases)
         table = groups_table(sets, groups, number)
@@ -74,26 +74,6 @@ def open_sets(outs: Sequence[Path], workers: int) -> Sets:
         raise UsageError("a set is named twice, so that all its clips would be duplicates; name "
                          "each once")  # fmt: skip
     return Sets([prints_of(out, workers=workers) for out in outs])
-
-
-def grouped(pairs: Sequence[Pair]) -> dict[int, list[int]]:
-    """Clips that are duplicates of each other, directly or through others: first -> all of them."""
-    first: dict[int, int] = {}
-
-    def find(clip: int) -> int:
-        while first.setdefault(clip, clip) != clip:
-            first[clip] = first[first[clip]]
-            clip = first[clip]
-        return clip
-
-    for pair in pairs:
-        if pair.is_duplicate:
-            one, other = sorted((find(pair.one), find(pair.other)))
-            first[other] = one
-    groups: dict[int, list[int]] = {}
-    for clip in sorted(first):
-        groups.setdefault(find(clip), []).append(clip)
-    return groups
 
 
 def pairs_table(sets: Sets, pairs: Sequence[Pair], number: int) -> pa.Table:

@@ -15,8 +15,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from queue import LifoQueue
 from typing import Any, Protocol
 
 from manifests.errors import UsageError
@@ -67,10 +69,10 @@ class Executor(Protocol):
         """Kill what is running."""
 
 
-def make(task: ShardTask, sandbox: Sandbox) -> str:
-    """Make one shard, leaving a progress file while at it."""
+def make(task: ShardTask, sandbox: Sandbox, decoded: Callable[[], None] = lambda: None) -> str:
+    """Make one shard, leaving a progress file while at it; `decoded` as `write_shard` has it."""
     with ProgressFile(task.folder, task.name) as progress:
-        write_shard(task, sandbox, progress.update)
+        write_shard(task, sandbox, progress.update, decoded)
     return task.name
 
 
@@ -78,30 +80,41 @@ def make(task: ShardTask, sandbox: Sandbox) -> str:
 
 
 class LocalExecutor:
-    """Threads that wait for their child processes, which do the work."""
+    """Threads that wait for their child processes, which do the work.
+
+    There are two threads for each child: while the one commits its shard, which takes a while where
+    OUT is on a store, the other has the child decode the next.
+    """
 
     def __init__(self, workers: int) -> None:
-        self._workers = workers
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="shard")
-        self._threads = threading.local()
+        self._capacity = 2 * workers
+        self._pool = ThreadPoolExecutor(self._capacity, thread_name_prefix="shard")
+        self._idle: LifoQueue[Sandbox | None] = LifoQueue()
+        for _ in range(workers):
+            self._idle.put(None)  # to be made for the first task
         self._sandboxes: list[Sandbox] = []
         self._running: dict[Future[str], str] = {}
+        self._stopped = False
 
     @property
     def capacity(self) -> int:
         """As many as there are threads."""
-        return self._workers
+        return self._capacity
 
     def submit(self, task: ShardTask) -> None:
         """Start a task."""
         self._running[self._pool.submit(self._make, task)] = task.name
 
     def _make(self, task: ShardTask) -> str:
-        sandbox = getattr(self._threads, "sandbox", None)
-        if sandbox is None:
-            sandbox = self._threads.sandbox = Sandbox(task.config, task.limits)
-            self._sandboxes.append(sandbox)
-        return make(task, sandbox)
+        with ExitStack() as lent:
+            sandbox = self._idle.get()
+            if sandbox is None:
+                sandbox = Sandbox(task.config, task.limits)
+                self._sandboxes.append(sandbox)
+            lent.callback(self._idle.put, sandbox)
+            if self._stopped:
+                raise Stopped
+            return make(task, sandbox, lent.close)
 
     def poll(self) -> list[Finished]:
         """Tasks finished since the last call."""
@@ -120,6 +133,7 @@ class LocalExecutor:
 
     def stop(self) -> None:
         """Kill the children; the threads end because their children are gone."""
+        self._stopped = True
         for sandbox in self._sandboxes:
             sandbox.stop()
         self._pool.shutdown(wait=True, cancel_futures=True)

@@ -17,7 +17,7 @@ import pyarrow as pa
 from pipeline.errors import ShardError
 from pipeline.fields import CROPS, FieldConfig, with_fields
 from pipeline.format import FIELD_SCHEMA
-from pipeline.index import ERRORS_SCHEMA, WIDS_KIND, Table
+from pipeline.index import ERRORS_SCHEMA, WIDS_KIND, Table, publish
 from pipeline.plan import PlannedShard
 from pipeline.shard import is_committed, write_atomically
 
@@ -125,9 +125,9 @@ def finalize_field(
             host = sidecar["run"]["host"]
             for error in sidecar["errors"]:
                 errors.add({**error, "shard": sidecar["shard"], "host": host})
-    _remove_strays(out, {shard.name for shard in shards})
-    index = field_index(config, stored, ledger, base_index, shardlist=listed, bases=bases)
-    write_atomically(out / "shardindex.json", json.dumps(index, indent=1).encode())
+        _remove_strays(out, {shard.name for shard in shards})
+        index = field_index(config, stored, ledger, base_index, shardlist=listed, bases=bases)
+        publish(out, index, samples, errors)
     return ledger
 
 

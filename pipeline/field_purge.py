@@ -17,20 +17,17 @@ import pyarrow.parquet as pq
 from pipeline.field_check import names_of_fields
 from pipeline.fields import command, folder_of
 from pipeline.numbers import TABLE
-from pipeline.purge import Rewritten
+from pipeline.outputs import Outputs
 from pipeline.shard import write_atomically
 
 
-def purge_fields(
-    out: Path, shards: list[str], keys: frozenset[str], rewritten: Rewritten
-) -> list[str]:
-    """Remove side shards of these shards, and the numbers of these clips.
+def purge_fields(out: Path, shards: list[str], dropped: frozenset[str]) -> list[str]:
+    """Remove side shards of these shards, and the numbers of all clips that were taken back.
 
     Args:
         out: folder of the set.
-        shards: names of the shards that held one of the clips.
-        keys: of the clips.
-        rewritten: shards that hold the other clips as before.
+        shards: names of the shards that held a purged clip.
+        dropped: keys of the clips that were taken back.
 
     Returns:
         What to do next, one sentence a field that lost side shards.
@@ -39,7 +36,7 @@ def purge_fields(
     for name in names_of_fields(out):
         folder = folder_of(out, name)
         if (folder / TABLE).is_file():
-            _purge_numbers(folder, keys, rewritten)
+            _purge_numbers(folder, dropped, _now(out, shards))
             continue
         gone = [shard for shard in shards if (folder / "shards" / f"{shard}.tar").exists()]
         if not gone:
@@ -55,8 +52,17 @@ def purge_fields(
     return told
 
 
-def _purge_numbers(folder: Path, keys: frozenset[str], rewritten: Rewritten) -> None:
-    """Take the clips out of the numbers, and out of the list of those that have none."""
+def _now(out: Path, shards: list[str]) -> dict[str, str]:
+    """sha256 of tars before purges, those of killed commands included -> what it is now."""
+    sidecars = [Outputs(out).sidecar(shard, with_samples=False) for shard in shards]
+    return {before: car.sha256 for car in sidecars if car for before in car.purged_from}
+
+
+def _purge_numbers(folder: Path, keys: frozenset[str], now: dict[str, str]) -> None:
+    """Take the clips out of the numbers, and out of the list of those that have none.
+
+    The numbers of the others stay those of their shards, which hold them as before.
+    """
     index: dict[str, Any] = json.loads((folder / "shardindex.json").read_bytes())
     samples = _without(folder / TABLE, keys)
     errors = _without(folder / "errors.parquet", keys)
@@ -66,9 +72,7 @@ def _purge_numbers(folder: Path, keys: frozenset[str], rewritten: Rewritten) -> 
         "errors": len(errors),
     }
     index["reasons"] = dict(sorted(Counter(errors["reason"].to_pylist()).items()))
-    for shard, (before, now) in rewritten.items():
-        if index["bases"].get(shard) == before:
-            index["bases"][shard] = now
+    index["bases"] = {shard: now.get(sha256, sha256) for shard, sha256 in index["bases"].items()}
     write_atomically(folder / "shardindex.json", json.dumps(index, indent=1).encode())
 
 

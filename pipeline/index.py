@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.check import file_hash
 from pipeline.errors import Reason
 from pipeline.fields import with_fields
 from pipeline.outputs import Outputs
@@ -108,7 +109,6 @@ def finalize(prepared: Prepared, *, partial: bool, into: Path | None = None) -> 
     out = into or prepared.out
     account = prepared.account
     ledger = Ledger(prepared.plan.planned_rows, dropped=len(account.dropped))
-    index_path = out / "shardindex.json"
     fps = float(prepared.config.fps)
     shards: list[dict[str, Any]] = []
     missing = 0
@@ -129,12 +129,11 @@ def finalize(prepared: Prepared, *, partial: bool, into: Path | None = None) -> 
                 shards.append(_index_entry(part, sidecar, account.dropped_of(shard.name)))
             _add_shard(ledger, samples, errors, _counting(sidecar, elsewhere), fps)
         _add_errors(ledger, errors, _not_run(prepared.keys_without_shard(), "left out by --limit"))
-    if missing and not partial:
-        index_path.unlink(missing_ok=True)
-        return ledger
-    complete = missing == 0 and ledger.closes
-    index = with_fields(_index(prepared, ledger, shards, complete), prepared.out)
-    write_atomically(index_path, json.dumps(index, indent=1).encode())
+        index = None
+        if partial or not missing:
+            complete = missing == 0 and ledger.closes
+            index = with_fields(_index(prepared, ledger, shards, complete), prepared.out)
+        publish(out, index, samples, errors)
     return ledger
 
 
@@ -252,8 +251,37 @@ def _index(
     }
 
 
+def publish(out: Path, index: dict[str, Any] | None, *tables: "Table") -> None:
+    """Give tables their names, and write the index they belong to.
+
+    An index beside tables of other shards would lend their clips what is known of its own: where
+    anything changes, it goes before the first table and comes after the last.
+
+    Args:
+        out: folder of the index.
+        index: None: there is to be none.
+        tables: all that will be added to them is.
+    """
+    path = out / "shardindex.json"
+    data = json.dumps(index, indent=1).encode() if index else b""
+    for table in tables:
+        table.close()
+    if not any(table.is_other for table in tables) and data == _content(path):
+        return
+    path.unlink(missing_ok=True)
+    for table in tables:
+        table.commit()
+    if data:
+        write_atomically(path, data)
+
+
+def _content(path: Path) -> bytes:
+    """Of a small file; nothing where there is none."""
+    return path.read_bytes() if path.exists() else b""
+
+
 class Table:
-    """A Parquet file written piece by piece, under its name only once it is whole."""
+    """A Parquet file written piece by piece, under its name only once it is published."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self._path = path
@@ -287,12 +315,23 @@ class Table:
         self._columns = {name: [] for name in self._schema.names}
         self._waiting = 0
 
-    def __exit__(self, kind: object, *exc: object) -> None:
+    def close(self) -> None:
+        """Write what waits and the end of the file; its name is still the temporary one."""
+        self._flush()
+        self._writer.close()
+
+    @property
+    def is_other(self) -> bool:
+        """Whether the closed file says something else than the one that has its name."""
+        there = self._path.is_file()
+        return not there or file_hash(self._temporary, "sha256") != file_hash(self._path, "sha256")
+
+    def commit(self) -> None:
+        """Give the closed file its name."""
+        self._temporary.replace(self._path)
+
+    def __exit__(self, *exc: object) -> None:
         try:
-            if kind is None:
-                self._flush()
-            self._writer.close()
-            if kind is None:
-                self._temporary.replace(self._path)
+            self._writer.close()  # a second time does nothing
         finally:
             self._temporary.unlink(missing_ok=True)

@@ -104,7 +104,7 @@ def run(prepared: Work, options: JobOptions) -> Result:
     started = time.monotonic()
     _remove_stale(prepared.out / "shards")
     missing = list(_missing(prepared, options.task))
-    if any(tar_bytes(prepared.out / "shards" / f"{s.name}.tar") is not None for s in missing):
+    if any(_was_made(prepared.out / "shards" / f"{shard.name}.json") for shard in missing):
         remote.forget(prepared.out, "shardindex.json")
     result = Result(kept=len(_slice(prepared, options.task)) - len(missing))
     if missing:
@@ -115,6 +115,11 @@ def run(prepared: Work, options: JobOptions) -> Result:
         Watch(prepared.out, _moment(prepared, options, [], result.kept), options.watch).close(DONE)
     result.wall_seconds = time.monotonic() - started
     return result
+
+
+def _was_made(sidecar: Path) -> bool:
+    """Whether anything is left of an earlier version of a shard, which an index may list."""
+    return sidecar.exists() or tar_bytes(sidecar.with_suffix(".tar")) is not None
 
 
 def _slice(prepared: Work, task: tuple[int, int] | None) -> list[PlannedShard]:

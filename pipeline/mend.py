@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from manifests.errors import UsageError
 from pipeline.format import FormatError
 from pipeline.outputs import NotFinishedError, Outputs
+from pipeline.patched import as_planned
 from pipeline.plan import (
     Ints,
     Plan,
@@ -131,6 +132,7 @@ def manifest(out: Path, rows: pa.Table) -> tuple[pa.Table, Plan, str] | None:
         return None
     except DAMAGE as error:
         problem = str(error)
+    rows = as_planned(files, _sizes_in_plan(files.plan), rows)
     order = _order(files, rows)
     if order is None:
         raise UsageError(
@@ -143,6 +145,15 @@ def manifest(out: Path, rows: pa.Table) -> tuple[pa.Table, Plan, str] | None:
     plan, changed = with_fingerprints_of(files.plan, table)
     note = "manifest.parquet was lost or damaged and is made again"
     return table, plan, f"{note}; {changed} shards have other rows" if changed else note
+
+
+def _sizes_in_plan(plan: Plan) -> pa.Table:
+    """What plan.json itself still says of the lost rows: key and size of those in patches."""
+    known = [pair for p in plan.patches for pair in zip(p.keys, p.planned_bytes, strict=False)]
+    return pa.table({
+        "key": pa.array([key for key, _ in known], pa.string()),
+        "bytes": pa.array([size for _, size in known], pa.int64()),
+    })  # fmt: skip
 
 
 def _order(files: Outputs, rows: pa.Table) -> Ints | None:

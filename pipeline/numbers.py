@@ -5,7 +5,6 @@ It belongs to the shards as they were then: in one that is made again, other cli
 keys.
 """
 
-import io
 import json
 import shutil
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ from manifests.errors import UsageError
 from pipeline.errors import Reason, plain_text
 from pipeline.field_index import FieldLedger, field_index
 from pipeline.fields import FieldConfig, folder_of, read_field, stored_field
-from pipeline.index import ERRORS_SCHEMA, Table
+from pipeline.index import ERRORS_SCHEMA, Table, publish
 from pipeline.outputs import Outputs, reading_table
 from pipeline.shard import write_atomically
 from selection.facts import shard_hashes
@@ -106,18 +105,19 @@ def _write(
 ) -> FieldLedger:
     folder = folder_of(out, config.field)
     ledger = FieldLedger(len(known) + len(lacking), len(known))
-    with Table(folder / "errors.parquet", ERRORS_SCHEMA) as errors:
+    base = Outputs(out).index()
+    with (
+        Table(folder / TABLE, known.schema) as table,
+        Table(folder / "errors.parquet", ERRORS_SCHEMA) as errors,
+    ):
+        table.extend(known.to_pydict())
         for row in lacking.to_pylist():
             ledger.reasons[Reason.NOT_RUN] += 1
             errors.add({**row, "stage": "sample", "reason": str(Reason.NOT_RUN), "tries": 0,
                         "detail": "the table has no number for this key"})  # fmt: skip
-    buffer = io.BytesIO()
-    pq.write_table(known, buffer, compression="zstd")
-    write_atomically(folder / TABLE, buffer.getvalue())
-    write_atomically(folder / "field.json", json.dumps(stored, indent=1).encode())
-    base = Outputs(out).index()
-    index = field_index(config, stored, ledger, base, shardlist=[], bases=shard_hashes(base))
-    write_atomically(folder / "shardindex.json", json.dumps(index, indent=1).encode())
+        write_atomically(folder / "field.json", json.dumps(stored, indent=1).encode())
+        index = field_index(config, stored, ledger, base, shardlist=[], bases=shard_hashes(base))
+        publish(folder, index, table, errors)
     return ledger
 
 

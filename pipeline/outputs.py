@@ -78,6 +78,8 @@ class Sidecar:
     errors: list[dict[str, Any]]
     left_out: list[str]
     """Keys of its rows that it does not hold, because a patch does or they were taken back."""
+    purged_from: list[str]
+    """sha256 of the tars it was before clips were purged from them, the first one first."""
     committed_unix: float
     """When the sidecar was written."""
 
@@ -341,8 +343,9 @@ def _sidecar(path: Path, stored: dict[str, Any], committed_unix: float) -> Sidec
             raise FormatError(f"{path}: {name} is {str(stored.get(name))[:40]!r}")
     if stored["shard"] != path.stem:
         raise FormatError(f"{path} describes the shard {stored['shard'][:80]!r}")
-    left_out = stored.get("left_out", [])  # sets made before there were patches have none
-    if not isinstance(left_out, list) or not all(isinstance(key, str) for key in left_out):
-        raise FormatError(f"{path}: left_out is {str(left_out)[:40]!r}")
     values = {name: stored[name] for name in SIDECAR_TYPES}
-    return Sidecar(committed_unix=committed_unix, left_out=left_out, **values)
+    for name in ("left_out", "purged_from"):  # most shards, and all of older sets, have none
+        values[name] = stored.get(name, [])
+        if not isinstance(values[name], list) or not all(isinstance(v, str) for v in values[name]):
+            raise FormatError(f"{path}: {name} is {str(values[name])[:40]!r}")
+    return Sidecar(committed_unix=committed_unix, **values)

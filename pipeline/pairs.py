@@ -10,7 +10,7 @@ the numbers are kept. Clips that only look alike, such as two sentences of one s
 camera, are no pair: their pictures agree, their motion and sound do not.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -148,18 +148,40 @@ def _distance(sets: Sets, one: int, other: int) -> Distance:
 
 
 def exact_pairs(sets: Sets) -> list[Pair]:
-    """Each clip beside the first one that is the same."""
+    """Each clip beside the first one that is the same, directly or through others."""
+    groups = grouped(_exact_ties(sets))
+    found = (Pair(first, clip, EXACT) for first, clips in groups.items() for clip in clips[1:])
+    return sorted(found, key=lambda pair: pair.other)
+
+
+def _exact_ties(sets: Sets) -> Iterator[tuple[int, int]]:
+    """Each clip, and the first with the same content, or with the same place in the same file."""
     first: dict[tuple[object, ...], int] = {}
-    pairs = []
     names_of = ("content_sha1", "source_sha1", "window_start", "seconds", "recipe")
     columns = zip(*(sets.column(name) for name in names_of), strict=True)
     for clip, (content, source, start, seconds, recipe) in enumerate(columns):
         names: list[tuple[object, ...]] = [("content", content)]
         if source:  # profiles cut at whole intervals of their own
             names.append(("source", source, round(start or 0, 2), round(seconds), recipe))
-        earlier = min((first[name] for name in names if name in first), default=clip)
         for name in names:
-            first.setdefault(name, earlier)
-        if earlier != clip:
-            pairs.append(Pair(earlier, clip, EXACT))
-    return pairs
+            if (earlier := first.setdefault(name, clip)) != clip:
+                yield earlier, clip
+
+
+def grouped(ties: Iterable[tuple[int, int]]) -> dict[int, list[int]]:
+    """Clips that are tied, directly or through others: the first of each group -> all of them."""
+    first: dict[int, int] = {}
+
+    def find(clip: int) -> int:
+        while first.setdefault(clip, clip) != clip:
+            first[clip] = first[first[clip]]
+            clip = first[clip]
+        return clip
+
+    for tie in ties:
+        one, other = sorted(map(find, tie))
+        first[other] = one
+    groups: dict[int, list[int]] = {}
+    for clip in sorted(first):
+        groups.setdefault(find(clip), []).append(clip)
+    return groups

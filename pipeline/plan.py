@@ -60,6 +60,9 @@ class Patch(PlannedShard):
     split_label: str
     keys: tuple[str, ...]
     """Of its rows, in the order of manifest.parquet."""
+    planned_bytes: tuple[int | None, ...] = ()
+    """Sizes of their files by manifest.parquet, in that order; other ones may have been read, which
+    were mended since. Plans of earlier versions have none."""
 
 
 @dataclass(frozen=True)
@@ -119,8 +122,10 @@ class Plan:
             PlanPart(**{**part, "shards": tuple(PlannedShard(**s) for s in part["shards"])})
             for part in stored["parts"]
         )
+        lists = ("keys", "planned_bytes")
         patches = tuple(
-            Patch(**{**patch, "keys": tuple(patch["keys"])}) for patch in stored.get("patches", ())
+            Patch(**{**patch, **{name: tuple(patch.get(name, ())) for name in lists}})
+            for patch in stored.get("patches", ())
         )
         return cls(**{**stored, "parts": parts, "patches": patches})
 
@@ -188,7 +193,7 @@ def with_fingerprints_of(plan: Plan, rows: pa.Table) -> tuple[Plan, int]:
 
     def marked_patch(patch: Patch) -> Patch:
         places = pc.index_in(pa.array(patch.keys, pa.string()), value_set=keys)
-        return replace(patch, fingerprint=patch_fingerprint(rows.take(places), plan.config_hash))
+        return replace(patch, **of_patch(rows.take(places), plan.config_hash))
 
     keys = rows["key"].combine_chunks()
     parts = tuple(replace(part, shards=tuple(map(marked, part.shards))) for part in plan.parts)
@@ -358,6 +363,15 @@ def shard_numbers(seconds: Floats, hashes: npt.NDArray[np.uint64], most: float) 
 def fingerprint(rows: pa.Table, first_instance: int, config_hash: str) -> str:
     """Hash of a shard's rows, their instance numbers and the config."""
     return _fingerprint(rows, str(first_instance), config_hash)
+
+
+def of_patch(rows: pa.Table, config_hash: str) -> dict[str, Any]:
+    """What a patch repeats of its rows."""
+    return {
+        "fingerprint": patch_fingerprint(rows, config_hash),
+        "keys": tuple(rows["key"].to_pylist()),
+        "planned_bytes": tuple(rows["bytes"].to_pylist()),
+    }
 
 
 def patch_fingerprint(rows: pa.Table, config_hash: str) -> str:

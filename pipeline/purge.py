@@ -2,7 +2,8 @@
 
 The new tar is the one the shard's job would write today, which leaves these rows out: the samples
 that stay are copied byte for byte, so it has the same hash as one made anew. The sidecar names the
-rows it lacks and keeps its fingerprint, so that the shard is still committed.
+rows it lacks and keeps its fingerprint, so that the shard is still committed; it keeps the hashes
+of the tars it was, too: what is known of their clips holds for those that stay.
 
 The new sidecar waits as NAME.json.next while the tar is replaced, and takes its place then. After a
 crash between the two `finish_interrupted` puts it there, so that no neighbour of a purged clip has
@@ -29,11 +30,7 @@ NEXT = ".next"
 """Behind the name of a sidecar that waits until its tar is in place."""
 
 
-Rewritten = dict[str, tuple[str, str]]
-"""Shards whose sidecars were rewritten: sha256 of the tar before, and now."""
-
-
-def purge_shards(prepared: Prepared, keys: frozenset[str]) -> tuple[Rewritten, list[str]]:
+def purge_shards(prepared: Prepared, keys: frozenset[str]) -> tuple[int, list[str]]:
     """Rewrite every shard that holds, or holds an error of, one of these rows.
 
     Args:
@@ -41,25 +38,24 @@ def purge_shards(prepared: Prepared, keys: frozenset[str]) -> tuple[Rewritten, l
         keys: of rows that have a tombstone.
 
     Returns:
-        The shards that were rewritten, and a sentence on each that is damaged and was left alone.
+        How many shards were rewritten, and a sentence on each that is damaged and was left alone.
     """
-    rewritten: Rewritten = {}
-    damaged = []
+    rewritten, damaged = 0, []
     for shard in prepared.plan.shards:
         gone = prepared.account.dropped_of(shard.name) & keys
         if gone:
             try:
-                rewritten |= _purge(prepared, shard, gone)
+                rewritten += _purge(prepared, shard, gone)
             except FormatError as error:
                 damaged.append(str(error))
     return rewritten, damaged
 
 
-def _purge(prepared: Prepared, shard: PlannedShard, gone: frozenset[str]) -> Rewritten:
+def _purge(prepared: Prepared, shard: PlannedShard, gone: frozenset[str]) -> bool:
     """Rewrite one shard.
 
     Returns:
-        The shard; nothing if it was as it should be.
+        Whether it had to be.
 
     Raises:
         FormatError: the tar is gone, or not the one the sidecar describes.
@@ -68,12 +64,12 @@ def _purge(prepared: Prepared, shard: PlannedShard, gone: frozenset[str]) -> Rew
     path, tar = files.sidecar_path(shard.name), files.tar_path(shard.name)
     if not path.exists():
         tar.unlink(missing_ok=True)  # a crash left it; it is made again anyhow
-        return {}
+        return False
     sidecar = files.sidecar(shard.name)
     stored: dict[str, Any] = json.loads(path.read_bytes())
     assert sidecar is not None
     if gone.isdisjoint(entry["key"] for entry in [*sidecar.samples, *sidecar.errors]):
-        return {}
+        return False
     if not gone.isdisjoint(entry["key"] for entry in sidecar.samples):
         if _sha256(tar) != sidecar.sha256:
             wrong = "not the one its sidecar describes" if tar.is_file() else "gone"
@@ -89,11 +85,12 @@ def _purge(prepared: Prepared, shard: PlannedShard, gone: frozenset[str]) -> Rew
     absent = gone.union(sidecar.left_out)
     rows = prepared.rows.of_shard(shard, ["key"])["key"].to_pylist()
     stored["left_out"] = [key for key in rows if key in absent]
-    if kept is not None:
-        stored |= _rewrite(tar, path, kept, stored)
-    else:
+    if kept is None:
         write_atomically(path, _as_text(stored))
-    return {shard.name: (sidecar.sha256, stored["sha256"])}
+    else:
+        stored["purged_from"] = [*sidecar.purged_from, sidecar.sha256]
+        _rewrite(tar, path, kept, stored)
+    return True
 
 
 def finish_interrupted(out: Path) -> None:
@@ -123,14 +120,8 @@ def _as_text(sidecar: dict[str, Any]) -> bytes:
     return json.dumps(sidecar, separators=(",", ":")).encode()
 
 
-def _rewrite(
-    tar: Path, path: Path, samples: list[dict[str, Any]], sidecar: dict[str, Any]
-) -> dict[str, Any]:
-    """Replace a tar by one of these of its samples, and its sidecar after it.
-
-    Returns:
-        What changed in the sidecar.
-    """
+def _rewrite(tar: Path, path: Path, samples: list[dict[str, Any]], sidecar: dict[str, Any]) -> None:
+    """Replace a tar by one of these of its samples, and its sidecar after it."""
     temporary = tar.with_name(f"{tar.name}.tmp-{uuid.uuid4().hex}")
     waiting = path.with_name(path.name + NEXT)
     try:
@@ -140,14 +131,12 @@ def _rewrite(
             end = 2 * tarfile.BLOCKSIZE
             stream.write(bytes(end + -(stream.written + end) % tarfile.RECORDSIZE))
             to_disk(new)
-        facts = _facts(stream, moved)
-        write_atomically(waiting, _as_text(sidecar | facts))
+        write_atomically(waiting, _as_text(sidecar | _facts(stream, moved)))
         os.replace(temporary, tar)
         os.replace(waiting, path)
         sync_folder(tar.parent)
     finally:
         temporary.unlink(missing_ok=True)
-    return facts
 
 
 def _facts(stream: HashedStream, moved: list[dict[str, Any]]) -> dict[str, Any]:

@@ -39,6 +39,7 @@ FIRST = ("manifest.parquet", "config.json", "labels/", "plan.json")
 LAST = ("samples.parquet", "errors.parquet", "report.html", "shardindex.json")
 """What is uploaded when the shards are there, the index last. They are made from the others, so
 that one which is no longer here may go there, too."""
+INDEXED, INDEX = LAST[:2], LAST[-1]
 OWN = (MARK_NAME, ALONE_NAME, LOCK_NAME)
 """Files of the mirror that are no copies."""
 
@@ -115,6 +116,8 @@ def push(out: Path) -> None:
     copies = Copies(store, out)
     with _refusals():
         copies.forget(name for name in LAST if not (out / name).exists() and copies.knows(name))
+        if not all(copies.is_unchanged(name) for name in (*INDEXED, INDEX)):
+            copies.retract(INDEX)  # beside other tables it would lend them what is known of its own
         names = [str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()]
         for name in sorted(filter(_is_pushed, names), key=_turn):
             copies.push(name)

@@ -19,7 +19,7 @@ from pipeline.errors import Reason
 from pipeline.job import JobOptions, run
 from pipeline.make import COMPLETE, INCOMPLETE, Outcome, locked, write_page, write_tables
 from pipeline.outputs import Outputs
-from pipeline.plan import Ints, Patch, Plan, file_hashes, patch_fingerprint, shard_numbers
+from pipeline.plan import Ints, Patch, Plan, file_hashes, of_patch, shard_numbers
 from pipeline.prepare import Prepared, load, write_plan
 from pipeline.purge import finish_interrupted
 from pipeline.summary import is_complete, known_reason, summary
@@ -101,9 +101,8 @@ def _cut(plan: Plan, label: str, rows: pa.Table, positions: Ints) -> Iterator[Pa
             first_row=int(positions[begin]),
             rows=end - begin,
             seconds=round(float(seconds[begin:end].sum()), 3),
-            fingerprint=patch_fingerprint(piece, plan.config_hash),
             split_label=label,
-            keys=tuple(piece["key"].to_pylist()),
+            **of_patch(piece, plan.config_hash),
         )
         number += 1
 

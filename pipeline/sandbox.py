@@ -28,6 +28,9 @@ from pipeline.errors import RETRIED, ClipError, Reason
 from pipeline.item import Failed, Item, Made, Outcome
 
 PIPE_BYTES = 1 << 20
+START_SECONDS = 300.0
+"""For a child to load its libraries, which takes a second or two, and minutes on a busy machine:
+no file is to blame for it."""
 MAX_REPLY_BYTES = 1 << 30
 MAX_TRIES = 2
 MAX_TRIES_KILLED = 5
@@ -119,7 +122,7 @@ class Sandbox:
         Raises:
             ClipError: `crash`, `timeout` or `out_of_memory`; the child is unusable then.
         """
-        child = self._child or self._start()
+        child = self._child or self._ready()
         reader = _Reader(child, self._limits.base_seconds)
         with contextlib.suppress(BrokenPipeError):
             _send(child.stdin, {"root": item.root, "rows": item.rows})
@@ -148,8 +151,16 @@ class Sandbox:
         if (child := self._child) is not None:
             child.kill()
 
+    def _ready(self) -> subprocess.Popen[bytes]:
+        """A fresh child that waits for items, so that the first one has its whole time."""
+        child = self._start()
+        head = _Reader(child, START_SECONDS, "child process").line()
+        if head["type"] != "ready":
+            raise ValueError(head["type"])
+        return child
+
     def _start(self) -> subprocess.Popen[bytes]:
-        """A fresh child, in its own session so that a signal to the terminal spares it."""
+        """A new process, in its own session so that a signal to the terminal spares it."""
         if self._stopped:
             raise Stopped
         settings = {
@@ -203,8 +214,11 @@ def child_environment() -> dict[str, str]:
 class _Reader:
     """Reads a child's replies under a deadline."""
 
-    def __init__(self, child: subprocess.Popen[bytes], seconds: float) -> None:
+    def __init__(
+        self, child: subprocess.Popen[bytes], seconds: float, awaited: str = "result"
+    ) -> None:
         self._child = child
+        self._awaited = awaited
         self._stream = child.stdout
         self._limit_seconds = seconds
         self._deadline = time.monotonic() + seconds
@@ -243,7 +257,7 @@ class _Reader:
         assert self._stream is not None
         left = max(0.0, self._deadline - time.monotonic())
         if not select.select([self._stream], [], [], left)[0]:
-            detail = f"no result after {self._limit_seconds:.0f} s"
+            detail = f"no {self._awaited} after {self._limit_seconds:.0f} s"
             raise ClipError(Reason.TIMEOUT, detail, "child")
         data = os.read(self._stream.fileno(), PIPE_BYTES)
         if not data:

@@ -116,13 +116,16 @@ class Progress:
 Watcher = Callable[[Progress], None]
 
 
-def write_shard(task: ShardTask, sandbox: Sandbox, watch: Watcher) -> dict[str, Any]:
+def write_shard(
+    task: ShardTask, sandbox: Sandbox, watch: Watcher, decoded: Callable[[], None] = lambda: None
+) -> dict[str, Any]:
     """Make and commit one shard.
 
     Args:
         task: what to make.
         sandbox: the child to decode in.
         watch: called after each row.
+        decoded: called when the sandbox is not needed any more; what is left is to commit.
 
     Returns:
         The sidecar.
@@ -140,6 +143,7 @@ def write_shard(task: ShardTask, sandbox: Sandbox, watch: Watcher) -> dict[str, 
             with open_new(temporary) as file:
                 writer = TarWriter(file, task)
                 _fill(task, sandbox, writer, watch)
+                decoded()
                 writer.close()
                 to_disk(file)
             sidecar = writer.sidecar(started)

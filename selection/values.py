@@ -21,6 +21,8 @@ COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
 KINDS = {"bool": "true or false", "number": "a number", "text": "a text", "list": "a list",
          "null": "null"}  # fmt: skip
 
+LARGEST_INTEGER = 2**63 - 1
+
 
 class Value(NamedTuple):
     """A column or a constant, and what it is."""
@@ -46,9 +48,13 @@ def constant_of(value: Any, said: str) -> Value:
     """
     if isinstance(value, bool):
         return Value("bool", pa.scalar(value), said)
+    if isinstance(value, int) and abs(value) <= LARGEST_INTEGER:
+        return Value("number", pa.scalar(value, pa.int64()), said)
     if isinstance(value, int | float):
         return Value("number", pa.scalar(float(value)), said)
     if isinstance(value, str):
+        if any("\ud800" <= character <= "\udfff" for character in value):
+            raise SelectionError(f"{value!r} has half of a character (a lone surrogate)")
         return Value("text", pa.scalar(value), said)
     if value is None:
         return Value("null", pa.scalar(None, pa.bool_()), said)
@@ -113,14 +119,25 @@ def compared(one: Value, op: ast.cmpop, other: Value) -> Any:
         return (one if one.kind == "null" else other).data
     if one.kind == "bool" and not isinstance(op, ast.Eq | ast.NotEq):
         raise SelectionError(f"{one.said} is true or false; compare it by == or !=")
-    return COMPARE[type(op)](_as_precise(one, other), _as_precise(other, one))
+    return COMPARE[type(op)](as_precise(one, other), as_precise(other, one))
 
 
-def _as_precise(value: Value, other: Value) -> Any:
-    """A constant at the precision of the column it is compared with."""
-    if value.is_constant and value.kind == "number" and pa.types.is_float32(other.data.type):
-        return value.data.cast(pa.float32())
-    return value.data
+def as_precise(value: Value, other: Value) -> Any:
+    """A value at the precision at which it is compared with another.
+
+    Integers are compared exactly, a constant at the precision of a column of floating point, all
+    else as float64.
+    """
+    if value.kind != "number" or other.kind != "number":
+        return value.data
+    of_value, of_other = value.data.type, other.data.type
+    if pa.types.is_integer(of_value) and pa.types.is_integer(of_other):
+        return value.data
+    if value.is_constant != other.is_constant:
+        of_column = of_other if value.is_constant else of_value
+        if pa.types.is_float32(of_column):
+            return pc.cast(value.data, pa.float32(), safe=False)
+    return pc.cast(value.data, pa.float64(), safe=False)
 
 
 def in_lists(item: Value, lists: Value) -> Any:
@@ -131,7 +148,7 @@ def in_lists(item: Value, lists: Value) -> Any:
     require_same_kind(entries, "holds entries, compared with", item)
     found = np.zeros(len(lists.data), np.bool_)
     if entries.kind != "null" and len(entries.data):
-        equal = pc.fill_null(pc.equal(entries.data, _as_precise(item, entries)), False)
+        equal = pc.fill_null(pc.equal(as_precise(entries, item), as_precise(item, entries)), False)
         parents = pc.list_parent_indices(lists.data.combine_chunks())
         found[parents.to_numpy()[equal.to_numpy(zero_copy_only=False)]] = True
     return pc.if_else(pc.is_valid(lists.data), pa.array(found), pa.scalar(None, pa.bool_()))

@@ -13,7 +13,7 @@ Nulls are unknown, as in SQL: whatever is computed from one is null (but `false 
 `true or null` true), and a clip passes where the whole is true, so null does not pass. `x == null`
 and `x != null` ask whether something is known. NaN counts as null, and so does x / 0. A
 number is compared at the precision of its column, so that `face_rate == 0.98` finds what is stored
-as 32-bit 0.98.
+as 32-bit 0.98; integers are compared exactly, and arithmetic is that of 64-bit floating point.
 
 The text is parsed by Python's `ast`, of which a few node types are understood and all others
 refused; nothing is ever evaluated as Python. The work on columns is pyarrow's.
@@ -38,6 +38,7 @@ from selection.values import (
     COMPARE,
     KINDS,
     Value,
+    as_precise,
     column_of,
     compared,
     constant_of,
@@ -61,6 +62,7 @@ HINTS = (
     (r"!(?!=)", "write `not`"),
     (r"<>", "write !="),
     (r"\b(AND|OR|NOT|IN)\b", "write and, or, not, in with small letters"),
+    (r"\n", "write what goes over several lines in parentheses"),
 )
 
 
@@ -100,7 +102,9 @@ class Where:
                 warnings.simplefilter("ignore", SyntaxWarning)
                 return ast.parse(self.text.strip(), mode="eval").body
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-            said = error.msg if isinstance(error, SyntaxError) else "it is nested too deep"
+            said = "it is nested too deep"
+            if isinstance(error, SyntaxError | ValueError):
+                said = getattr(error, "msg", "it has characters that no text may have")
             raise SelectionError(
                 f"{self._short!r} cannot be read ({said}). "
                 f"{_hint(self.text) or 'Write such as: silent == false and face_rate > 0.8'}"
@@ -216,7 +220,8 @@ class _Evaluation:
         return Value("number", data, self._said(node))
 
     def _binop(self, node: ast.BinOp) -> Value:
-        left, right = (self._number(part).cast(pa.float64()) for part in (node.left, node.right))
+        numbers = (self._number(part) for part in (node.left, node.right))
+        left, right = (pc.cast(number, pa.float64(), safe=False) for number in numbers)
         found = ARITHMETIC[type(node.op)](left, right)
         finite = pc.if_else(pc.is_finite(found), found, pa.scalar(None, pa.float64()))
         return Value("number", finite, self._said(node))
@@ -289,11 +294,11 @@ class _Evaluation:
             raise SelectionError(f"{self._short!r}: the list after `in` is empty")
         if value.kind == "null":
             return value.data
-        type_ = value.data.type if value.kind == "number" else items[0].data.type
-        if value.kind == "number" and not pa.types.is_floating(type_):
-            type_ = pa.float64()
-        choices = pa.array([item.data.as_py() for item in items], type_)
-        data = value.data.cast(type_)
+        found = [as_precise(item, value) for item in items]
+        types = {item.type for item in found}
+        type_ = types.pop() if len(types) == 1 else pa.float64()
+        choices = pa.array([item.as_py() for item in found], type_)
+        data = pc.cast(value.data, type_, safe=False)
         return pc.if_else(pc.is_valid(data), pc.is_in(data, value_set=choices), None)
 
     def _name(self, node: ast.Name) -> Value:
@@ -350,5 +355,5 @@ def _part(text: str, node: ast.AST) -> str:
 
 def _hint(text: str) -> str:
     """What may have been meant; strings in the text do not count."""
-    bare = re.sub(r"\"[^\"]*\"|'[^']*'", "", text)
+    bare = re.sub(r"\"[^\"]*\"|'[^']*'", "", text.strip())
     return next((said for pattern, said in HINTS if re.search(pattern, bare)), "")

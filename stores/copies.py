@@ -59,10 +59,16 @@ class Copies:
 
     def push(self, name: str) -> None:
         """Upload one of the files, if it was changed here since it was fetched or uploaded."""
-        if self._is_unchanged(name):
+        if self.is_unchanged(name):
             return
         self._note(self.store.put(self.folder / name, name))
         self._write()
+
+    def retract(self, name: str) -> None:
+        """Delete a file there; what is here is a change of it, which can be uploaded again."""
+        if self._record.pop(name, None) is not None:
+            self.store.delete(name)
+            self._write()
 
     def forget(self, names: Iterable[str]) -> None:
         """Delete files here and there, in this order."""
@@ -91,9 +97,9 @@ class Copies:
 
     def _is_true(self, entry: Listed) -> bool:
         known = self._record.get(entry.name, [])
-        return known[:2] == [entry.size, entry.mtime_ns] and self._is_unchanged(entry.name)
+        return known[:2] == [entry.size, entry.mtime_ns] and self.is_unchanged(entry.name)
 
-    def _is_unchanged(self, name: str) -> bool:
+    def is_unchanged(self, name: str) -> bool:
         """Whether the file here is as it was when it was fetched or uploaded."""
         try:
             facts = (self.folder / name).stat()

@@ -35,6 +35,7 @@ What a checkpoint is worth, in this order:
     metrics     each with its interval; score: resampling; rankings: AUC and AP of many resamples;
                 arrays: what may be scored; ctc: characters, greedy and beam decoding
     study       settings trained and evaluated alike; studies: the tables of the paper; studytable
+    claims      what the paper says of these tables; evidence: what was found, in docs/evidence.md
     overview    all results in one page; papers: their numbers; tables: ours beside them;
                 tabletext: as Markdown and HTML
 

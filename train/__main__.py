@@ -9,6 +9,7 @@
     python -m train describe --preset glcm_r18 # parameters, GFLOP a clip, shapes
     python -m train eval --task esc50 --checkpoint runs/first   # what a checkpoint is worth
     python -m train study table5 --shards a --task-shards b    # methods side by side
+    python -m train evidence                   # what the studies found -> docs/evidence.md
     python -m train embed my.mp4 --checkpoint runs/first        # features of one's own videos
     python -m train explain my.mp4 --checkpoint runs/first      # the attention map over a video
     python -m train predict my.mp4 --from runs/first/eval/esc50 # what a fine-tuned model says
@@ -212,6 +213,17 @@ def study(arguments: list[str]) -> int:
     return run_study(config)
 
 
+def evidence(arguments: list[str]) -> int:
+    """What the studies found, written into docs/evidence.md."""
+    from train.evidence import EvidenceConfig, __doc__ as about, evidence as run_evidence
+
+    config = tyro.cli(
+        EvidenceConfig, prog="python -m train evidence", description=about, args=arguments
+    )
+    print(f"{config.docs / 'evidence.md'}: {', '.join(run_evidence(config))}")
+    return 0
+
+
 def embed(arguments: list[str]) -> int:
     """Features of videos or shards."""
     from train.apply.embed import EmbedOptions, __doc__ as about, embed as run_embed
@@ -265,6 +277,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "report": report,
     "eval": evaluate,
     "study": study,
+    "evidence": evidence,
     "embed": embed,
     "explain": explain,
     "predict": predict,

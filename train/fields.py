@@ -5,7 +5,8 @@
 
 A field's samples lie in side shards, one beside each shard of the set, of one version of it: where
 a shard was made again since, the field is refused until it is made again, too. Numbers come from a
-table, of which the same is true. Fields that the samples store themselves (the crops of profile
+table: clips of shards that are new, or were made again since, have none until it is joined again.
+Fields that the samples store themselves (the crops of profile
 `lips`) are joined by the same name, so that whoever asks for lips need not know.
 """
 
@@ -65,6 +66,8 @@ class Field:
     size: Ints = field(default_factory=lambda: np.empty(0, np.int64))
     numbers: npt.NDArray[np.float64] | None = None
     """Of kind `number`; NaN where a clip has none."""
+    behind: str = ""
+    """Of numbers: that some shards are newer, and what to do; empty where none is."""
     reasons: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Why clips lack it, by key."""
 
@@ -80,11 +83,13 @@ class Field:
 
     def why_not(self, key: str) -> str:
         """Why a clip lacks it."""
-        return self.reasons.get(key, "not in the index of the field")
+        return self.reasons.get(key, self.behind or "not in the index of the field")
 
     @property
     def note(self) -> str:
         """What a result that used it has to say of it; empty where there is nothing."""
+        if self.behind:
+            return self.behind
         config = self.index.get("config") or {}
         if self.kind not in FACES or config.get("origin") != "stored":
             return ""
@@ -247,11 +252,15 @@ def _beside(shard_set: "ShardSet", name: str) -> Field:
         "sha256": sha256,
         "reasons": _reasons(store, f"{folder}/errors.parquet"),
     }
-    _refuse_stale(shard_set, name, index)
-    nobody = np.zeros(len(shard_set), np.bool_)
-    if index["kind"] == "number":
+    stale, is_number = _stale(shard_set, index), index["kind"] == "number"
+    behind = _behind(shard_set, name, stale, is_number) if stale.any() else ""
+    if behind and (stale.all() or not is_number):
+        raise IncompleteError(behind)
+    if is_number:
         numbers = _numbers(shard_set, name)
-        return Field(there=~np.isnan(numbers), faceless=nobody, numbers=numbers, **common)
+        numbers[stale[shard_set.shard]] = np.nan
+        common["faceless"] = np.zeros(len(shard_set), np.bool_)
+        return Field(there=~np.isnan(numbers), numbers=numbers, behind=behind, **common)
     entries = {PurePosixPath(one["url"]).stem: one for one in index["shardlist"]}
     stems = [PurePosixPath(url).stem for url in shard_set.shards]
     places = _places(shard_set, name)
@@ -287,20 +296,26 @@ def _index(shard_set: "ShardSet", name: str) -> tuple[dict[str, Any], str]:
     return index, hashlib.sha256(data).hexdigest()
 
 
-def _refuse_stale(shard_set: "ShardSet", name: str, index: dict[str, Any]) -> None:
-    """A side shard belongs to one version of its shard, and so do numbers of its clips."""
-    bases = index["bases"]
-    pairs = zip(shard_set.shards, shard_set.sha256, strict=True)
-    stale = [url for url, sha256 in pairs if bases.get(PurePosixPath(url).stem) != sha256]
+def _stale(shard_set: "ShardSet", index: dict[str, Any]) -> Bools:
+    """Shards of which the field was not made: it belongs to one version of each."""
     if index["base_config_hash"] != shard_set.config_hash:
-        stale = list(shard_set.shards)
-    if stale:
-        shown = ", ".join(stale[:3]) + (", ..." if len(stale) > 3 else "")
-        raise IncompleteError(
-            f"the field {name} of {shard_set.name} does not belong to {len(stale)} of its "
-            f"{len(shard_set.shards)} shards, which are new or were made again since ({shown}); "
-            f"run {_command(shard_set, name)}: it makes what is missing"
-        )
+        return np.ones(len(shard_set.shards), np.bool_)
+    made_of = (index["bases"].get(PurePosixPath(url).stem) for url in shard_set.shards)
+    pairs = zip(made_of, shard_set.sha256, strict=True)
+    return np.array([of != sha256 for of, sha256 in pairs], np.bool_)
+
+
+def _behind(shard_set: "ShardSet", name: str, stale: Bools, is_number: bool) -> str:
+    """Which shards are newer than a field, and what to do."""
+    urls = [url for url, is_stale in zip(shard_set.shards, stale, strict=True) if is_stale]
+    shown = ", ".join(urls[:3]) + (", ..." if len(urls) > 3 else "")
+    missing = ": it makes what is missing"
+    numbers = " once the table has the numbers of their clips"
+    return (
+        f"the field {name} of {shard_set.name} does not belong to {len(urls)} of its "
+        f"{len(stale)} shards, which are new or were made again since ({shown}); "
+        f"run {_command(shard_set, name)}{numbers if is_number else missing}"
+    )
 
 
 def _places(shard_set: "ShardSet", name: str) -> dict[str, Ints]:

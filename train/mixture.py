@@ -172,6 +172,8 @@ class Mixture:
             + (f"; {part.too_short:,} clips are shorter and left out" if part.too_short else "")
             + (f"; {part.lacks_field:,} clips without {' or '.join(self.reads.fields)} are left out"
                if part.lacks_field else "")
+            + "".join(f"; {part.shard_set.fields[name].behind}" for name in self.reads.fields
+                      if part.shard_set.fields[name].behind)
             + (f"; {self.view} leaves out {part.not_in_view:,}" if self.view else "")
             + ("" if part.shard_set.complete else "; the index is partial, more may follow")
             for part in self.parts

@@ -174,8 +174,7 @@ def _overview_text(results: Sequence[dict[str, Any]]) -> str:
 
 def _grid_text(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table."""
-    lines = ["| " + " | ".join(row) + " |" for row in (heads, ["---"] * len(heads), *rows)]
-    return "\n".join(lines) + "\n\n"
+    return "\n".join(tabletext.grid(heads, rows)) + "\n\n"
 
 
 # --- studies ------------------------------------------------------------------------------------

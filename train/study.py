@@ -215,8 +215,19 @@ def _result(config: StudyConfig, work: Work) -> Result:
     scores = {}
     for task in config.tasks_of(work.corpus_name):
         found = evaluate(eval_of(config, work, task))
-        scores[task] = {**found["metrics"][0], "n": found["n_scored"]}
+        scores[task] = {**found["metrics"][0], "n": found["n_scored"], **_origin(found)}
     return Result(work.row.label, work.seed, scores)
+
+
+def _origin(found: dict[str, Any]) -> dict[str, Any]:
+    """What a score was measured on and with, from its result.json."""
+    checkpoint = found.get("checkpoint") or {}
+    return {
+        "checkpoint_sha256": checkpoint.get("sha256"),
+        "index_sha256": (found.get("shards") or {}).get("index_sha256"),
+        "created": found.get("created"),
+        "git_commit": found.get("git_commit"),
+    }
 
 
 def eval_of(config: StudyConfig, work: Work, task: str) -> EvalConfig:

@@ -11,6 +11,7 @@ from train.checkpoint import write_atomically
 from train.papers import TABLES
 from train.studies import LIKE, Study
 from train.study_config import StudyConfig
+from train.tabletext import grid
 
 STUDY, MARKDOWN = "study.json", "study.md"
 LEVEL = 0.95
@@ -25,7 +26,8 @@ class Result:
     row: str
     seed: int
     scores: dict[str, dict[str, Any]]
-    """Task -> its first metric: `name`, `value`, `low`, `high`, `n`, `higher_is_better`, `unit`."""
+    """Task -> its first metric: `name`, `value`, `low`, `high`, `n`, `higher_is_better`, `unit`;
+    and the sha256 of checkpoint and index, when it was measured, and by which commit."""
 
 
 def write(config: StudyConfig, results: list[Result]) -> None:
@@ -35,8 +37,8 @@ def write(config: StudyConfig, results: list[Result]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / STUDY, json.dumps(facts, indent=1) + "\n")
     heads, lines = table(facts)
-    grid = ["| " + " | ".join(cells) + " |" for cells in (heads, ["---"] * len(heads), *lines)]
-    text = f"# {config.name}: {config.of.about}\n\n{facts['said']}\n\n" + "\n".join(grid) + "\n"
+    rows = "\n".join(grid(heads, lines))
+    text = f"# {config.name}: {config.of.about}\n\n{facts['said']}\n\n{rows}\n"
     write_atomically(folder / MARKDOWN, text)
 
 

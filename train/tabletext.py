@@ -10,7 +10,7 @@ def markdown(tables: Iterable[Filled], rest: Sequence[Result] = ()) -> str:
     """All tables as GitHub's Markdown; `rest` are results without a table."""
     parts = [_markdown_of(one) for one in tables]
     if rest:
-        parts.append("\n".join(["## Other results", "", *_grid(OTHER_HEADER, other_rows(rest))]))
+        parts.append("\n".join(["## Other results", "", *grid(OTHER_HEADER, other_rows(rest))]))
     return "\n\n".join(parts) + "\n"
 
 
@@ -20,12 +20,13 @@ def _markdown_of(one: Filled) -> str:
         lines += [one.table.note, ""]
     rows = [[*keys, *numbers] for keys, numbers in paper_rows(one.table)]
     rows += [[f"**{keys[0]}**", *keys[1:], *cells] for keys, cells in our_rows(one)]
-    lines += _grid(header(one.table), rows)
+    lines += grid(header(one.table), rows)
     lines += ["", *(f"{number}. {note}" for number, note in enumerate(one.notes, 1))]
     return "\n".join(lines).rstrip()
 
 
-def _grid(names: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+def grid(names: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a table."""
     return [_line(names), _line(["---"] * len(names)), *(_line(row) for row in rows)]
 
 

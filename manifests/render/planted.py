@@ -23,7 +23,7 @@ from manifests.render.planted_bodies import Box, Colour, Image, Look, Pose, ball
 from manifests.render.planted_scenes import paint
 from manifests.render.planted_script import SHAPE_SECONDS, Script, at, write
 
-VERSION = 3
+VERSION = 4
 """Raised when the same clip gives another file or another truth, so that it is made again."""
 
 
@@ -143,16 +143,20 @@ class Voice:
     tract: float
     tempo: float
     """Seconds a mouth shape."""
+    ring_hz: float
+    """Of the body, see `planted_sounds.ringing`."""
 
 
 def voice_of(clip: Clip) -> Voice:
     """Draw a performer."""
     random = clip.of_performer()
+    ring_hz = float(planted_sounds.RINGS_HZ[clip.kind.timbre])
     return Voice(
         look(random, clip.kind.body),
         float(np.exp(random.uniform(*np.log(PITCH_HZ)))),
         float(random.uniform(*TRACT)),
         float(random.uniform(*SHAPE_SECONDS)),
+        ring_hz * float(np.exp(random.normal(0, planted_sounds.RING_SPREAD))),
     )
 
 
@@ -205,6 +209,7 @@ def sound(clip: Clip, voice: Voice, script: Script, stage: Stage) -> NDArray[np.
     dry = planted_sounds.perform(
         random, script, clip.kind.timbre, voice.pitch_hz, voice.tract, RATE_HZ
     )
+    dry = planted_sounds.ringing(dry, voice.ring_hz, RATE_HZ)
     dry = planted_sounds.tilted(random, dry) * 10 ** (random.uniform(-6, 4) / 20)
     around = planted_sounds.background(random, len(dry), RATE_HZ)
     right = 0.25 + 0.5 * stage.middle[0] / SIDE

@@ -1,7 +1,8 @@
 """The sound of the planted corpus: ten timbres, shaped by the mouth, over a background.
 
-A timbre is a source with energy all over the spectrum, so that formants are heard in each; it tells
-the class. Pitch, tract length, tilt and what else is heard are nuisance.
+A timbre is a source with energy all over the spectrum, so that formants are heard in each, and a
+body that rings in a band of its own; together they tell the class. Pitch, tract length, tilt and
+what else is heard are nuisance.
 """
 
 from collections.abc import Callable
@@ -95,6 +96,24 @@ TIMBRES: dict[str, Callable[[np.random.Generator, Wave], Wave]] = {
     source.__name__: source
     for source in (saw, square, breath, rattle, glottis, croak, chord, chorus, stiff, clang)
 }
+
+
+RING_DB, RING_OCTAVES = 27.0, 0.25
+"""How much louder the band is in which a body rings, and half its width."""
+RINGS_HZ = {timbre: 450.0 * 14 ** (place / 9) for place, timbre in enumerate(TIMBRES)}
+"""Middle of that band: 450 to 6,300 Hz, 0.42 octaves apart."""
+RING_SPREAD = 0.04
+"""Standard deviation of the performers of a class about it, as a share."""
+
+
+def ringing(wave: Wave, ring_hz: float, rate_hz: int) -> Wave:
+    """As from a body that rings: one band is louder, the mean square stays."""
+    hertz = np.fft.rfftfreq(len(wave), 1 / rate_hz).clip(1)
+    octaves = np.log2(hertz / ring_hz)
+    gain = 10 ** (RING_DB / 20 * np.exp(-((octaves / RING_OCTAVES) ** 2)))
+    heard = np.fft.irfft(np.fft.rfft(wave) * gain, len(wave))
+    level = np.sqrt(np.mean(wave**2) / (np.mean(heard**2) + 1e-12))
+    return np.asarray(level * heard)
 
 
 def perform(

@@ -112,8 +112,10 @@ class Shelf:
         least, most = LONG_SECONDS if is_long else SHORT_SECONDS
         self._names = [kind, LONG] if is_long else [kind]
         seconds = least + place * (most - least)
-        self._trouble = threading.Thread(target=self._outage, args=(kind, seconds))
+        begun = threading.Event()
+        self._trouble = threading.Thread(target=self._outage, args=(kind, seconds, begun))
         self._trouble.start()
+        begun.wait()  # to start the front that comes after it takes a while on a busy machine
         return self._names
 
     def troubles_now(self) -> list[str]:
@@ -131,9 +133,10 @@ class Shelf:
         self.calm()
         self._front.kill()
 
-    def _outage(self, kind: str, seconds: float) -> None:
+    def _outage(self, kind: str, seconds: float, begun: threading.Event) -> None:
         if kind == "store held":
             self._server.suspend()
+            begun.set()
             time.sleep(seconds)
             self._server.resume()
             return
@@ -142,6 +145,7 @@ class Shelf:
         self._front.kill()
         if refusing is not None:
             refusing.begin()
+        begun.set()
         time.sleep(seconds)
         if refusing is not None:
             refusing.kill()

@@ -40,7 +40,7 @@ def test_06_driver_killed_and_the_same_command_again(clips, whole, tmp_path, exe
     process = start(clips, tmp_path, *flags, **plugin("glav_slow"), **marked)
     wait_for_shards(tmp_path, 2, process)
     process.kill()
-    process.communicate(timeout=60)
+    process.communicate(timeout=280)
     kept = len(committed(tmp_path))
     said = run(clips, tmp_path, *flags, **marked)
     total = len(committed(whole))
@@ -62,7 +62,7 @@ def test_07_driver_told_to_stop(clips, tmp_path, number, code, executor, short_p
     process = start(clips, tmp_path, "--executor", executor, **plugin("glav_slow"), **marked)
     wait_for_shards(tmp_path, 1, process)
     process.send_signal(number)
-    said, _ = process.communicate(timeout=60)  # 15 s on a machine of its own
+    said, _ = process.communicate(timeout=280)  # 15 s on a machine of its own
     assert process.returncode == code, said
     assert "same command again" in said
     assert still_running(marked[MARK]) == []

@@ -24,7 +24,7 @@ def shards(root, out, *flags, environment=None, shell=None):
     if shell is not None:
         command = ["bash", "-c", f'{shell}; exec "$@"', "bash", *command]
     env = {**os.environ, **(environment or {})}
-    return subprocess.run(command, capture_output=True, text=True, env=env, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, env=env, timeout=280)
 
 
 @pytest.fixture(scope="module")

@@ -83,7 +83,7 @@ def test_25_two_ranks_stopped_by_a_signal_to_one_and_killed(ten: Path, tmp_path:
 
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     alone = ranks(whole)
-    text, _ = alone.communicate(timeout=200)
+    text, _ = alone.communicate(timeout=280)
     assert alone.returncode == 0, text
 
     slow = ("--model.seconds", "0.3")
@@ -91,7 +91,7 @@ def test_25_two_ranks_stopped_by_a_signal_to_one_and_killed(ten: Path, tmp_path:
     wait_for_lines(parts, 2, first)
     one = psutil.Process(first.pid).children()[-1]
     one.send_signal(signal.SIGTERM)
-    text, _ = first.communicate(timeout=100)
+    text, _ = first.communicate(timeout=280)
     assert (parts / "preempted").exists(), text
     stopped = len(metrics(parts))
     assert checkpoint.load(parts)["step"] == stopped
@@ -99,10 +99,10 @@ def test_25_two_ranks_stopped_by_a_signal_to_one_and_killed(ten: Path, tmp_path:
     wait_for_lines(parts, stopped + 3, second)
     for process in [psutil.Process(second.pid), *psutil.Process(second.pid).children(True)]:
         os.kill(process.pid, signal.SIGKILL)
-    second.communicate(timeout=100)
+    second.communicate(timeout=280)
     assert 0 < checkpoint.load(parts)["step"] < 10
     third = ranks(parts, *slow)
-    text, _ = third.communicate(timeout=200)
+    text, _ = third.communicate(timeout=280)
     assert third.returncode == 0, text
     assert same(parts) == same(whole)
     expected = weights(whole)

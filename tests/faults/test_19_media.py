@@ -211,7 +211,7 @@ def test_19_to_21_by_the_command_line(folder, tmp_path):
         sys.executable, "-m", "pipeline", "shards", "--dataset", "folder", "--root", str(raw),
         "--out", str(out), "--faces", "off", "--executor", "local", "--max-error-rate", "1",
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, timeout=90)
+    done = subprocess.run(command, capture_output=True, timeout=280)
     assert done.returncode == 0, done.stderr.decode()
     assert b"\x1b[31m" not in done.stdout + done.stderr
     errors = pq.read_table(out / "errors.parquet").to_pylist()

@@ -153,7 +153,7 @@ def test_a_store_is_away_for_a_while_and_has_lost_nothing(kind, tmp_path):
     with shelf(tmp_path) as place:
         store = open_objects(place.url("set"), what="a test")
         store.write("one", b"1")
-        assert place.strike(kind, 0.0, is_long=False) == [kind] == place.troubles_now()
+        assert place.strike(kind, 0.5, is_long=False) == [kind] == place.troubles_now()
         assert place.strike(kind, 0.0, is_long=False) == []
         began = time.monotonic()
         assert store.read("one") == b"1"

@@ -35,7 +35,7 @@ from manifests.render.planted import (
 from manifests.render.planted_bodies import BODIES
 from manifests.render.planted_scenes import SCENES
 from manifests.render.planted_script import CONTROL_HZ, SHAPES, WORDS, write
-from manifests.render.planted_sounds import TIMBRES
+from manifests.render.planted_sounds import RING_DB, RINGS_HZ, TIMBRES, ringing
 
 SECONDS = 4.0
 NUMBERS = (0, 1, 6)
@@ -55,6 +55,22 @@ def test_classes_are_scenes_bodies_and_timbres_one_to_one() -> None:
     assert {kind.scene for kind in kinds} == set(SCENES)
     assert {kind.body for kind in kinds} == set(BODIES)
     assert {kind.timbre for kind in kinds} == set(TIMBRES)
+
+
+@pytest.mark.parametrize("ring_hz", RINGS_HZ.values())
+def test_a_body_rings_in_its_band_alone(ring_hz: float) -> None:
+    """Of white noise, which has as much in every band."""
+    noise = np.random.default_rng(0).standard_normal(5 * RATE_HZ)
+    power = np.abs(np.fft.rfft(ringing(noise, ring_hz, RATE_HZ))) ** 2
+    octaves = np.log2(np.fft.rfftfreq(len(noise), 1 / RATE_HZ)[1:] / ring_hz)
+    inside, outside = (power[1:][mask].mean() for mask in (abs(octaves) < 0.02, abs(octaves) > 1))
+    assert 10 * np.log10(inside / outside) == pytest.approx(RING_DB, abs=1.0)
+
+
+def test_ringing_leaves_the_level_as_it_is() -> None:
+    noise = np.random.default_rng(1).standard_normal(RATE_HZ)
+    assert np.mean(ringing(noise, 900, RATE_HZ) ** 2) == pytest.approx(np.mean(noise**2))
+    assert not ringing(np.zeros(1000), 900, RATE_HZ).any()
 
 
 @pytest.mark.parametrize("seed", range(5))

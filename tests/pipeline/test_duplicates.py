@@ -1,10 +1,13 @@
 """`pipeline duplicates`: planted copies are found, strangers are not; groups, ranks, next calls."""
 
 import json
+from itertools import permutations
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -21,6 +24,7 @@ from pipeline.fingerprints import (
 )
 from pipeline.format import FormatError
 from pipeline.matching import distance
+from pipeline.pairs import Sets, exact_pairs
 from pipeline.prints import prints_of
 from pipeline.view import view_of
 from tests.pipeline import copies
@@ -142,6 +146,21 @@ def test_one_stretch_of_a_file_manipulated_in_two_ways_is_not_exactly_the_same(t
         ("clean", "again", "exact"), ("a/fast", "a/fast", "exact"),
     }  # fmt: skip
     assert pairs[0]["picture_distance"] is pairs[0]["sound_distance"] is None  # nobody compared
+
+
+@pytest.mark.parametrize("order", list(permutations(range(4))))
+def test_clips_that_are_the_same_through_a_third_one_are_one_group(order):
+    """The first has the bytes of the third, the second its place in the same file."""
+    contents, sources = ("x", "y", "x", "z"), ("p", "q", "q", None)
+    clips = pa.table({
+        "content_sha1": [contents[clip] for clip in order],
+        "source_sha1": pa.array([sources[clip] for clip in order], pa.string()),
+        "window_start": [0.0] * 4, "seconds": [2.0] * 4, "recipe": [""] * 4,
+    })  # fmt: skip
+    one_set: Any = [SimpleNamespace(clips=clips)]
+    same = sorted(order.index(clip) for clip in range(3))
+    found = [(pair.one, pair.other) for pair in exact_pairs(Sets(one_set))]
+    assert found == [(same[0], same[1]), (same[0], same[2])]
 
 
 def test_a_set_named_twice_is_refused(sets):

@@ -228,7 +228,7 @@ def shards(tmp_path, *flags):
         sys.executable, "-m", "pipeline", "shards", "--data", tmp_path / "data",
         "--executor", "local", "--faces", "off", *flags,
     ]  # fmt: skip
-    return subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=90)
+    return subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=280)
 
 
 def test_a_manifest_of_ones_own_is_used_as_it_is(tmp_path):

@@ -235,6 +235,25 @@ def test_a_lost_manifest_is_the_same_again(made, factory):
     assert is_sound(made)
 
 
+def test_a_lost_manifest_makes_no_shard_of_a_mended_file_again(made, factory):
+    """What its row said of it before is known nowhere else."""
+    factory.faults = {}
+    (factory.root / "bad.mp4").write_bytes(b"mended")
+    retry(made, "open_error", JOB, say)
+    before, files = pq.read_table(made / "manifest.parquet"), marks(made)
+    today = [
+        {**row, "bytes": len(b"mended") if row["key"] == "demo/bad" else row["bytes"]}
+        for row in manifest().to_pylist()
+    ]
+    factory.tried.clear()
+    (made / "manifest.parquet").unlink()
+    factory.make(made, schema.table(today))
+    assert factory.tried == []
+    assert kept(files, made)
+    assert pq.read_table(made / "manifest.parquet").equals(before)
+    assert is_sound(made)
+
+
 def test_a_damaged_patch_is_found_and_made_again(made, factory):
     factory.faults = {"demo/bad": Reason.OPEN_ERROR}
     retry(made, "timeout", JOB, say)

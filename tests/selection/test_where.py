@@ -74,6 +74,44 @@ def test_an_expression_means_what_python_says_of_each_row(text):
     assert Where(text).passes(TABLE).tolist() == expected
 
 
+BEYOND = 2**53  # the first integer whose neighbour a double cannot tell from it
+LARGE = pa.table(
+    {
+        "bytes": pa.array([BEYOND, BEYOND + 1, 2**63 - 1, 3, None], pa.int64()),
+        "single": pa.array([2.0**53, 2.0**53, 2.0**63, 3.5, 3.0], pa.float32()),
+        "double": pa.array([2.0**53, 2.0**53, 2.0**63, 3.5, 3.0], pa.float64()),
+        "sizes": pa.array([[BEYOND], [BEYOND + 1], [], [3], None], pa.list_(pa.int64())),
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [
+        (f"bytes == {BEYOND}", [0]),
+        (f"bytes == {BEYOND + 1}", [1]),
+        (f"bytes > {BEYOND}", [1, 2]),
+        (f"bytes in [{BEYOND + 1}, 3]", [1, 3]),
+        (f"bytes not in [{BEYOND + 1}, 3]", [0, 2]),
+        (f"bytes in [3.0, {BEYOND}]", [0, 1, 3]),  # 3.0 makes it a question of doubles
+        (f"{BEYOND + 1} in sizes", [1]),
+        (f"-bytes == -{BEYOND + 1}", [1]),
+        (f"bytes == {2**63 - 1}", [2]),
+        (f"bytes < {2**64}", [0, 1, 2, 3]),
+        ("bytes < 3.25", [3]),
+        ("bytes == single", [0, 1, 2]),  # as doubles
+        ("bytes == double", [0, 1, 2]),
+        ("bytes < double", [3]),
+        (f"single == {BEYOND + 1}", [0, 1]),  # the nearest it can hold
+        (f"single in [{BEYOND + 1}, 3]", [0, 1, 4]),
+        (f"double == {BEYOND}", [0, 1]),
+        (f"bytes + 0 == {BEYOND}.0", [0, 1]),  # arithmetic is that of doubles
+    ],
+)
+def test_integers_are_compared_exactly_and_others_as_floating_point(text, rows):
+    assert np.flatnonzero(Where(text).passes(LARGE)).tolist() == rows
+
+
 def test_nan_and_unknown_lists_do_not_pass():
     table = pa.table({"rate": pa.array([float("nan"), 1.0], pa.float32())})
     assert Where("rate > 0 or rate <= 0").passes(table).tolist() == [False, True]
@@ -103,6 +141,12 @@ def test_nan_and_unknown_lists_do_not_pass():
         ("frames >", "cannot be read"),
         ("(" * 150 + "silent" + ")" * 300, "cannot be read"),
         ("silent" + " and silent" * 2000, "characters"),
+        ("silent == false\nand rate > 0.8", "several lines in parentheses"),
+        ("key == '\udc80'", "characters that no text may have"),
+        ("key == 'a\0'", "cannot be read"),
+        (r"key == '\udc80'", "lone surrogate"),
+        (r"key in ['a', '\udc80']", "lone surrogate"),
+        (r"startswith(key, '\udc80')", "lone surrogate"),
     ],
 )
 def test_what_cannot_be_answered_is_refused_with_the_way_on(text, said):

@@ -129,7 +129,7 @@ def test_processes_share_it(served: Web, tmp_path: Path) -> None:
     for reader in readers:
         reader.start()
     start.set()
-    assert {results.get(timeout=60) for _ in readers} == {wanted.sha256}
+    assert {results.get(timeout=280) for _ in readers} == {wanted.sha256}
     for reader in readers:
         reader.join()
     assert served.sent_whole()["a.tar"] == 1

@@ -105,7 +105,7 @@ def test_two_ranks_have_the_gradients_of_one_large_batch(tmp_path: Path) -> None
     ]
     for process in ranks:
         process.start()
-    found = sorted(results.get(timeout=60) for _ in ranks)
+    found = sorted(results.get(timeout=280) for _ in ranks)
     for process in ranks:
         process.join(10)
     audio, video = (x.requires_grad_() for x in embeddings())

@@ -103,20 +103,20 @@ def wait_for_steps(run, count, process):
 def test_a_job_that_is_told_to_stop_saves_is_queued_again_and_goes_on(ten, tmp_path):
     env = slurm(tmp_path)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    text, _ = (alone := batch(env, whole, ten)).communicate(timeout=200)
+    text, _ = (alone := batch(env, whole, ten)).communicate(timeout=280)
     assert alone.returncode == 0, text
     assert not (tmp_path / "requeued").exists()
 
     first = batch(env, parts, ten, "--model.seconds", "0.3")
     wait_for_steps(parts, 3, first)
     first.send_signal(signal.SIGUSR1)
-    text, _ = first.communicate(timeout=100)
+    text, _ = first.communicate(timeout=280)
     assert first.returncode == 0, text
     assert (tmp_path / "requeued").read_text() == f"requeue {os.getpid()}\n"
     assert len(metrics(parts)) < len(metrics(whole)) == 10
 
     second = batch(env, parts, ten, "--model.seconds", "0.3")
-    text, _ = second.communicate(timeout=200)
+    text, _ = second.communicate(timeout=280)
     assert second.returncode == 0, text
     assert "going on at step" in text
     assert (tmp_path / "requeued").read_text().count("\n") == 1
@@ -131,7 +131,7 @@ def test_a_job_that_fails_after_an_earlier_preemption_is_not_queued_for_ever(ten
     run.mkdir()
     (run / "preempted").write_text("{}")
     process = batch(env, run, tmp_path / "nowhere-glcm")
-    text, _ = process.communicate(timeout=200)
+    text, _ = process.communicate(timeout=280)
     assert process.returncode == 1, text
     assert "no shards under" in text
     assert not (tmp_path / "requeued").exists()
@@ -153,7 +153,7 @@ def played(tmp_path, step, prelude=""):
     for name, text in {"srun": step, "scancel": "sleep 1"}.items():
         (tmp_path / "bin" / name).write_text(f"#!/bin/bash\ntrap - DEBUG\n{text}\n")
     process = batch({**env, "BASH_ENV": str(tmp_path / "prelude")}, tmp_path / "run", "nowhere")
-    text, _ = process.communicate(timeout=100)
+    text, _ = process.communicate(timeout=280)
     return process.returncode, text
 
 

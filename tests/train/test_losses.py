@@ -281,9 +281,9 @@ def run_ranks(
     def gather_as(rank: int) -> Callable[[Tensor], Tensor]:
         def gather(tensor: Tensor) -> Tensor:
             slots[rank] = tensor
-            barrier.wait(20)
+            barrier.wait(280)
             everything = torch.cat(list(slots))
-            barrier.wait(20)
+            barrier.wait(280)
             return everything
 
         return gather

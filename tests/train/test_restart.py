@@ -148,10 +148,10 @@ def test_kill_at_any_step_and_sigterm_within_an_epoch(
         process = start(command(ten, run, *flags))
         wait_for_lines(run, lines, process)
         process.send_signal(how)
-        process.communicate(timeout=60)
+        process.communicate(timeout=280)
         assert process.returncode == (PREEMPTED if how == signal.SIGTERM else -how)
     last = start(command(ten, run, *flags))
-    text, _ = last.communicate(timeout=120)
+    text, _ = last.communicate(timeout=280)
     assert last.returncode == 0, text
     assert same(run) == same(undisturbed)
 
@@ -184,7 +184,7 @@ def test_the_same_clips_in_the_same_order_after_going_on(
 @pytest.mark.slow
 def test_log_lines_say_time_host_and_rank(ten: Path, tmp_path: Path) -> None:
     process = start(command(ten, tmp_path / "run", "--max-steps", "1"))
-    text, _ = process.communicate(timeout=100)
+    text, _ = process.communicate(timeout=280)
     stamped = rf"\d\d:\d\d:\d\d {re.escape(socket.gethostname())}\[0\] "
     told = [line for line in text.splitlines() if "batch: 3 clips" in line or "step 1/" in line]
     assert len(told) == 2, text

@@ -1,0 +1,146 @@
+"""docs/evidence.md says what its results say, and claims are judged by paired differences."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from train.claims import CLAIMS, findings, verdict
+from train.errors import UsageError
+from train.evidence import EvidenceConfig, committed, evidence, filled
+from train.papers import TABLES
+from train.studies import STUDIES
+
+REPOSITORY = Path(__file__).parents[2]
+DOCS = REPOSITORY / "docs"
+MARKS = (*STUDIES, "claims")
+EMPTY = "".join(f"# {name}\n<!-- {name} -->\n<!-- end -->\n" for name in MARKS)
+MULTI, SINGLE = "No pooling & multiple pos. pairs", "Avg pooling & single pos. pair"
+
+
+def study_of(values: dict[str, list[float]]) -> dict[str, Any]:
+    """A study.json of rows with a value a seed, in percent of a task `planted_words`."""
+    score = {"name": "top1", "unit": "fraction", "higher_is_better": True, "low": 0, "high": 1}
+    results = [
+        {"row": row, "seed": seed, "scores": {"planted_words": {**score, "value": value / 100}}}
+        for row, each in values.items()
+        for seed, value in enumerate(each)
+    ]
+    rows = [{"row": row, "planted_words": {**score, "value": 0.5}} for row in values]
+    return {"about": "a", "said": "b.", "columns": ["planted_words"], "results": results,
+            "rows": rows}  # fmt: skip
+
+
+# --- the committed page -----------------------------------------------------------------------
+
+
+def test_the_pages_tables_are_those_of_the_committed_results() -> None:
+    text = (DOCS / "evidence.md").read_text()
+    assert filled(text, committed(DOCS)) == text, "run `make evidence`, or undo what was edited"
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_committed_means_and_intervals_follow_from_the_runs(name: str) -> None:
+    studies = committed(DOCS)
+    if name not in studies:
+        pytest.skip(f"{name} was not run yet")
+    facts, checked = studies[name], 0
+    for row in facts["rows"]:
+        for task in facts["columns"]:
+            runs = [r["scores"][task] for r in facts["results"] if r["row"] == row["row"]]
+            values = [run["value"] for run in runs]
+            assert row[task]["value"] == pytest.approx(np.mean(values), abs=1e-12)
+            if len(values) > 1:
+                error = np.std(values, ddof=1) / len(values) ** 0.5
+                low, high = stats.t.interval(0.95, len(values) - 1, np.mean(values), error)
+                assert (row[task]["low"], row[task]["high"]) == pytest.approx((low, high))
+            checked += 1
+    assert checked == len(facts["rows"]) * len(facts["columns"]) > 0
+
+
+def test_committed_scores_say_where_they_come_from() -> None:
+    for name, facts in committed(DOCS).items():
+        for result in facts["results"]:
+            for task, score in result["scores"].items():
+                said = f"{name}, {result['row']}, {task}"
+                assert re.fullmatch("[0-9a-f]{64}", score["index_sha256"]), said
+                assert score["n"] > 0, said
+                random = result["row"].startswith("random weights")
+                assert (score["checkpoint_sha256"] is None) == random, said
+
+
+def test_the_page_names_no_path_of_a_machine() -> None:
+    for path in (DOCS / "evidence.md", *(DOCS / "evidence").glob("*.json")):
+        assert not re.search(r"(?<![\w.])/(?:work|tmp|home|root|mnt)/", path.read_text()), path
+
+
+# --- how it is written ------------------------------------------------------------------------
+
+
+def test_studies_are_copied_and_shown(tmp_path: Path) -> None:
+    facts = study_of({SINGLE: [50, 52, 54], MULTI: [60, 62, 65]})
+    (tmp_path / "studies/table7").mkdir(parents=True)
+    (tmp_path / "studies/table7/study.json").write_text(json.dumps(facts))
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/evidence.md").write_text(EMPTY)
+    config = EvidenceConfig(tmp_path / "studies", tmp_path / "docs")
+    assert evidence(config) == ["table7"]
+    text = (tmp_path / "docs/evidence.md").read_text()
+    assert committed(tmp_path / "docs") == {"table7": facts}
+    assert "b. 3 seeds." in text
+    assert "*Not run yet.*" in text
+    evidence(config)
+    assert (tmp_path / "docs/evidence.md").read_text() == text, "again: the same"
+
+
+def test_without_a_study_or_a_mark_it_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="make study"):
+        evidence(EvidenceConfig(tmp_path, tmp_path))
+    with pytest.raises(UsageError, match="<!-- claims -->"):
+        filled(EMPTY.replace("<!-- claims -->", ""), {})
+
+
+# --- claims -------------------------------------------------------------------------------------
+
+
+def test_differences_are_taken_seed_by_seed() -> None:
+    """Seeds differ by far more than rows: unpaired intervals would overlap."""
+    single, multi = [20.0, 50.0, 80.0], [25.0, 54.0, 86.0]
+    (one,) = findings(CLAIMS[1], {"table7": study_of({SINGLE: single, MULTI: multi})})
+    low, high = stats.ttest_rel(np.divide(multi, 100), np.divide(single, 100)).confidence_interval()
+    assert (one.low, one.high) == pytest.approx((low, high))
+    assert one.difference == pytest.approx(0.05)
+    assert (one.seeds, one.verdict) == (3, "held")
+
+
+def test_verdicts() -> None:
+    assert [verdict(*ends) for ends in ((0.1, 0.2), (-0.2, -0.1), (-0.1, 0.1))] == [
+        "held", "did not hold", "undecided",
+    ]  # fmt: skip
+
+
+def test_of_one_seed_nothing_is_decided_and_what_was_not_run_is_said() -> None:
+    (one,) = findings(CLAIMS[1], {"table7": study_of({SINGLE: [50], MULTI: [90]})})
+    assert (one.verdict, one.low, one.seeds) == ("undecided", None, 1)
+    (one,) = findings(CLAIMS[1], {})
+    assert (one.verdict, one.difference) == ("not run", None)
+
+
+def test_error_rates_are_better_when_lower() -> None:
+    facts = study_of({SINGLE: [50, 50, 51], MULTI: [90, 91, 91]})
+    for result in facts["results"]:
+        result["scores"]["planted_words"]["higher_is_better"] = False
+    (one,) = findings(CLAIMS[1], {"table7": facts})
+    assert one.verdict == "did not hold"
+
+
+def test_claims_compare_rows_of_the_studies() -> None:
+    labels = {name: {row.label for row in study.all_rows} for name, study in STUDIES.items()}
+    for claim in CLAIMS:
+        for one in claim.comparisons:
+            assert {one.better, one.worse} <= labels[one.study]
+    assert {t.table for t in TABLES if t.paper == "glcm"} >= {"5", "6", "7", "8", "9"}

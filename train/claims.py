@@ -1,0 +1,132 @@
+"""The claims of the GLCM paper that the studies test, and whether they hold in their results.
+
+Each claim says that one row of a study is better than others on some tasks. Rows of one seed share
+clips, order and labels, so that differences are taken seed by seed; a claim holds where the 95 %
+interval of their mean (Student's t over seeds) is above zero, and does not where it is below.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from train.studies import MULTI, SCRATCH, SINGLE
+from train.studytable import LEVEL, goodness
+
+Verdict = Literal["held", "did not hold", "undecided", "not run"]
+FEWEST_SEEDS = 2
+"""Of a single seed there is no interval."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A row that should be better than another one on a task."""
+
+    study: str
+    better: str
+    worse: str
+    tasks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What the paper says, and the comparisons that show it."""
+
+    number: int
+    text: str
+    comparisons: tuple[Comparison, ...]
+
+
+_GLOBAL = ("planted_class",)
+_LOCAL = ("planted_words", "planted_mismatch", "grid_digits", "grid_letters")
+_ALL = _GLOBAL + _LOCAL
+_BOTH = "f: both encoders, both, both"
+
+CLAIMS = (
+    Claim(1, "L_g and L_l together beat either alone, on both kinds of tasks", (
+        Comparison("table6", _BOTH, "a: both encoders, L_g, z_g", _ALL),
+        Comparison("table6", _BOTH, "c: both encoders, L_l, z_l", _ALL),
+    )),
+    Claim(2, "several positive pairs beat one averaged pair on local tasks", (
+        Comparison("table7", MULTI, SINGLE, _LOCAL),
+    )),
+    Claim(3, "M = 3 and M = 5 beat M = 1 and M = 7", tuple(
+        Comparison("table9", better, worse, _LOCAL)
+        for better in ("M = 3", "M = 5") for worse in ("M = 1", "M = 7")
+    )),
+    Claim(4, "attention pooling finds what sounds, and is better than the full frame", (
+        Comparison("localization", "Ours", SCRATCH, ("localization",)),
+        Comparison("table8", "attention", "full frame", _LOCAL),
+    )),
+    Claim(5, "the other objectives of Table 5 are weaker on local tasks", tuple(
+        Comparison("table5", "Ours", other, _LOCAL)
+        for other in ("MoCo", "CPC", "DPC", "VDIM", "AVTS", "AVSlowFast")
+    )),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A comparison on a task, as it came out."""
+
+    comparison: Comparison
+    task: str
+    verdict: Verdict
+    difference: float | None
+    """Mean over seeds, of goodness: error rates are negated; None where it was not run."""
+    low: float | None
+    high: float | None
+    """Interval; None of a single seed."""
+    seeds: int
+
+
+def findings(claim: Claim, studies: Mapping[str, dict[str, Any]]) -> list[Finding]:
+    """What the studies say about a claim.
+
+    Args:
+        claim: one of `CLAIMS`.
+        studies: name -> content of its study.json; those that were not run are not there.
+
+    Returns:
+        A finding for each comparison and task that was run, or one for the comparison if none was.
+    """
+    found = []
+    for one in claim.comparisons:
+        columns = studies.get(one.study, {}).get("columns", ())
+        tasks = [task for task in one.tasks if task in columns]
+        known = [_finding(one, task, studies[one.study]["results"]) for task in tasks]
+        found += known or [Finding(one, "", "not run", None, None, None, 0)]
+    return found
+
+
+def _finding(one: Comparison, task: str, results: Sequence[dict[str, Any]]) -> Finding:
+    """Of one comparison on one task."""
+    better, worse = (_by_seed(results, row, task) for row in (one.better, one.worse))
+    seeds = sorted(better.keys() & worse.keys())
+    if not seeds:
+        return Finding(one, task, "not run", None, None, None, 0)
+    differences = np.array([better[seed] - worse[seed] for seed in seeds])
+    mean = float(differences.mean())
+    if len(seeds) < FEWEST_SEEDS:
+        return Finding(one, task, "undecided", mean, None, None, len(seeds))
+    from scipy import stats
+
+    half = float(stats.t.ppf((1 + LEVEL) / 2, len(seeds) - 1) * stats.sem(differences))
+    return Finding(one, task, verdict(mean - half, mean + half), mean, mean - half, mean + half,
+                   len(seeds))  # fmt: skip
+
+
+def verdict(low: float, high: float) -> Verdict:
+    """Of an interval of the difference."""
+    if low > 0:
+        return "held"
+    return "did not hold" if high < 0 else "undecided"
+
+
+def _by_seed(results: Sequence[dict[str, Any]], row: str, task: str) -> dict[int, float]:
+    return {
+        one["seed"]: goodness(one["scores"][task])
+        for one in results
+        if one["row"] == row and task in one["scores"]
+    }
