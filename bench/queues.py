@@ -55,11 +55,12 @@ def ways_of(device: torch.device, views: int) -> dict[str, Way]:
 
 
 class PlainQueue(Queue):
-    """As one would write it: what is compared with is a clone."""
+    """As one would write it: what has a gradient is compared with a clone."""
 
     def scores(self, queries: Tensor) -> Tensor:
         """Dot products with every row."""
-        return queries @ self.entries.clone().T
+        rows = self.entries.clone() if queries.requires_grad else self.entries
+        return queries @ rows.T
 
 
 def step(queue: Queue, given: Tensor) -> Tensor:
