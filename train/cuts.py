@@ -128,7 +128,8 @@ def cut_text(reads: Reads, fps: float) -> str:
     cut = reads.cut(Clip(reads.least_frames, fps, reads.wave_rate_hz), np.random.default_rng(0))
     views = np.array_split(np.asarray(cut.pictures), reads.views)
     parts = [
-        f"{len(view)} pictures from {view.min() / fps:.2f} to {(view.max() + 1) / fps:.2f} s"
+        f"{len(np.unique(view))} pictures from {view.min() / fps:.2f} to "
+        f"{(view.max() + 1) / fps:.2f} s"
         for view in views
     ]
     rate = reads.wave_rate_hz or 1

@@ -4,7 +4,8 @@
 
 Each study.json is copied to docs/evidence/STUDY.json, and the tables of docs/evidence.md, which
 stand between `<!-- table6 -->` and `<!-- end -->`, are written anew from these copies; the
-sentences about them are people's. The page's marks are the studies' names, and `claims`.
+sentences about them are people's. The page's marks are the studies' names, and `claims`. Whatever
+is in --studies is published, with its steps and seeds: try things out in another `--run`.
 """
 
 import json

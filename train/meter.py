@@ -28,8 +28,9 @@ log = logging.getLogger(__name__)
 PEAK_TFLOPS = {"H200": 989, "H100": 989, "A100": 312, "L40S": 362, "L4": 121, "V100": 125}
 """Dense bf16 (V100: fp16), from the data sheets."""
 SHOWN = ("loss_g", "loss_l", "a2v_r1", "a2v_r1_sync", "a2v_r1_memory")
-"""Facts of a method that belong on the progress line, where it gives them; the rest is in
-metrics.jsonl."""
+"""Facts of a method that come first on the progress line, where it gives them;"""
+SHOWN_ENDINGS, MOST_SHOWN = ("_accuracy", "_r1"), 4
+"""after them what ends so: its own tasks. The rest is in metrics.jsonl."""
 MUCH_WAITING = 0.1
 """From this share of a step's time on the wait for data is told."""
 
@@ -145,8 +146,7 @@ class Meter:
     def _progress(self, line: dict[str, Any]) -> str:
         seconds = self._seconds_a_step()
         left = int((self.last_step - line["step"]) * (seconds + self._between / self._steps))
-        facts = ", ".join(self._shown(name, line) for name in ("loss", *SHOWN)
-                          if line.get(name) is not None)  # fmt: skip
+        facts = ", ".join(self._shown(name, line) for name in ("loss", *told(line)))
         waited = line["data_wait_share"]
         waiting = f", waiting {waited:.0%} for data" if waited >= MUCH_WAITING else ""
         mfu = f", mfu {line['mfu']:.0%}" if line["mfu"] else ""
@@ -202,6 +202,13 @@ def _clips_at_fault(
     clips = [key for batch in chosen for key in batch]
     more = f" and {len(clips) - SHOWN_CLIPS} more" if len(clips) > SHOWN_CLIPS else ""
     return f"clips {', '.join(clips[:SHOWN_CLIPS])}{more}"
+
+
+def told(line: dict[str, Any]) -> list[str]:
+    """Names of the facts that are on the progress line."""
+    known = [name for name in SHOWN if line.get(name) is not None]
+    own = [name for name in line if name.endswith(SHOWN_ENDINGS) and name not in SHOWN]
+    return known + own[:MOST_SHOWN]
 
 
 def sent_to_host(values: Tensor) -> Callable[[], list[float]]:

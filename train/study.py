@@ -88,7 +88,10 @@ def study(config: StudyConfig) -> int:
             code = _trained(run, deadline)
             if code != COMPLETE:
                 return code
-            results.append(_result(config, work))
+            result = _result(config, work, deadline)
+            if result is None:
+                return PREEMPTED
+            results.append(result)
             write(config, results)
             left = (time.monotonic() - started) / number * (len(works) - number)
             log.info("%d of %d rows done, at most about %.0f min left", number, len(works),
@@ -99,20 +102,27 @@ def study(config: StudyConfig) -> int:
 
 def _trained(run: PretrainConfig[Any] | None, deadline: float | None) -> int:
     """Train a run to its end, or until the time is over."""
-    left = None if deadline is None else deadline - time.monotonic()
-    if left is not None and left <= 0:
-        log.info("the minutes are over; the same command goes on")
+    if _is_over(deadline):
         return PREEMPTED
     if run is None:
         return COMPLETE
-    if left is None:
+    if deadline is None:
         return pretrain(run)
+    left = deadline - time.monotonic()
     alarm = threading.Timer(left, os.kill, (os.getpid(), signal.SIGUSR1))
     alarm.start()
     try:
         return pretrain(run)
     finally:
         alarm.cancel()
+
+
+def _is_over(deadline: float | None) -> bool:
+    """Whether the time is over; says so."""
+    over = deadline is not None and time.monotonic() >= deadline
+    if over:
+        log.info("the minutes are over; the same command goes on")
+    return over
 
 
 @contextmanager
@@ -210,10 +220,12 @@ def step_seconds(run: PretrainConfig[Any]) -> float:
 # --- evaluations ----------------------------------------------------------------------------------
 
 
-def _result(config: StudyConfig, work: Work) -> Result:
-    """The scores of a row, by task."""
+def _result(config: StudyConfig, work: Work, deadline: float | None) -> Result | None:
+    """The scores of a row, by task; None where the time is over before the last."""
     scores = {}
     for task in config.tasks_of(work.corpus_name):
+        if _is_over(deadline):
+            return None
         found = evaluate(eval_of(config, work, task))
         scores[task] = {**found["metrics"][0], "n": found["n_scored"], **_origin(found)}
     return Result(work.row.label, work.seed, scores)

@@ -66,7 +66,8 @@ class StudyConfig:
     split: str = "train"
     """Of the shards that are trained on."""
     minutes: float | None = None
-    """Stop after so long, saved, with exit code 85: for queues and pieces."""
+    """Stop after so long, saved, with exit code 85: for queues and pieces. An evaluation that has
+    begun is ended first."""
     run: str = ""
     """Folder of all studies; empty is runs/studies."""
     device: str = "auto"
@@ -79,7 +80,8 @@ class StudyConfig:
     def __post_init__(self) -> None:
         """Ranges and names; what is None becomes the size's."""
         if self.name not in STUDIES:
-            raise UsageError(f"unknown study {self.name!r}; known: {', '.join(STUDIES)}")
+            which = f"unknown study {self.name!r}" if self.name else "no study is named (NAME=...)"
+            raise UsageError(f"{which}; known: {', '.join(STUDIES)}")
         for name in ("steps", "batch_size", "seeds"):
             if getattr(self, name) is None:
                 object.__setattr__(self, name, getattr(SIZES[self.size], name))

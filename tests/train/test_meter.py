@@ -20,7 +20,7 @@ from train.batch import Batch
 from train.config import PretrainConfig
 from train.dist import Ranks, gather_with_grad
 from train.loader import ClipLoader
-from train.meter import Meter, NotFiniteError
+from train.meter import Meter, NotFiniteError, told
 from train.methods.glcm import PRESETS, Glcm
 from train.pretrain import COMPLETE, forward_backward, pretrain
 
@@ -293,3 +293,11 @@ def test_a_step_never_waits_for_the_device() -> None:
     with Waits() as waits:
         step(1)
     assert waits.found == []
+
+
+def test_a_methods_own_metrics_are_on_the_progress_line() -> None:
+    line = {"step": 1, "loss": 0.7, "queue_accuracy": 0.5, "views_r1": 0.1, "pos": 3.0, "a2v_r1": 1}
+    assert told(line) == ["a2v_r1", "queue_accuracy", "views_r1"]
+    assert told({f"head{n}_accuracy": 0.0 for n in range(9)}) == [
+        f"head{n}_accuracy" for n in range(4)
+    ]

@@ -120,6 +120,23 @@ def test_when_the_minutes_are_over_the_run_is_told_and_the_study_ends(
     assert study.study(config(tmp_path, minutes=0.0)) == 85, "no time for anything"
 
 
+def test_when_the_minutes_are_over_no_further_evaluation_begins(
+    calls: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    evaluated: list[str] = []
+
+    def takes_a_minute(one: Any) -> dict[str, Any]:
+        evaluated.append(one.task)
+        clock[0] += 60
+        return fake_result(one)
+
+    monkeypatch.setattr(study, "evaluate", takes_a_minute)
+    monkeypatch.setattr("train.study.time.monotonic", lambda: clock[0])
+    assert study.study(config(tmp_path, minutes=1.5)) == 85
+    assert evaluated == ["grid_digits", "grid_letters"], "of the first row, without training"
+
+
 def test_a_run_of_another_size_is_no_row_of_this_table(calls: list[Any], tmp_path: Path) -> None:
     run = run_of(config(tmp_path), work(Row("MoCo", "moco")))
     run.folder.mkdir(parents=True)
