@@ -5,6 +5,7 @@ Exit codes: 0 done, 2 the input or the command line is wrong.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from dataclasses import dataclass
@@ -167,9 +168,16 @@ def _command(arguments: list[str]) -> Build | Validate | Datasets:
 
 def main() -> int:
     """Run the command line; return the exit code."""
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `... | head` ends it quietly
+    arguments = sys.argv[1:]
+    # Text only: `... | head` ends it quietly. Of what talks to a store this would make a connection
+    # that breaks a silent death.
+    if {"-h", "--help"} & set(arguments) or arguments[:1] == ["datasets"]:
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
-        return int(_command(sys.argv[1:]).run())
+        return int(_command(arguments).run())
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `... | head` is enough
+        return 0
     except (UsageError, StoreError) as error:
         print(f"error: {all_lines(str(error))}", file=sys.stderr)
         return 2
