@@ -26,7 +26,7 @@ principal components), measured with `render.planted.VERSION` 4:
 | | its 7 whole frames | 0.04 |
 | | mean of its 7 frames cut to the performer: sets of shapes, not their order | 0.16 |
 | | its 7 frames cut to the performer | 0.91 |
-| | mel of its 0.7 s | WM |
+| | mel of its 0.7 s | 0.86 |
 
 Pictures are 128 x 128 at 30 frames a second, sound is stereo of 24 kHz, so that every profile can
 be made from them; a mouth shape lasts 0.15 to 0.19 s, so that 10 frames a second show each.

@@ -6,8 +6,8 @@
 A field's samples lie in side shards, one beside each shard of the set, of one version of it: where
 a shard was made again since, the field is refused until it is made again, too. Numbers come from a
 table: clips of shards that are new, or were made again since, have none until it is joined again.
-Fields that the samples store themselves (the crops of profile
-`lips`) are joined by the same name, so that whoever asks for lips need not know.
+Fields that the samples store themselves (the crops of profile `lips`) are joined by the same name,
+so that whoever asks for lips need not know.
 """
 
 import contextlib

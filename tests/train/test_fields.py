@@ -200,14 +200,19 @@ def test_unknown_fields_are_refused_with_the_command(heads: Path) -> None:
         names_of("lip,../../etc")
 
 
-def test_a_field_of_an_older_version_is_refused_with_the_command(
-    heads: Path, tmp_path: Path
-) -> None:
-    out = tmp_path / "set"
+def with_a_newer_shard(heads: Path, out: Path) -> Path:
+    """A copy of the set whose second shard was made again since."""
     shutil.copytree(heads, out)
     index = json.loads((out / "shardindex.json").read_bytes())
     index["shardlist"][1]["sha256"] = "0" * 64
     (out / "shardindex.json").write_text(json.dumps(index))
+    return out
+
+
+def test_a_field_of_an_older_version_is_refused_with_the_command(
+    heads: Path, tmp_path: Path
+) -> None:
+    out = with_a_newer_shard(heads, tmp_path / "set")
     with pytest.raises(
         IncompleteError, match=r"1 of its 2 shards.*train-000001.*add-field .*set lip"
     ):
@@ -218,11 +223,7 @@ def test_numbers_of_older_clips_are_not_used_and_the_others_are(
     heads: Path, tmp_path: Path
 ) -> None:
     """As after a retry: the clips of new shards may be other ones under the same keys."""
-    out = tmp_path / "set"
-    shutil.copytree(heads, out)
-    index = json.loads((out / "shardindex.json").read_bytes())
-    index["shardlist"][1]["sha256"] = "0" * 64
-    (out / "shardindex.json").write_text(json.dumps(index))
+    out = with_a_newer_shard(heads, tmp_path / "set")
     chosen = mixture(out, "sync")
     assert chosen.table()["key"].to_pylist() == ["demo/head0"]
     field = chosen.parts[0].shard_set.fields["sync"]
@@ -232,6 +233,7 @@ def test_numbers_of_older_clips_are_not_used_and_the_others_are(
     assert "1 of its 2 shards, which are new" in chosen.lines()[0]
     again = f"add-field {out} sync --table {heads.with_suffix('.parquet')}`"
     assert f"{again} once the table has the numbers of their clips" in chosen.lines()[0]
+    index = json.loads((out / "shardindex.json").read_bytes())
     index["shardlist"][0]["sha256"] = "0" * 64
     (out / "shardindex.json").write_text(json.dumps(index))
     with pytest.raises(IncompleteError, match="2 of its 2 shards"):
