@@ -358,7 +358,7 @@ def _planned(
         raise UsageError(_made_otherwise(out, before, stored))
     sha256 = shard_hashes(index)
     shards = [
-        _side_shard(entry, stored["config_hash"], base.account.dropped_of(Path(entry["url"]).stem))
+        _side_shard(entry, stored["config_hash"], _hidden(base, entry))
         for entry in index["shardlist"]
     ]
     (out / "shards").mkdir(parents=True, exist_ok=True)
@@ -369,9 +369,17 @@ def _planned(
     return SidePlan(base, out, config, stored, shards, sha256)
 
 
-def _side_shard(entry: dict[str, Any], config_hash: str, dropped: frozenset[str]) -> PlannedShard:
+def _hidden(base: Prepared, entry: dict[str, Any]) -> frozenset[str]:
+    """Keys of the clips in a tar that were taken back; no field knows of rows without a sample."""
+    name = Path(entry["url"]).stem
+    sidecar = Outputs(base.out).sidecar(name) if entry.get("dropped") else None
+    held = (sample["key"] for sample in sidecar.samples) if sidecar else ()
+    return base.account.dropped_of(name).intersection(held)
+
+
+def _side_shard(entry: dict[str, Any], config_hash: str, hidden: frozenset[str]) -> PlannedShard:
     """Another version of the base shard, or a clip taken back, makes another side shard."""
-    fingerprint = canonical_hash([config_hash, entry["sha256"], sorted(dropped)])
+    fingerprint = canonical_hash([config_hash, entry["sha256"], sorted(hidden)])
     rows = entry["nsamples"] - entry.get("dropped", 0)
     return PlannedShard(Path(entry["url"]).stem, 0, rows, entry["seconds"], fingerprint)
 

@@ -7,7 +7,6 @@ out of tars and sidecars (`pipeline.purge`).
 The index is removed first: whoever opens the set in the middle is told that it is not finished.
 """
 
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from manifests.errors import UsageError
 from pipeline import remote
 from pipeline.dropped import SCHEMA, read_tombstones, write_tombstones
 from pipeline.errors import plain_text
-from pipeline.field_purge import purge_fields
+from pipeline.field_purge import purge_fields, shards_now
 from pipeline.format import FormatError
 from pipeline.index import finalize
 from pipeline.job import clean
@@ -30,6 +29,7 @@ from pipeline.mirror import store_of
 from pipeline.outputs import NotFinishedError, Outputs
 from pipeline.prepare import Prepared, load
 from pipeline.purge import finish_interrupted, purge_shards
+from pipeline.quality_purge import purge_quality
 from pipeline.seen import lines_about_runs
 from pipeline.summary import ledger_lines
 from pipeline.units import counted
@@ -177,39 +177,38 @@ def _stones(keys: frozenset[str], reason: str) -> pa.Table:
     return pa.Table.from_pylist(sorted(rows, key=lambda row: str(row["key"])), SCHEMA)
 
 
-def _without_facts(out: Path) -> list[str]:
-    """Remove OUT/quality: fingerprints and pairs speak of the purged clips, too."""
-    folder = out / "quality"
-    if not folder.exists():
-        return []
-    shutil.rmtree(folder)
-    return [
-        "quality/ held fingerprints of them and was removed; `python -m pipeline duplicates` and "
-        f"`offsets {out}` make it again"
-    ]
-
-
 def _purge(prepared: Prepared, wanted: Wanted, lines: list[str]) -> Sequence[str]:
     """Remove the bytes; what that changed goes into `lines`.
 
     Returns:
         Sentences about shards that are damaged, so that they could not be rewritten.
     """
-    Outputs(prepared.out).report_path.unlink(missing_ok=True)
-    clean(prepared.out)
+    out, account = prepared.out, prepared.account
+    Outputs(out).report_path.unlink(missing_ok=True)
+    clean(out)
     rewritten, damaged = purge_shards(prepared, wanted.keys)
-    of = prepared.account.dropped_of
-    held = [shard.name for shard in prepared.plan.shards if of(shard.name) & wanted.keys]
-    lines += purge_fields(prepared.out, held, prepared.account.dropped)
-    lines += _without_facts(prepared.out)
+    # Not only those of these keys: a command that was killed may have purged others.
+    held = [shard.name for shard in prepared.plan.shards if account.dropped_of(shard.name)]
+    lines.append(f"purged from {counted(rewritten, 'shard')}")
+    lines += purge_fields(out, held, wanted.keys, account.dropped)
+    lines += purge_quality(out, account.dropped, shards_now(out, held))
     if not damaged:
-        stones = read_tombstones(prepared.out)
+        stones = read_tombstones(out)
         gone = pc.or_(stones["purged"], pc.is_in(stones["key"], pa.array(list(wanted.keys))))
         at = stones.schema.get_field_index("purged")
-        write_tombstones(prepared.out, stones.set_column(at, SCHEMA.field("purged"), gone))
-    lines.append(
-        f"purged from {rewritten} shards, which were rewritten; manifest.parquet and "
-        "dropped.parquet keep the keys, so that nothing makes the clips again, and the source "
+        write_tombstones(out, stones.set_column(at, SCHEMA.field("purged"), gone))
+    lines.append(_what_stays(prepared, wanted.keys))
+    return damaged
+
+
+def _what_stays(prepared: Prepared, keys: frozenset[str]) -> str:
+    """Where their names still are, and why."""
+    scanned = prepared.out / "scan" / "manifest.parquet"
+    patched = any(not keys.isdisjoint(patch.keys) for patch in prepared.plan.patches)
+    rows = ["manifest.parquet", *(["scan/manifest.parquet"] if scanned.exists() else [])]
+    named = ["dropped.parquet", "left_out of shards/*.json", *(["plan.json"] if patched else [])]
+    return (
+        f"so that nothing makes the clips again, {prepared.out} keeps their rows (key, path, "
+        f"labels, words) in {' and '.join(rows)} and their keys in {', '.join(named)}; the source "
         f"files in {prepared.plan.manifest_root} are yours to remove"
     )
-    return damaged

@@ -93,6 +93,12 @@ def _purge(prepared: Prepared, shard: PlannedShard, gone: frozenset[str]) -> boo
     return True
 
 
+def waiting_shards(out: Path) -> set[str]:
+    """Shards whose purge was stopped before their new sidecars took their places."""
+    folder = Outputs(out).shards
+    return {path.name.removesuffix(f".json{NEXT}") for path in folder.glob(f"*.json{NEXT}")}
+
+
 def finish_interrupted(out: Path) -> None:
     """Take over the sidecars of purges that were killed between tar and sidecar.
 
