@@ -1,10 +1,10 @@
 """Shards on a store: the loader with --cache-gb against a folder, and uploads beside decoding.
 
 The store is the S3 server of the tests (moto), a process on this machine behind their proxy, which
-takes `UPLOAD_SECONDS` more for each tar where it is told to. Both rows are seconds of the clock,
-because what is looked for is waiting, which costs no CPU; ways alternate, and the quickest round of
-each counts. Whole jobs by the clock say little on a busy machine (they are among the facts), so a
-worker's waits are taken from what its shards say of themselves.
+takes `UPLOAD_SECONDS` more for each tar where it is told to. What is looked for is waiting, and the
+clock sees whatever else the machine does, so seconds by the clock are among the facts, and the rows
+are what a busy machine can tell: of the loader CPU seconds, where no tar was asked for again; of an
+upload what a worker's shards say of its waits.
 """
 
 import importlib
@@ -138,7 +138,7 @@ class Jobs:
 
 
 def cached(media: Media, bucket: "Bucket", folder: Path, repeats: int) -> Measured:
-    """Clips a second with the cache, from the second epoch on, over those of a folder.
+    """Clips a CPU second with the cache, from the second epoch on, over those of a folder.
 
     Raises:
         RuntimeError: tars were asked for again, so that this is not what was measured.
@@ -151,15 +151,20 @@ def cached(media: Media, bucket: "Bucket", folder: Path, repeats: int) -> Measur
         "folder": Epochs(loading.ours(f"{folder}/set-0", batches)),
         "cache": Epochs(keeping),
     }
-    spent = interleaved(ways, EPOCHS_A_ROUND * repeats, timer=clock_seconds)
-    cpu = interleaved(ways, repeats)
+    spent = interleaved(ways, repeats)
+    clock = interleaved(ways, EPOCHS_A_ROUND * repeats, timer=clock_seconds)
     if asked := bucket.proxy.count(rf"GET .*{TARS}"):
         raise RuntimeError(f"{asked} requests for tars after the first epoch; expected none")
     without = clock_seconds(Epochs(loading.ours(there, 1)))
     clips = loading.CLIPS * batches
-    rates = {way: clips / min(seconds) for way, seconds in spent.items()}
+    rates = {way: clips / min(seconds) for way, seconds in clock.items()}
     rates |= {"first epoch": clips / first, "store without cache": loading.CLIPS / without}
-    facts = {"clips_a_second": rates, "by_cpu": ratio(cpu, "folder", "cache"), "rounds": spent}
+    facts = {
+        "clips_a_second": rates,
+        "rounds": spent,
+        "clock_rounds": clock,
+        "by_clock": ratio(clock, "folder", "cache"),
+    }
     shards = len(bucket.tars("set-0"))
     return Measured(
         "cache", f"{shards} shards, 16 x {media.name}", ratio(spent, "folder", "cache"),

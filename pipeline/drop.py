@@ -25,7 +25,6 @@ from pipeline.format import FormatError
 from pipeline.index import finalize
 from pipeline.job import clean
 from pipeline.make import COMPLETE, CORRUPT, Outcome, locked, write_page
-from pipeline.mirror import store_of
 from pipeline.outputs import NotFinishedError, Outputs
 from pipeline.prepare import Prepared, load
 from pipeline.purge import finish_interrupted, purge_shards
@@ -59,11 +58,6 @@ def drop(out: Path, wanted: Wanted) -> Outcome:
         LockedError: a job works on the set.
     """
     load(out)  # says what is wrong with a folder before a lock is left in it
-    if wanted.purge and store_of(out) is not None:
-        raise UsageError(
-            f"--purge rewrites tars, and those of {out} lie on a store: drop without it, then copy "
-            "the set to a folder, purge there, and put it back"
-        )
     with locked(out, shared=False), remote.alone(out):
         lines, damaged = _drop(out, wanted)
         remote.push(out)
@@ -85,16 +79,17 @@ def _drop(out: Path, wanted: Wanted) -> tuple[list[str], Sequence[str]]:
     if fresh:
         write_tombstones(out, pa.concat_tables([before, _stones(fresh, wanted.reason)]))
     prepared = load(out)
+    if wanted.purge:
+        remote.push(out)  # tombstones are there, and the index is not, before tars change
     damaged = _purge(prepared, wanted, lines) if wanted.purge else []
     ledger = finalize(prepared, partial=partial)
     lines += ledger_lines(ledger)
     if Outputs(out).index_path.exists():
         lines.append(f"Report: {write_page(out)}")
     if not wanted.purge:
-        way = "copy the set to a folder, where --purge" if store_of(out) else "--purge"
         lines.append(
             "their bytes are still in the tars, where readers that go by the tars alone find them; "
-            f"{way} removes them"
+            "--purge removes them"
         )
         if (out / "quality").exists():
             lines.append(

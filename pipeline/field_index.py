@@ -13,6 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipeline import remote
 from pipeline.errors import ShardError
 from pipeline.fields import CROPS, FieldConfig, with_fields
 from pipeline.format import FIELD_SCHEMA
@@ -130,8 +131,7 @@ def _remove_strays(out: Path, names: set[str]) -> None:
     """Side shards whose base shard is no longer in the set: nobody may find them in a glob."""
     for path in (out / "shards").glob("*.json"):
         if path.stem not in names:
-            path.unlink()
-            path.with_suffix(".tar").unlink(missing_ok=True)
+            remote.forget(out, f"shards/{path.name}", f"shards/{path.stem}.tar")
 
 
 def _entry(sidecar: dict[str, Any]) -> dict[str, Any]:

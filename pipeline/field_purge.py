@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline import remote
 from pipeline.field_check import names_of_fields
 from pipeline.fields import command, folder_of
 from pipeline.mirror import tar_bytes
@@ -46,13 +47,12 @@ def purge_fields(
         gone = [shard for shard in shards if _is_over(out, folder, shard, keys)]
         if not gone:
             continue
-        (folder / "shardindex.json").unlink(missing_ok=True)
+        remote.forget(folder, "shardindex.json")
         for table in ("samples.parquet", "errors.parquet"):
             if (folder / table).is_file():
                 _without(folder / table, dropped)
-        for shard in gone:
-            (folder / "shards" / f"{shard}.json").unlink(missing_ok=True)
-            (folder / "shards" / f"{shard}.tar").unlink(missing_ok=True)
+        files = [f"shards/{shard}.{kind}" for shard in gone for kind in ("json", "tar")]
+        remote.forget(folder, *files)
         told.append(
             f"field {name}: {counted(len(gone), 'side shard')} of rewritten shards removed; "
             f"`{command(out, name)}` makes them again, of the clips that stay"

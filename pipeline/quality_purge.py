@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline import remote
 from pipeline.shard import write_atomically
 from selection.facts import BASES, COLUMNS, FOLDER, KEY, RANKS
 
@@ -37,8 +38,7 @@ def purge_quality(out: Path, keys: frozenset[str], now: Mapping[str, str]) -> li
     if not gone:
         return []
     _forget_columns(out, {path.name for path in gone})
-    for path in gone:
-        path.unlink()
+    remote.forget(out, *(f"{FOLDER}/{path.name}" for path in gone))
     names = ", ".join(path.name for path in gone)
     return [
         f"removed from {FOLDER}/, as clips are compared there or whose they are cannot be read: "

@@ -236,7 +236,7 @@ def test_a_purge_that_is_killed_loses_no_neighbour(made, factory, monkeypatch, t
         replace(source, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.purge.os.replace", killed)
+        patch.setattr("os.replace", killed)
         with pytest.raises(KeyboardInterrupt):
             drop(made, wanted(made, clip, purge=True))
     assert not (made / "shardindex.json").exists()  # nobody trains on the old one meanwhile
@@ -287,7 +287,7 @@ def test_verify_sends_who_was_stopped_in_a_purge_back_to_it(made, factory, monke
         replace(source, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.purge.os.replace", killed)
+        patch.setattr("os.replace", killed)
         with pytest.raises(KeyboardInterrupt):
             drop(made, wanted(made, clip, purge=True))
     verdict = verify(made, progress=None)
