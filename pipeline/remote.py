@@ -120,7 +120,7 @@ def push(out: Path) -> None:
     copies = Copies(store, out)
     with _refusals():
         copies.forget(name for name in LAST if not (out / name).exists() and copies.knows(name))
-        if not all(copies.is_unchanged(name) for name in (*INDEXED, INDEX)):
+        if not all(copies.is_unchanged(name) for name in INDEXED):
             copies.retract(INDEX)  # beside other tables it would lend them what is known of its own
         for folder in sorted((out / FIELDS).glob("*")):
             _retract_field(copies, f"{FIELDS}/{folder.name}")
@@ -130,9 +130,9 @@ def push(out: Path) -> None:
 
 
 def _retract_field(copies: Copies, field: str) -> None:
-    """Delete the index of a field, where it or its tables are other ones here."""
+    """Delete the index of a field, where its tables are other ones here."""
     tables = [f"{field}/{name}" for name in OF_A_FIELD]
-    told = [name for name in (*tables, f"{field}/{INDEX}") if (copies.folder / name).exists()]
+    told = [name for name in tables if (copies.folder / name).exists()]
     if not all(copies.is_unchanged(name) for name in told):
         copies.retract(f"{field}/{INDEX}")
 
