@@ -48,18 +48,20 @@ def measure(media: Media, folder: Path, repeats: int) -> Iterator[Measured]:
     clips = loading.copies(media, folder / media.path.stem)[0].parent
     try:
         importlib.import_module("moto")  # a process of its own would only say that it ended
-        from tests.stores import bucket as shelf
+        import pytest
+
+        from tests.stores.bucket import bucket_of, s3_server
     except ImportError as error:
         log.warning("the rows of stores are left out: %s. `make setup` installs moto and pytest, "
                     "and tests/ of a checkout has the server", error)  # fmt: skip
         return
     with (
         tempfile.TemporaryDirectory(prefix="glav-bench-") as here,
-        shelf.pytest.MonkeyPatch.context() as patch,
-        shelf.s3_server() as server,
+        pytest.MonkeyPatch.context() as patch,
+        s3_server() as server,
     ):
         patch.setenv("GLAV_SCRATCH", f"{here}/scratch")
-        with shelf.bucket_of(server, patch) as bucket:
+        with bucket_of(server, patch) as bucket:
             yield uploads(media, clips, bucket, Path(here), repeats)
             yield cached(media, bucket, Path(here), repeats)
 
@@ -71,7 +73,8 @@ def uploads(media: Media, clips: Path, bucket: "Bucket", folder: Path, repeats: 
     """Seconds that a worker waits for an upload of one; `set-0` stays in folder and bucket."""
     from tests.stores.bucket import Fault
 
-    jobs, waited = Jobs(clips, bucket.url("set")), []
+    jobs = Jobs(clips, bucket.url("set"))
+    waited: list[list[float]] = []
 
     def slowly() -> None:
         bucket.proxy.faults.append(Fault("PUT", TARS, 200, delay_seconds=UPLOAD_SECONDS))

@@ -37,7 +37,7 @@ def test_without_the_server_there_are_no_rows_and_a_line_that_says_so(
     def missing(name: str) -> Any:
         raise ImportError(f"No module named {name!r}")
 
-    monkeypatch.setattr(elsewhere.importlib, "import_module", missing)
+    monkeypatch.setattr("bench.elsewhere.importlib.import_module", missing)
     assert list(elsewhere.measure(clip, tmp_path, 1)) == []
     assert "left out: No module named 'moto'. `make setup`" in caplog.text
 
