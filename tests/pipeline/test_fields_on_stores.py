@@ -4,6 +4,7 @@ import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -133,7 +134,7 @@ def test_a_number_from_a_table_and_another_field_in_its_place(
     keys = [f"demo/{name}" for name in NAMES]
     pq.write_table(pa.table({"key": keys, "seen": range(len(keys))}), tmp_path / "luck.parquet")
     shelved.add(shelved.machine())
-    wish = {"table": tmp_path / "luck.parquet", "overwrite": True}
+    wish: dict[str, Any] = {"table": tmp_path / "luck.parquet", "overwrite": True}
     assert shelved.add(shelved.machine(), **wish).exit_code == 0
     there = {name for name in shelved.objects() if name.startswith("fields/")}
     assert there == {
@@ -152,7 +153,7 @@ def test_a_number_from_a_table_and_another_field_in_its_place(
 def test_overwrite_makes_every_side_shard_again(shelved: Shelved) -> None:
     first, again = Side(), Side()
     shelved.add(shelved.machine(), first)
-    wish = {"features": shelved.folder / "features", "overwrite": True}
+    wish: dict[str, Any] = {"features": shelved.folder / "features", "overwrite": True}
     assert shelved.add(shelved.machine(), again, **wish).exit_code == 0
     assert sorted(again.made) == sorted(first.made)
     whole(shelved)
