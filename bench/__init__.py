@@ -10,9 +10,10 @@ thread, in CPU seconds of this process and its children:
 The loader and the training step of `train` are measured likewise, each against plain ways: see
 `loading` (with `plainload`) and `steps`.
 
-`--only` takes one part: `pipeline`, `loader`, `step`; `methods` (their steps, by `methods`, and the
-use of a long queue, by `queues`), `cluster` (what Ray adds, by `cluster`), or `scale` (two million
-rows, by `planning` and `growing`).
+`--only` takes one part: `pipeline`, `loader`, `step`; `store` (the loader's cache, and uploads
+beside decoding, by `elsewhere`), `methods` (their steps, by `methods`, and the use of a long queue,
+by `queues`), `cluster` (what Ray adds, by `cluster`), or `scale` (two million rows, by `planning`
+and `growing`).
 
 `media` makes the files; `floor`, `ours` and `naive` are the ways; `stopwatch` measures; `goals`
 holds what is to be reached; `clips`, `faces`, `workers`, `planning` and `starting` measure it;

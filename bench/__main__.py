@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from bench.steps import Step
 
 
-Part = Literal["all", "pipeline", "scale", "cluster", "loader", "step", "methods"]
+Part = Literal["all", "pipeline", "scale", "cluster", "loader", "store", "step", "methods"]
 
 
 @dataclass(frozen=True)
@@ -81,11 +81,13 @@ def _measured(options: Options) -> Iterator[Measured]:
     if options.only in ("scale", "step", "methods"):
         return
     folder = options.out.parent / f"media-{media.VERSION}"
-    if options.only == "cluster":
+    if options.only in ("cluster", "store"):
         files = made = [media.kinetics_like(folder)]
     else:
         made = media.made_media(folder)
         files = made if options.quick else made + media.real_media(folder)
+    if options.only in ("all", "store"):
+        yield from _store(options, made[0], folder / "loading")
     cores = os.sched_getaffinity(0)
     stopwatch.pin_to_one_core()
     if options.only in ("all", "pipeline"):
@@ -128,6 +130,13 @@ def _loader(options: Options, files: "list[Media]", folder: Path) -> Iterator[Me
 
     for file in (file for file in files if file.kind == "kinetics"):
         yield from loading.measure(file, folder, options.rounds)
+
+
+def _store(options: Options, file: "Media", folder: Path) -> Iterator[Measured]:
+    """Shards on a store; on all cores, as a server and uploads need some of their own."""
+    from bench import elsewhere
+
+    yield from elsewhere.measure(file, folder, options.rounds)
 
 
 def _steps(options: Options) -> "list[Step]":

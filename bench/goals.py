@@ -34,6 +34,8 @@ GOALS = {
     "cluster": Goal("a shard of 100 clips, all but decoding, on Ray", 2.0, "%"),
     "loader": Goal("loader, clips a CPU second (naive: mp4s on the fly)", 250.0, "/s", ">="),
     "loader members": Goal("the same over one JPEG a tar member", 1.0, "x", ">="),
+    "cache": Goal("loader from S3 --cache-gb, epochs 2.. over a folder", 0.95, "x", ">="),
+    "upload": Goal("wait of a worker for each upload of 1 s", 0.1, "s"),
     "step": Goal("step of glcm_r18, bf16, batch 32 (naive: eager fp32)", 35.0, "ms"),
     "method": Goal("step of a method over its encoders alone", 1.3, "x"),
     "queue": Goal("queue of 65,536: CPU over that with a copy a step", 1.0, "x"),

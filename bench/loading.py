@@ -24,6 +24,7 @@ from bench.media import Media
 from bench.stopwatch import Way, interleaved
 from pipeline.format import split_jpegs
 from stores.local import LocalStore
+from train.cache import Cache
 from train.cuts import Reads
 from train.index import open_shards
 from train.loader import ClipLoader
@@ -40,11 +41,11 @@ BATCHES = {"ours": 16, "jpegs": 16, "members": 8, "mp4": 1}
 
 def measure(media: Media, folder: Path, repeats: int) -> list[Measured]:
     """Clips a second of ours and of both plain ways; `folder` keeps the sets."""
-    files = _copies(media, folder / media.path.stem)
+    files = copies(media, folder / media.path.stem)
     shards = _shards(files[0].parent, folder / f"{media.path.stem}-glcm")
     tar = _jpeg_tar(shards, folder / f"{media.path.stem}-jpegs.tar")
     ways: dict[str, Way] = {
-        "ours": partial(_use, ours(shards, BATCHES["ours"])),
+        "ours": partial(use, ours(shards, BATCHES["ours"])),
         "jpegs": partial(_decode, shards, CLIPS * BATCHES["jpegs"]),
         "members": partial(_plain, partial(plainload.jpeg_clips, tar), BATCHES["members"]),
         "mp4": partial(_plain, partial(plainload.Mp4Clips, files), BATCHES["mp4"]),
@@ -65,16 +66,18 @@ def measure(media: Media, folder: Path, repeats: int) -> list[Measured]:
     ]
 
 
-def ours(shards: Path, batches: int, workers: int = 1) -> ClipLoader:
+def ours(
+    shards: Path | str, batches: int, workers: int = 1, cache: Cache | None = None
+) -> ClipLoader:
     """Our loader, set to so many batches an epoch: the set is gone through as often."""
-    sources = parse_shards(f"{shards}@w={batches}", Path("data"))
+    sources = parse_shards(f"{shards}@w={batches}", Path("data"), cache=cache)
     mixture = open_mixture(sources, reads=Reads(WINDOW_FRAMES, WINDOW_FRAMES))
     return ClipLoader(Plan(mixture, 0, CLIPS), workers)
 
 
-def _use(loader: ClipLoader) -> None:
+def use(loader: ClipLoader, epoch: int = 0) -> None:
     """An epoch, every batch looked at; the worker ends with it, so that its seconds count."""
-    _look(batch.video for batch in loader.one_epoch())
+    _look(batch.video for batch in loader.one_epoch(epoch))
 
 
 def _plain(clips: Callable[..., Any], batches: int) -> None:
@@ -102,7 +105,7 @@ def _look(videos: Iterable[Tensor]) -> None:
         video.clone()
 
 
-def _copies(media: Media, folder: Path) -> list[Path]:
+def copies(media: Media, folder: Path) -> list[Path]:
     """The file so many times, under other names."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"clip{number:02d}{media.path.suffix}" for number in range(CLIPS)]

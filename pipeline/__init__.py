@@ -18,7 +18,8 @@
     account   which shard speaks for which row: patches over others, tombstones over all
     retry     rows that failed -> patches: shards of their own, old ones stay untouched; patched:
               rows of mended files that a patch has already
-    drop      takes clips back: dropped (tombstones), purge (their bytes), seen (runs that saw them)
+    drop      takes clips back: dropped (tombstones), seen (runs that saw them), purge with
+              field_purge and quality_purge (their bytes and what was made of them)
     verify, status, peek, report, doctor: looking at what was made
     duplicates, leaks, offsets: facts about finished sets, kept in OUT/quality; fingerprints,
               prints, candidates, matching and pairs compare clips

@@ -4,6 +4,7 @@ Side shards are made by the same job as shards: one task a shard, in any executo
 kept when the command is run again. See `pipeline.fields` for what lies where.
 """
 
+import contextlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -12,21 +13,25 @@ from pathlib import Path
 from typing import Any
 
 from manifests.errors import UsageError
+from pipeline import remote
 from pipeline.config import Limits, canonical_hash
 from pipeline.errors import ShardError, disk_sentence
 from pipeline.field_index import FieldLedger, finalize_field, name_fields
 from pipeline.fields import CROPS, FieldConfig, command, folder_of, read_field, stored_field
 from pipeline.item import Item, Row
 from pipeline.job import JobOptions, Result, clean, run
-from pipeline.lock import lock
-from pipeline.make import COMPLETE, INCOMPLETE, Outcome
-from pipeline.numbers import NumberWish, add_number
+from pipeline.make import COMPLETE, INCOMPLETE, Outcome, locked
+from pipeline.mirror import address_of, tar_bytes
+from pipeline.numbers import TABLE, NumberWish, add_number
 from pipeline.outputs import Outputs
 from pipeline.plan import PlannedShard
 from pipeline.prepare import Prepared, load, versions
 from pipeline.shard import ShardTask, is_committed, write_atomically
+from pipeline.staging import Stoppable
+from pipeline.units import counted
 from selection.facts import shard_hashes
-from stores import is_remote
+from stores import is_remote, open_objects
+from stores.scratch import scratch_folder, workplace
 
 EMBED_FACTS = "embed.json"
 """What `train embed` writes beside its parts."""
@@ -81,6 +86,21 @@ class SideTask(ShardTask):
         for row in self.rows:
             yield Item(self.root, (row,))
 
+    @contextlib.contextmanager
+    def staged(self, decoder: Stoppable) -> Iterator[Iterator[Item]]:
+        """The samples; of a set on a store, in a copy of their tar: one request, not thousands."""
+        if not is_remote(self.root) or self.config.origin == "source":
+            with super().staged(decoder) as items:
+                yield items
+            return
+        store, name = open_objects(self.root, what="the set"), f"shards/{self.name}.tar"
+        with workplace(scratch_folder(self.scratch)) as home:
+            try:
+                store.fetch(name, home / name, lambda: not decoder.stopped)
+            except FileNotFoundError as error:
+                raise ShardError(f"{store.url(name)} is gone since the job began") from error
+            yield (Item(str(home), item.rows) for item in self.items())
+
     def listed(self, row: Row) -> dict[str, Any]:
         """The sample it belongs to."""
         return {name: row[name] for name in ("key", "instance")}
@@ -120,8 +140,9 @@ class SidePlan:
         Raises:
             ShardError: the base shard is not the one that the index means.
         """
-        is_source = self.config.origin == "source"
-        root = self.base.plan.manifest_root if is_source else str(self.base.out.absolute())
+        is_source, address = self.config.origin == "source", address_of(self.base.out)
+        stored = address or str(self.base.out.absolute())
+        root = self.base.plan.manifest_root if is_source else stored
         return SideTask(
             name=shard.name,
             rows=tuple(self._rows(shard)),
@@ -132,6 +153,7 @@ class SidePlan:
             fingerprint=shard.fingerprint,
             limits=limits,
             versions=versions(),
+            store=address_of(self.out),
             scratch=scratch,
             base_sha256=self.sha256[shard.name],
         )
@@ -141,14 +163,15 @@ class SidePlan:
         files = Outputs(self.base.out)
         sidecar = files.sidecar(shard.name)
         tar = files.tar_path(shard.name)
-        if sidecar is None or sidecar.sha256 != self.sha256[shard.name] or not tar.is_file():
+        size = tar_bytes(tar)
+        if sidecar is None or sidecar.sha256 != self.sha256[shard.name] or size is None:
             raise ShardError(
                 f"{tar} is not the shard that {files.index_path} lists; run `python -m pipeline "
                 f"verify {self.base.out}`, mend what it names, then add the field again"
             )
-        if tar.stat().st_size != sidecar.filesize:
+        if size != sidecar.filesize:
             raise ShardError(
-                f"{tar} has {tar.stat().st_size} bytes, its sidecar says {sidecar.filesize}: it is "
+                f"{tar} has {size} bytes, its sidecar says {sidecar.filesize}: it is "
                 f"damaged. Run `python -m pipeline verify {self.base.out}`"
             )
         rows = self.base.rows.of_shard(self._base_shards[shard.name]).to_pylist()
@@ -180,33 +203,56 @@ def add_field(out: Path, wish: FieldWish, job: JobOptions, say: Any) -> Outcome:
         LockedError: another job writes the set.
         ShardError: it cannot be written.
     """
-    base = load(out)
-    index = Outputs(out).index()
-    config = field_config(base, index, wish)
-    with lock(out, shared=job.task is not None):
-        if config.kind == "number":
-            assert wish.table is not None
-            ledger = add_number(out, config, NumberWish(wish.table, wish.column, wish.flags),
-                                wish.overwrite)  # fmt: skip
-            name_fields(out)
-            return _outcome(out, config, ledger, [])
-        plan = _planned(base, index, config, wish)
+    _asked(out, wish)  # refuses what cannot be before a lock is left there
+    with locked(out, shared=job.task is not None):
+        with remote.alone(out):
+            remote.pull(out)
+            base, index, config = _asked(out, wish)
+            if config.kind == "number":
+                outcome = _add_number(out, config, wish)
+                remote.push(out)
+                return outcome
+            plan = _planned(base, index, config, wish)
+            remote.push(out)
         samples = sum(shard.rows for shard in plan.shards)
-        say(f"{config.field}: {samples} samples in {len(plan.shards)} shards -> {plan.out}")
+        say(f"{config.field}: {counted(samples, 'sample')} in "
+            f"{counted(len(plan.shards), 'shard')} -> {plan.out}")  # fmt: skip
         result = run(plan, job)
         if job.task is not None:
             return _task_outcome(out, config, result)
         if result.stopped:
             return Outcome([f"Stopped: {result.stopped}"], INCOMPLETE)
-        try:
-            ledger = finalize_field(plan.out, config, plan.stored, plan.shards, index)
-            name_fields(out)
-        except OSError as error:
-            raise ShardError(disk_sentence(str(plan.out), error)) from error
-        clean(plan.out)
-        (plan.out / "report.html").unlink(missing_ok=True)  # the page of the job, now over
-    lines = [f"{result.kept} shards kept, {result.made} made"] if result.kept else []
+        with remote.alone(out):
+            ledger = _finalized(plan, index)
+            remote.push(out)
+    lines = [f"{counted(result.kept, 'shard')} kept, {result.made} made"] if result.kept else []
     return _outcome(out, config, ledger, lines)
+
+
+def _asked(out: Path, wish: FieldWish) -> tuple[Prepared, dict[str, Any], FieldConfig]:
+    """The set, its index, and the field that is to be made."""
+    base, index = load(out), Outputs(out).index()
+    return base, index, field_config(base, index, wish)
+
+
+def _add_number(out: Path, config: FieldConfig, wish: FieldWish) -> Outcome:
+    assert wish.table is not None
+    number = NumberWish(wish.table, wish.column, wish.flags)
+    ledger = add_number(out, config, number, wish.overwrite)
+    name_fields(out)
+    return _outcome(out, config, ledger, [])
+
+
+def _finalized(plan: SidePlan, index: dict[str, Any]) -> FieldLedger:
+    """Tables and index of a field whose side shards are made."""
+    try:
+        ledger = finalize_field(plan.out, plan.config, plan.stored, plan.shards, index)
+        name_fields(plan.base.out)
+    except OSError as error:
+        raise ShardError(disk_sentence(str(plan.out), error)) from error
+    clean(plan.out)
+    (plan.out / "report.html").unlink(missing_ok=True)  # the page of the job, now over
+    return ledger
 
 
 def _task_outcome(out: Path, config: FieldConfig, result: Result) -> Outcome:
@@ -358,20 +404,28 @@ def _planned(
         raise UsageError(_made_otherwise(out, before, stored))
     sha256 = shard_hashes(index)
     shards = [
-        _side_shard(entry, stored["config_hash"], base.account.dropped_of(Path(entry["url"]).stem))
+        _side_shard(entry, stored["config_hash"], _hidden(base, entry))
         for entry in index["shardlist"]
     ]
     (out / "shards").mkdir(parents=True, exist_ok=True)
     if wish.overwrite:
-        for sidecar in (out / "shards").glob("*.json"):
-            sidecar.unlink()
+        cars = [f"shards/{path.name}" for path in (out / "shards").glob("*.json")]
+        remote.forget(out, "shardindex.json", TABLE, *cars)
     write_atomically(out / "field.json", json.dumps(stored, indent=1).encode())
     return SidePlan(base, out, config, stored, shards, sha256)
 
 
-def _side_shard(entry: dict[str, Any], config_hash: str, dropped: frozenset[str]) -> PlannedShard:
+def _hidden(base: Prepared, entry: dict[str, Any]) -> frozenset[str]:
+    """Keys of the clips in a tar that were taken back; no field knows of rows without a sample."""
+    name = Path(entry["url"]).stem
+    sidecar = Outputs(base.out).sidecar(name) if entry.get("dropped") else None
+    held = (sample["key"] for sample in sidecar.samples) if sidecar else ()
+    return base.account.dropped_of(name).intersection(held)
+
+
+def _side_shard(entry: dict[str, Any], config_hash: str, hidden: frozenset[str]) -> PlannedShard:
     """Another version of the base shard, or a clip taken back, makes another side shard."""
-    fingerprint = canonical_hash([config_hash, entry["sha256"], sorted(dropped)])
+    fingerprint = canonical_hash([config_hash, entry["sha256"], sorted(hidden)])
     rows = entry["nsamples"] - entry.get("dropped", 0)
     return PlannedShard(Path(entry["url"]).stem, 0, rows, entry["seconds"], fingerprint)
 

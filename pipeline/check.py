@@ -28,6 +28,7 @@ from pipeline.item import Row
 from pipeline.outputs import TAR_BLOCK_BYTES, Outputs, Sidecar
 from pipeline.plan import PlannedShard, fingerprint_of
 from pipeline.rows import PlannedRows, stated_facts
+from pipeline.units import counted
 
 CLOCK_TOLERANCE_SECONDS = 1e-3
 """Times in the JSON are decimal numbers of rationals; containers count in 1/1000 s at coarsest."""
@@ -145,7 +146,8 @@ def _sidecar_findings(
         left_out = f" and {len(sidecar.left_out)} left out" if sidecar.left_out else ""
         yield (
             f"{name}: the plan has {planned.rows} rows, the sidecar {sidecar.rows}: "
-            f"{len(sidecar.samples)} samples and {len(sidecar.errors)} errors{left_out}"
+            f"{counted(len(sidecar.samples), 'sample')} and "
+            f"{counted(len(sidecar.errors), 'error')}{left_out}"
         )
     for key in sorted(set(sidecar.left_out) - elsewhere):
         yield f"{name}: leaves out {key[:100]!r}, which no patch has and nobody took back"

@@ -7,7 +7,6 @@ out of tars and sidecars (`pipeline.purge`).
 The index is removed first: whoever opens the set in the middle is told that it is not finished.
 """
 
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,15 +20,15 @@ from manifests.errors import UsageError
 from pipeline import remote
 from pipeline.dropped import SCHEMA, read_tombstones, write_tombstones
 from pipeline.errors import plain_text
-from pipeline.field_purge import purge_fields
+from pipeline.field_purge import purge_fields, shards_now
 from pipeline.format import FormatError
 from pipeline.index import finalize
 from pipeline.job import clean
 from pipeline.make import COMPLETE, CORRUPT, Outcome, locked, write_page
-from pipeline.mirror import store_of
 from pipeline.outputs import NotFinishedError, Outputs
 from pipeline.prepare import Prepared, load
 from pipeline.purge import finish_interrupted, purge_shards
+from pipeline.quality_purge import purge_quality
 from pipeline.seen import lines_about_runs
 from pipeline.summary import ledger_lines
 from pipeline.units import counted
@@ -59,11 +58,6 @@ def drop(out: Path, wanted: Wanted) -> Outcome:
         LockedError: a job works on the set.
     """
     load(out)  # says what is wrong with a folder before a lock is left in it
-    if wanted.purge and store_of(out) is not None:
-        raise UsageError(
-            f"--purge rewrites tars, and those of {out} lie on a store: drop without it, then copy "
-            "the set to a folder, purge there, and put it back"
-        )
     with locked(out, shared=False), remote.alone(out):
         lines, damaged = _drop(out, wanted)
         remote.push(out)
@@ -85,16 +79,17 @@ def _drop(out: Path, wanted: Wanted) -> tuple[list[str], Sequence[str]]:
     if fresh:
         write_tombstones(out, pa.concat_tables([before, _stones(fresh, wanted.reason)]))
     prepared = load(out)
+    if wanted.purge:
+        remote.push(out)  # tombstones are there, and the index is not, before tars change
     damaged = _purge(prepared, wanted, lines) if wanted.purge else []
     ledger = finalize(prepared, partial=partial)
     lines += ledger_lines(ledger)
     if Outputs(out).index_path.exists():
         lines.append(f"Report: {write_page(out)}")
     if not wanted.purge:
-        way = "copy the set to a folder, where --purge" if store_of(out) else "--purge"
         lines.append(
             "their bytes are still in the tars, where readers that go by the tars alone find them; "
-            f"{way} removes them"
+            "--purge removes them"
         )
         if (out / "quality").exists():
             lines.append(
@@ -177,39 +172,38 @@ def _stones(keys: frozenset[str], reason: str) -> pa.Table:
     return pa.Table.from_pylist(sorted(rows, key=lambda row: str(row["key"])), SCHEMA)
 
 
-def _without_facts(out: Path) -> list[str]:
-    """Remove OUT/quality: fingerprints and pairs speak of the purged clips, too."""
-    folder = out / "quality"
-    if not folder.exists():
-        return []
-    shutil.rmtree(folder)
-    return [
-        "quality/ held fingerprints of them and was removed; `python -m pipeline duplicates` and "
-        f"`offsets {out}` make it again"
-    ]
-
-
 def _purge(prepared: Prepared, wanted: Wanted, lines: list[str]) -> Sequence[str]:
     """Remove the bytes; what that changed goes into `lines`.
 
     Returns:
         Sentences about shards that are damaged, so that they could not be rewritten.
     """
-    Outputs(prepared.out).report_path.unlink(missing_ok=True)
-    clean(prepared.out)
+    out, account = prepared.out, prepared.account
+    Outputs(out).report_path.unlink(missing_ok=True)
+    clean(out)
     rewritten, damaged = purge_shards(prepared, wanted.keys)
-    of = prepared.account.dropped_of
-    held = [shard.name for shard in prepared.plan.shards if of(shard.name) & wanted.keys]
-    lines += purge_fields(prepared.out, held, prepared.account.dropped)
-    lines += _without_facts(prepared.out)
+    # Not only those of these keys: a command that was killed may have purged others.
+    held = [shard.name for shard in prepared.plan.shards if account.dropped_of(shard.name)]
+    lines.append(f"purged from {counted(rewritten, 'shard')}")
+    lines += purge_fields(out, held, wanted.keys, account.dropped)
+    lines += purge_quality(out, account.dropped, shards_now(out, held))
     if not damaged:
-        stones = read_tombstones(prepared.out)
+        stones = read_tombstones(out)
         gone = pc.or_(stones["purged"], pc.is_in(stones["key"], pa.array(list(wanted.keys))))
         at = stones.schema.get_field_index("purged")
-        write_tombstones(prepared.out, stones.set_column(at, SCHEMA.field("purged"), gone))
-    lines.append(
-        f"purged from {rewritten} shards, which were rewritten; manifest.parquet and "
-        "dropped.parquet keep the keys, so that nothing makes the clips again, and the source "
+        write_tombstones(out, stones.set_column(at, SCHEMA.field("purged"), gone))
+    lines.append(_what_stays(prepared, wanted.keys))
+    return damaged
+
+
+def _what_stays(prepared: Prepared, keys: frozenset[str]) -> str:
+    """Where their names still are, and why."""
+    scanned = prepared.out / "scan" / "manifest.parquet"
+    patched = any(not keys.isdisjoint(patch.keys) for patch in prepared.plan.patches)
+    rows = ["manifest.parquet", *(["scan/manifest.parquet"] if scanned.exists() else [])]
+    named = ["dropped.parquet", "left_out of shards/*.json", *(["plan.json"] if patched else [])]
+    return (
+        f"so that nothing makes the clips again, {prepared.out} keeps their rows (key, path, "
+        f"labels, words) in {' and '.join(rows)} and their keys in {', '.join(named)}; the source "
         f"files in {prepared.plan.manifest_root} are yours to remove"
     )
-    return damaged

@@ -19,6 +19,7 @@ from pipeline.fields import FOLDER, command, folder_of, read_field
 from pipeline.format import decode_jpeg, decode_npy, read_shard, split_jpegs
 from pipeline.mirror import tar_bytes
 from pipeline.outputs import Outputs
+from pipeline.units import counted
 from selection.facts import shard_hashes
 
 
@@ -70,7 +71,7 @@ def _findings(out: Path, name: str, index: dict[str, Any], deep: bool) -> Iterat
         mended += ", where the table has the numbers of the clips as they are now"
         planned, samples = field["counts"]["planned"], index["counts"]["samples"]
         if planned != samples:
-            said = f"field {name} speaks of {planned} samples, and the set has {samples}"
+            said = f"field {name} speaks of {counted(planned, 'sample')}, the set has {samples}"
             yield Finding(f"{said}; {mended}", False)
     for shard, sha256 in shard_hashes(index).items():
         if field["bases"].get(shard) != sha256:
@@ -164,10 +165,14 @@ def field_lines(out: Path) -> list[str]:
         folder = folder_of(out, name)
         try:
             counts = json.loads((folder / "shardindex.json").read_bytes())["counts"]
-            lines.append(f"{name}: {counts['samples']:,} samples, {counts['errors']:,} errors")
+            samples, errors = (
+                counted(counts["samples"], "sample"),
+                counted(counts["errors"], "error"),
+            )
+            lines.append(f"{name}: {samples}, {errors}")
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             made = len(list((folder / "shards").glob("*.json")))
-            lines.append(f"{name}: not finished, {made:,} side shards committed")
+            lines.append(f"{name}: not finished, {counted(made, 'side shard')} committed")
     return lines
 
 

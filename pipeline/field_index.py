@@ -13,12 +13,14 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipeline import remote
 from pipeline.errors import ShardError
 from pipeline.fields import CROPS, FieldConfig, with_fields
 from pipeline.format import FIELD_SCHEMA
 from pipeline.index import ERRORS_SCHEMA, WIDS_KIND, Balance, Table, publish
 from pipeline.plan import PlannedShard
 from pipeline.shard import is_committed, write_atomically
+from pipeline.units import counted
 
 PLACES_SCHEMA = pa.schema(
     [
@@ -61,12 +63,13 @@ class FieldLedger(Balance):
         """For a terminal."""
         verdict = "the ledger closes" if self.closes else "THE LEDGER DOES NOT CLOSE"
         lines = [
-            f"{self.planned} samples = {self.samples} with {config.field} + {self.errors} errors: "
-            f"{verdict}"
+            f"{counted(self.planned, 'sample')} = {self.samples:,} with {config.field} + "
+            f"{counted(self.errors, 'error')}: {verdict}"
         ]
         lines += [f"  {reason:<20}{count:>9}" for reason, count in self.reasons.most_common()]
         if self.faceless:
-            lines.append(f"{self.faceless} samples have no face: their {config.field} is empty")
+            faceless = counted(self.faceless, "sample")
+            lines.append(f"{faceless} without a face: {config.field} is empty there")
         if config.kind in CROPS and config.origin == "stored":
             lines.append(_sharpness_line(config, self.facts()["enlarged"]))
         return lines
@@ -128,8 +131,7 @@ def _remove_strays(out: Path, names: set[str]) -> None:
     """Side shards whose base shard is no longer in the set: nobody may find them in a glob."""
     for path in (out / "shards").glob("*.json"):
         if path.stem not in names:
-            path.unlink()
-            path.with_suffix(".tar").unlink(missing_ok=True)
+            remote.forget(out, f"shards/{path.name}", f"shards/{path.stem}.tar")
 
 
 def _entry(sidecar: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Takes the bytes of clips that were taken back out of the fields of a set.
 
-A side shard of a purged shard belongs to a version that is gone, so it goes, and the index of its
-field with it: `add-field` makes it again, of the clips that stay.
+A side shard of a rewritten shard belongs to a version that is gone, so it goes, and the index of
+its field with it: `add-field` makes it again, of the clips that stay.
 """
 
 import io
@@ -14,20 +14,26 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline import remote
 from pipeline.field_check import names_of_fields
 from pipeline.fields import command, folder_of
+from pipeline.mirror import tar_bytes
 from pipeline.numbers import TABLE
 from pipeline.outputs import Outputs
 from pipeline.shard import write_atomically
+from pipeline.units import counted
 
 
-def purge_fields(out: Path, shards: list[str], dropped: frozenset[str]) -> list[str]:
-    """Remove side shards of these shards, and the numbers of all clips that were taken back.
+def purge_fields(
+    out: Path, shards: list[str], keys: frozenset[str], dropped: frozenset[str]
+) -> list[str]:
+    """Remove side shards that have no shard any more, and what is known of clips taken back.
 
     Args:
         out: folder of the set.
-        shards: names of the shards that held a purged clip.
-        dropped: keys of the clips that were taken back.
+        shards: names of the shards that may have been rewritten, by killed commands included.
+        keys: of the clips that are purged.
+        dropped: keys of all clips that were taken back.
 
     Returns:
         What to do next, one sentence a field that lost side shards.
@@ -36,23 +42,43 @@ def purge_fields(out: Path, shards: list[str], dropped: frozenset[str]) -> list[
     for name in names_of_fields(out):
         folder = folder_of(out, name)
         if (folder / TABLE).is_file():
-            _purge_numbers(folder, dropped, _now(out, shards))
+            _purge_numbers(folder, dropped, shards_now(out, shards))
             continue
-        gone = [shard for shard in shards if (folder / "shards" / f"{shard}.tar").exists()]
+        gone = [shard for shard in shards if _is_over(out, folder, shard, keys)]
         if not gone:
             continue
-        (folder / "shardindex.json").unlink(missing_ok=True)
-        for shard in gone:
-            (folder / "shards" / f"{shard}.json").unlink(missing_ok=True)
-            (folder / "shards" / f"{shard}.tar").unlink(missing_ok=True)
+        remote.forget(folder, "shardindex.json")
+        for table in ("samples.parquet", "errors.parquet"):
+            if (folder / table).is_file():
+                _without(folder / table, dropped)
+        files = [f"shards/{shard}.{kind}" for shard in gone for kind in ("json", "tar")]
+        remote.forget(folder, *files)
         told.append(
-            f"field {name}: {len(gone)} side shards held one of them and were removed; "
-            f"`{command(out, name)}` makes them again without"
+            f"field {name}: {counted(len(gone), 'side shard')} of rewritten shards removed; "
+            f"`{command(out, name)}` makes them again, of the clips that stay"
         )
     return told
 
 
-def _now(out: Path, shards: list[str]) -> dict[str, str]:
+def _is_over(out: Path, folder: Path, shard: str, keys: frozenset[str]) -> bool:
+    """Whether a side shard belongs to a shard that was rewritten, or holds a purged clip.
+
+    A shard of which only error rows were purged is as it was, and so is what lies beside it.
+    """
+    path = folder / "shards" / f"{shard}.json"
+    try:
+        side = json.loads(path.read_bytes())
+        held = {entry["key"] for entry in [*side["samples"], *side["errors"]]}
+        of = side["base_sha256"]
+    except FileNotFoundError:
+        return tar_bytes(path.with_suffix(".tar")) is not None  # a crash left it
+    except (ValueError, KeyError, TypeError):
+        return True  # nobody can say what is in it
+    base = Outputs(out).sidecar(shard, with_samples=False)
+    return not held.isdisjoint(keys) or (base is not None and of != base.sha256)
+
+
+def shards_now(out: Path, shards: list[str]) -> dict[str, str]:
     """sha256 of tars before purges, those of killed commands included -> what it is now."""
     sidecars = [Outputs(out).sidecar(shard, with_samples=False) for shard in shards]
     return {before: car.sha256 for car in sidecars if car for before in car.purged_from}

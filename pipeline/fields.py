@@ -24,8 +24,9 @@ from typing import Any, Literal, get_args
 from manifests.errors import UsageError
 from pipeline.config import ShardConfig, canonical_hash
 from pipeline.format import FIELD_NAME, FIELD_SCHEMA
+from pipeline.mirror import FIELDS
 
-FOLDER = "fields"
+FOLDER = FIELDS
 
 Kind = Literal["lip", "face", "landmarks", "mel", "features", "number"]
 Origin = Literal["stored", "source"]

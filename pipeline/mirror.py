@@ -2,6 +2,7 @@
 
     MIRROR/.store                    the address
     MIRROR/shards/NAME.tar.there     an empty file of the size that the tar has there
+    MIRROR/fields/FIELD/             mirrors ADDRESS/fields/FIELD: side shards are like shards
 
 `pipeline.remote` makes mirrors and keeps them true; who only looks at a set needs no more than
 this.
@@ -16,15 +17,18 @@ from stores.objects import ObjectStore
 MARK_NAME = ".store"
 STAND_IN = ".there"
 """Ending of the file that stands for a tar. It is no tar, so that nobody reads it as one."""
+FIELDS = "fields"
+"""Folder of a set for the fields that were added to it."""
 
 
 def store_of(out: Path) -> ObjectStore | None:
-    """The store that a folder mirrors; None for any other folder."""
-    try:
-        address = (out / MARK_NAME).read_text()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    return open_objects(address, what="the output")
+    """The store that a set's or a field's folder mirrors; None for any other folder."""
+    is_field = out.parent.name == FIELDS
+    for folder, below in ((out, ""), *([(out.parents[1], f"/{FIELDS}/{out.name}")] * is_field)):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            address = (folder / MARK_NAME).read_text()
+            return open_objects(f"{address}{below}", what="the output")
+    return None
 
 
 def address_of(out: Path) -> str:

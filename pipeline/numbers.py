@@ -6,7 +6,6 @@ keys.
 """
 
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from manifests.errors import UsageError
+from pipeline import remote
 from pipeline.errors import Reason, plain_text
 from pipeline.field_index import FieldLedger, field_index
 from pipeline.fields import FieldConfig, folder_of, read_field, stored_field
@@ -67,7 +67,7 @@ def add_number(out: Path, config: FieldConfig, wish: NumberWish, overwrite: bool
         )
     folder = folder_of(out, config.field)
     if before is not None and before["config"].get("kind") != "number":
-        shutil.rmtree(folder)
+        remote.forget_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     stored = stored_field(config, files.plan.config_hash, wish.flags)
     return _write(out, config, stored, known, samples.filter(lacks))

@@ -11,19 +11,18 @@ to be made again, whose source may be gone.
 """
 
 import json
-import os
 import tarfile
 import uuid
 from pathlib import Path
 from typing import IO, Any
 
+from pipeline import remote
 from pipeline.check import file_hash
 from pipeline.format import FormatError
-from pipeline.mirror import store_of
 from pipeline.outputs import Outputs
 from pipeline.plan import PlannedShard
 from pipeline.prepare import Prepared
-from pipeline.shard import HashedStream, open_new, sync_folder, to_disk, write_atomically
+from pipeline.shard import HashedStream, open_new, to_disk
 
 COPY_BYTES = 1 << 20
 NEXT = ".next"
@@ -60,55 +59,57 @@ def _purge(prepared: Prepared, shard: PlannedShard, gone: frozenset[str]) -> boo
     Raises:
         FormatError: the tar is gone, or not the one the sidecar describes.
     """
-    files = Outputs(prepared.out)
-    path, tar = files.sidecar_path(shard.name), files.tar_path(shard.name)
+    out, files = prepared.out, Outputs(prepared.out)
+    path = files.sidecar_path(shard.name)
     if not path.exists():
-        tar.unlink(missing_ok=True)  # a crash left it; it is made again anyhow
+        remote.forget(out, f"shards/{shard.name}.tar")  # a crash left it; it is made again anyhow
         return False
     sidecar = files.sidecar(shard.name)
     stored: dict[str, Any] = json.loads(path.read_bytes())
     assert sidecar is not None
     if gone.isdisjoint(entry["key"] for entry in [*sidecar.samples, *sidecar.errors]):
         return False
-    if not gone.isdisjoint(entry["key"] for entry in sidecar.samples):
-        if _sha256(tar) != sidecar.sha256:
-            wrong = "not the one its sidecar describes" if tar.is_file() else "gone"
-            raise FormatError(
-                f"{tar} is {wrong}, so nothing could be purged from it: "
-                "run the `python -m pipeline shards` command of this set after removing both, then "
-                "drop the clips again"
-            )
-        kept = [entry for entry in sidecar.samples if entry["key"] not in gone]
-    else:
-        kept = None
     stored["errors"] = [entry for entry in sidecar.errors if entry["key"] not in gone]
     absent = gone.union(sidecar.left_out)
     rows = prepared.rows.of_shard(shard, ["key"])["key"].to_pylist()
     stored["left_out"] = [key for key in rows if key in absent]
-    if kept is None:
-        write_atomically(path, _as_text(stored))
-    else:
-        stored["purged_from"] = [*sidecar.purged_from, sidecar.sha256]
-        _rewrite(tar, path, kept, stored)
+    kept = [entry for entry in sidecar.samples if entry["key"] not in gone]
+    if len(kept) == len(sidecar.samples):
+        remote.write(out, f"shards/{shard.name}.json", _as_text(stored))
+        return True
+    stored["purged_from"] = [*sidecar.purged_from, sidecar.sha256]
+    with files.local_tar(shard.name) as tar:
+        if _sha256(tar) != sidecar.sha256:
+            wrong = "not the one its sidecar describes" if tar.is_file() else "gone"
+            raise FormatError(
+                f"{files.tar_path(shard.name)} is {wrong}, so nothing could be purged from it: "
+                "run the `python -m pipeline shards` command of this set after removing both, then "
+                "drop the clips again"
+            )
+        _rewrite(out, tar, kept, stored)
     return True
+
+
+def waiting_shards(out: Path) -> set[str]:
+    """Shards whose purge was stopped before their new sidecars took their places."""
+    folder = Outputs(out).shards
+    return {path.name.removesuffix(f".json{NEXT}") for path in folder.glob(f"*.json{NEXT}")}
 
 
 def finish_interrupted(out: Path) -> None:
     """Take over the sidecars of purges that were killed between tar and sidecar.
 
     Without it the shard would look damaged and be made anew, and clips without a source lost. Call
-    it under `remote.alone`: tasks of a job array start together. Sets on stores are not purged.
+    it under `remote.alone`, after the pull: tasks of a job array start together.
     """
-    folder = Outputs(out).shards
-    waiting = [] if store_of(out) is not None else list(folder.glob(f"*{NEXT}"))
-    for sidecar in waiting:
-        path = sidecar.with_name(sidecar.name.removesuffix(NEXT))
-        if _sha256(path.with_suffix(".tar")) == json.loads(sidecar.read_bytes())["sha256"]:
-            os.replace(sidecar, path)
-        else:
-            sidecar.unlink()  # the old tar is still there, with its own sidecar
-    if waiting:
-        sync_folder(folder)
+    for shard in sorted(waiting_shards(out)):
+        name = f"shards/{shard}.json"
+        sidecar = (out / f"{name}{NEXT}").read_bytes()
+        with Outputs(out).local_tar(shard) as tar:
+            is_new = _sha256(tar) == json.loads(sidecar)["sha256"]
+        if is_new:  # or the old tar is still there, with its own sidecar
+            remote.write(out, name, sidecar)
+        remote.forget(out, f"{name}{NEXT}")
 
 
 def _sha256(tar: Path) -> str:
@@ -120,10 +121,16 @@ def _as_text(sidecar: dict[str, Any]) -> bytes:
     return json.dumps(sidecar, separators=(",", ":")).encode()
 
 
-def _rewrite(tar: Path, path: Path, samples: list[dict[str, Any]], sidecar: dict[str, Any]) -> None:
-    """Replace a tar by one of these of its samples, and its sidecar after it."""
+def _rewrite(out: Path, tar: Path, samples: list[dict[str, Any]], sidecar: dict[str, Any]) -> None:
+    """Replace a tar by one of these of its samples, and its sidecar after it.
+
+    Args:
+        out: folder of the set.
+        tar: as it is, on this machine.
+        samples: entries of its sidecar that stay.
+        sidecar: the new one, but for what follows from the tar.
+    """
     temporary = tar.with_name(f"{tar.name}.tmp-{uuid.uuid4().hex}")
-    waiting = path.with_name(path.name + NEXT)
     try:
         with tar.open("rb") as old, open_new(temporary) as new:
             stream = HashedStream(new)
@@ -131,10 +138,11 @@ def _rewrite(tar: Path, path: Path, samples: list[dict[str, Any]], sidecar: dict
             end = 2 * tarfile.BLOCKSIZE
             stream.write(bytes(end + -(stream.written + end) % tarfile.RECORDSIZE))
             to_disk(new)
-        write_atomically(waiting, _as_text(sidecar | _facts(stream, moved)))
-        os.replace(temporary, tar)
-        os.replace(waiting, path)
-        sync_folder(tar.parent)
+        text, name = _as_text(sidecar | _facts(stream, moved)), f"shards/{tar.stem}.json"
+        remote.write(out, f"{name}{NEXT}", text)
+        remote.put(out, temporary, tar.stem)
+        remote.write(out, name, text)
+        remote.forget(out, f"{name}{NEXT}")
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -1,6 +1,7 @@
 """OUT on a store (s3://, gs://): a local mirror of its small files, made true before it is used.
 
     MIRROR/plan.json, manifest.parquet, labels/, shards/NAME.json, ...    as they are there
+    MIRROR/fields/FIELD/field.json, shards/NAME.json, ...                 likewise
     MIRROR/.store, shards/NAME.tar.there                                  see `pipeline.mirror`
 
 Everything that works on a folder works on the mirror. Under `alone` it is pulled, changed and
@@ -16,6 +17,7 @@ import fcntl
 import json
 import os
 import platform
+import shutil
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -25,8 +27,8 @@ from typing import Any
 from manifests.errors import UsageError
 from pipeline.errors import ShardError
 from pipeline.lock import LEASE_SECONDS, LOCK_NAME, LockedError, owner_of, renewed, sentence
-from pipeline.mirror import MARK_NAME, STAND_IN, store_of
-from pipeline.shard import write_atomically
+from pipeline.mirror import FIELDS, MARK_NAME, STAND_IN, store_of
+from pipeline.shard import sync_folder, write_atomically
 from stores import is_remote, open_objects
 from stores.copies import Copies
 from stores.errors import AddressError, RefusedStoreError, StoreError
@@ -40,6 +42,8 @@ LAST = ("samples.parquet", "errors.parquet", "report.html", "shardindex.json")
 """What is uploaded when the shards are there, the index last. They are made from the others, so
 that one which is no longer here may go there, too."""
 INDEXED, INDEX = LAST[:2], LAST[-1]
+OF_A_FIELD = (*INDEXED, "table.parquet")
+"""What the index of a field speaks of."""
 OWN = (MARK_NAME, ALONE_NAME, LOCK_NAME)
 """Files of the mirror that are no copies."""
 
@@ -96,10 +100,10 @@ def pull(out: Path) -> None:
         small = [entry for entry in listed if entry.name not in tars]
         Copies(store, out).refresh(small, _is_own)
     there = {f"{name}{STAND_IN}": size for name, size in tars.items()}
-    (out / "shards").mkdir(exist_ok=True)
-    for stand_in in (out / "shards").glob(f"*{STAND_IN}"):
-        if f"shards/{stand_in.name}" not in there:
+    for stand_in in out.rglob(f"*{STAND_IN}"):
+        if str(stand_in.relative_to(out)) not in there:
             stand_in.unlink()
+    (out / "shards").mkdir(exist_ok=True)
     for name, size in there.items():
         _stand_in(out / name, size)
 
@@ -116,20 +120,58 @@ def push(out: Path) -> None:
     copies = Copies(store, out)
     with _refusals():
         copies.forget(name for name in LAST if not (out / name).exists() and copies.knows(name))
-        if not all(copies.is_unchanged(name) for name in (*INDEXED, INDEX)):
+        if not all(copies.is_unchanged(name) for name in INDEXED):
             copies.retract(INDEX)  # beside other tables it would lend them what is known of its own
+        for folder in sorted((out / FIELDS).glob("*")):
+            _retract_field(copies, f"{FIELDS}/{folder.name}")
         names = [str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()]
         for name in sorted(filter(_is_pushed, names), key=_turn):
             copies.push(name)
 
 
-def forget(out: Path, name: str) -> None:
-    """Delete one of the set's files, in the mirror and where it is mirrored from."""
-    if (store := store_of(out)) is None:
+def _retract_field(copies: Copies, field: str) -> None:
+    """Delete the index of a field, where its tables are other ones here."""
+    tables = [f"{field}/{name}" for name in OF_A_FIELD]
+    told = [name for name in tables if (copies.folder / name).exists()]
+    if not all(copies.is_unchanged(name) for name in told):
+        copies.retract(f"{field}/{INDEX}")
+
+
+def forget(out: Path, *names: str) -> None:
+    """Delete some of the files of a set or field, in the mirror and where it is mirrored from."""
+    store = store_of(out)
+    for name in names:
         (out / name).unlink(missing_ok=True)
+        (out / f"{name}{STAND_IN}").unlink(missing_ok=True)
+    if store is not None:
+        with _refusals():
+            Copies(store, out).forget(names)
+
+
+def forget_folder(out: Path) -> None:
+    """Delete all files of a field, the index first."""
+    files = [str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()]
+    forget(out, INDEX, *(name.removesuffix(STAND_IN) for name in files))
+    shutil.rmtree(out)
+
+
+def put(out: Path, tar: Path, shard: str) -> None:
+    """Replace the tar of a shard by a complete one, here or where the folder mirrors it from."""
+    if (store := store_of(out)) is None:
+        os.replace(tar, out / "shards" / f"{shard}.tar")
+        sync_folder(out / "shards")
         return
     with _refusals():
-        Copies(store, out).forget([name])
+        facts = store.put(tar, f"shards/{shard}.tar")
+    _stand_in(out / "shards" / f"{shard}.tar{STAND_IN}", facts.size)
+
+
+def write(out: Path, name: str, data: bytes) -> None:
+    """Write a small file whole, there first if the folder is a mirror."""
+    if (store := store_of(out)) is not None:
+        with _refusals():
+            store.write(name, data)
+    write_atomically(out / name, data)
 
 
 def clear(out: Path) -> None:
@@ -172,6 +214,7 @@ def take(out: Path, shard: str) -> None:
 
 def _stand_in(path: Path, size: int) -> None:
     """A file that takes no room and has the size of the tar."""
+    path.parent.mkdir(parents=True, exist_ok=True)  # a tar may have come before its sidecar
     if not path.exists() or path.stat().st_size != size:
         with open(path, "wb") as file:
             file.truncate(size)
@@ -184,12 +227,13 @@ def _is_own(name: str) -> bool:
 
 
 def _is_pushed(name: str) -> bool:
-    """Sidecars go to the store from the workers; other files of the mirror from here."""
-    return not _is_own(name) and not name.startswith("shards/") and ".tmp" not in name
+    """Sidecars go to the store from who commits them; other files of the mirror from here."""
+    return not _is_own(name) and "/shards/" not in f"/{name}" and ".tmp" not in name
 
 
-def _turn(name: str) -> tuple[int, str]:
-    return _place(name, [*FIRST, "", *LAST]), name
+def _turn(name: str) -> tuple[int, bool, str]:
+    """The index of a field comes behind all of its files."""
+    return _place(name, [*FIRST, "", *LAST]), name.endswith(f"/{INDEX}"), name
 
 
 def _place(name: str, order: list[str]) -> int:

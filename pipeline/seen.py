@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from pipeline.errors import plain_text
 from pipeline.mirror import address_of
 from pipeline.outputs import Outputs
+from pipeline.units import counted
 from stores import is_remote
 
 CLIPS = "clips.parquet"
@@ -33,7 +34,7 @@ def lines_about_runs(runs: Path, out: Path, keys: frozenset[str]) -> list[str]:
     if not runs.is_dir():
         return [f"{runs} is no folder, so no run was looked through; name yours with --runs"]
     found = [*_trained(runs, keys), *_evaluated(runs, out)]
-    clips = f"{len(keys)} clip{'s'[: len(keys) != 1]}"
+    clips = counted(len(keys), "clip")
     if not found:
         return [f"no run in {runs} was trained on any of the {clips}"]
     return [f"runs in {runs} that saw of the {clips}:", *(f"  {line}" for line in found)]
@@ -52,7 +53,7 @@ def _trained(runs: Path, keys: frozenset[str]) -> Iterator[str]:
             kept = len(list((path.parent / "checkpoints").glob("*.pt")))
             yield (
                 f"{path.parent.name}: trained on {one['counts']} of them, in {one['values']}; "
-                f"{kept} checkpoints"
+                f"{counted(kept, 'checkpoint')}"
             )
 
 

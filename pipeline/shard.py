@@ -31,7 +31,7 @@ from pipeline.mirror import tar_bytes
 from pipeline.outputs import without_samples
 from pipeline.paths import resolve
 from pipeline.sandbox import Sandbox
-from pipeline.staging import staged
+from pipeline.staging import Stoppable, staged
 from stores import open_objects
 from stores.errors import AddressError, StoreError
 from stores.scratch import scratch_folder, workplace
@@ -86,6 +86,10 @@ class ShardTask:
         """The files of the shard; rows of one file are adjacent in the plan."""
         for _, rows in groupby(self.made_rows, key=lambda row: (row["uri"], row["audio_uri"])):
             yield Item(self.root, tuple(rows))
+
+    def staged(self, decoder: Stoppable) -> AbstractContextManager[Iterator[Item]]:
+        """The files with a root on this machine, as `pipeline.staging` has it."""
+        return staged(self.root, self.items(), self.scratch, decoder)
 
     def listed(self, row: Row) -> dict[str, Any]:
         """What the sidecar repeats of a row that became a sample."""
@@ -177,7 +181,7 @@ def _commit(task: ShardTask, tar: Path, sidecar: bytes) -> None:
 def _fill(task: ShardTask, sandbox: Sandbox, writer: "TarWriter", watch: Watcher) -> None:
     """Run every file of the shard through the sandbox, rows staying in plan order."""
     progress = Progress()
-    with staged(task.root, task.items(), task.scratch, sandbox) as here:
+    with task.staged(sandbox) as here:
         for item in here:
             started = time.monotonic()
             for outcome, tries in _outcomes(item, sandbox):

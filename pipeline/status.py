@@ -15,7 +15,7 @@ from pipeline.errors import plain_text
 from pipeline.field_check import field_lines
 from pipeline.format import FormatError
 from pipeline.outputs import Outputs, Sidecar
-from pipeline.units import bytes_text, time_text
+from pipeline.units import bytes_text, counted, time_text
 
 RECENT_SECONDS = 3600.0
 """The rate is that of the last hour of work, so that it follows a change of machines."""
@@ -176,7 +176,7 @@ def status_lines(state: Status, now_unix: float | None = None) -> list[str]:
         f"shards    {state.shards:,} of {state.planned_shards:,} committed, "
         f"{bytes_text(state.filesize)}",
         f"rows      {state.rows:,} of {state.planned_rows:,} ({share:.1%}): "
-        f"{state.samples:,} samples, {state.errors:,} errors"
+        f"{counted(state.samples, 'sample')}, {counted(state.errors, 'error')}"
         + (f", {state.dropped:,} dropped" if state.dropped else ""),
         f"video     {time_text(state.seconds)} stored, {time_text(state.planned_seconds)} planned",
     ]
@@ -197,8 +197,8 @@ def status_lines(state: Status, now_unix: float | None = None) -> list[str]:
         ranked = sorted(state.failures[host].items(), key=lambda item: (-item[1], item[0]))
         why = ", ".join(f"{reason} {count:,}" for reason, count in ranked)
         lines.append(
-            f"host      {host}: {counts['shards']:,} shards, {counts['errors']:,} errors"
-            + (f" ({why})" if why else "")
+            f"host      {host}: {counted(counts['shards'], 'shard')}, "
+            f"{counted(counts['errors'], 'error')}" + (f" ({why})" if why else "")
         )
     lines += [f"field     {said}" for said in state.fields]
     lines += [f"broken    {said}" for said in state.unreadable]

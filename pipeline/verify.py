@@ -29,8 +29,9 @@ from pipeline.format import FormatError
 from pipeline.outputs import NotFinishedError, Outputs, reading_table
 from pipeline.plan import Plan, PlannedShard
 from pipeline.progress import LINE_EVERY_SECONDS
+from pipeline.purge import waiting_shards
 from pipeline.rebuilt import table_findings
-from pipeline.units import bytes_text, time_text
+from pipeline.units import bytes_text, counted, time_text
 from pipeline.view import quality_notes
 
 MAX_FINDINGS = 1000
@@ -60,6 +61,8 @@ class Cure(Flag):
     """Write index and tables again."""
     FIELD = auto()
     """What the sentence says: fields and tables of quality/ have commands of their own."""
+    PURGE = auto()
+    """The purge that was stopped, once more."""
     ANEW = auto()
     """Nothing but a new set."""
 
@@ -114,13 +117,15 @@ class Verdict:
         if Cure.ANEW in self.cures:
             return "make the set anew: its `python -m pipeline shards` command with --overwrite"
         steps = []
+        if Cure.PURGE in self.cures:
+            steps.append(f"run `python -m pipeline drop {self.out} --keys FILE --purge` again")
         if Cure.STRAY in self.cures:
             steps.append("remove the tars that are not in the plan")
         if Cure.SHARD in self.cures:
             steps.append("remove the sidecars of the shards named")
         if self.cures & (Cure.SHARD | Cure.AGAIN):
             steps.append("run the `python -m pipeline shards` command of this set again")
-        elif Cure.FINALIZE in self.cures:
+        elif Cure.FINALIZE in self.cures and Cure.PURGE not in self.cures:  # it does that, too
             steps.append(f"run `python -m pipeline finalize {self.out}`")
         if Cure.FIELD in self.cures:
             steps.append("do what is said of fields and quality/")
@@ -130,8 +135,8 @@ class Verdict:
         """As the job itself says it."""
         closes = self.planned_rows == self.samples + self.errors + self.dropped
         return (
-            f"{self.planned_rows:,} rows planned = {self.samples:,} samples + "
-            f"{self.errors - self.not_run:,} errors"
+            f"{counted(self.planned_rows, 'row')} planned = {counted(self.samples, 'sample')} + "
+            f"{counted(self.errors - self.not_run, 'error')}"
             + (f" + {self.not_run:,} not run" if self.not_run else "")
             + (f" + {self.dropped:,} dropped" if self.dropped else "")
             + (": the ledger closes" if closes else ": THE LEDGER DOES NOT CLOSE")
@@ -150,7 +155,7 @@ class Verdict:
         return [
             *found[:MAX_SHOWN],
             *([f"and {hidden:,} findings more"] if hidden else []),
-            f"{self.committed_shards:,} of {self.planned_shards:,} shards, "
+            f"{self.committed_shards:,} of {counted(self.planned_shards, 'shard')}, "
             f"{bytes_text(self.filesize)}, {time_text(self.seconds)} of video",
             self._ledger_line(),
             said,
@@ -184,9 +189,10 @@ def verify(
         _check_file(verdict, check_file)
     account = _account(verdict, outputs)
     verdict.dropped = len(account.dropped)
+    half_purged = _half_purged(verdict, outputs)
     checks = _checks(out, plan, deep, workers, account)
     for check in _shown(checks, len(plan.shards), progress):
-        _count(verdict, check)
+        _count(verdict, check, half_purged)
         keys.append(check.keys)
         tars[f"shards/{check.shard}.tar"] = (check.stored, check.sha256)
     _check_keys(verdict, outputs, account, np.concatenate([np.empty(0, np.uint64), *keys]))
@@ -257,7 +263,16 @@ def _shown(
         yield check
 
 
-def _count(verdict: Verdict, check: ShardCheck) -> None:
+def _half_purged(verdict: Verdict, outputs: Outputs) -> set[str]:
+    """Shards whose purge was stopped beside their tars; only it has what belongs there now."""
+    shards = waiting_shards(outputs.out)
+    for shard in sorted(shards):
+        said = f"{shard}: a purge was stopped between its tar and its sidecar"
+        verdict.add(verdict.missing, said, Cure.PURGE)
+    return shards
+
+
+def _count(verdict: Verdict, check: ShardCheck, half_purged: set[str]) -> None:
     verdict.committed_shards += check.committed
     verdict.samples += check.samples
     verdict.errors += check.errors
@@ -267,6 +282,7 @@ def _count(verdict: Verdict, check: ShardCheck) -> None:
         verdict.add(verdict.missing, f"{check.shard} is not committed", Cure.AGAIN)
     # Where the rows are not the planned ones, what else differs may be their fault: them first.
     cure = Cure.AGAIN if check.row_findings else Cure.SHARD
+    cure = Cure.PURGE if check.shard in half_purged else cure
     for sentence in [*check.row_findings, *check.findings]:
         verdict.add(verdict.corrupt, sentence, cure)
 

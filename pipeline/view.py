@@ -96,7 +96,7 @@ def facts_of(out: Path, columns: tuple[str, ...]) -> Facts:
 
     try:
         with reading_table(out / SAMPLES):
-            return read_facts(columns, read)
+            return read_facts(columns, read, str(out))
     except SelectionError as error:
         raise UsageError(f"--where, {out}: {error}") from error
 
@@ -112,9 +112,9 @@ def quality_notes(out: Path) -> list[str]:
     def read(name: str) -> bytes:
         return (out / name).read_bytes()
 
-    columns = tuple(added_columns(read))
+    columns = tuple(added_columns(read, str(out)))
     with reading_table(out / SAMPLES):
-        return read_facts(columns, read).notes if columns else []
+        return read_facts(columns, read, str(out)).notes if columns else []
 
 
 def view_of(out: Path, text: str) -> SetView:

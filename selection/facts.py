@@ -41,6 +41,8 @@ BASES = b"glav_bases"
 
 ReadFile = Callable[[str], bytes]
 """A file of the set, by its name below OUT; FileNotFoundError where there is none."""
+SOME_SET = "OUT"
+"""What commands in messages say of a set whose place was not given."""
 
 
 @dataclass(frozen=True)
@@ -53,21 +55,29 @@ class Facts:
     """Tables of quality/ that do not know all clips as they are: how many they do not."""
     gone: dict[str, int] = field(default_factory=dict)
     """Tables that rank clips among some that the set has no more: how many."""
+    place: str = SOME_SET
+    """Of the set, for commands."""
 
     @property
     def notes(self) -> list[str]:
         """What is wrong with the tables and what mends it, for a person."""
         return [
             f"{FOLDER}/{file} does not know {count:,} clips as they are now; they have null there: "
-            f"{_again(file)}" for file, count in self.unknown.items()
+            f"{_again(file, self.place)}" for file, count in self.unknown.items()
         ] + [
-            f"{FOLDER}/{file} ranks clips among {count:,} that are no longer there: {_again(file)}"
+            f"{FOLDER}/{file} ranks clips among {count:,} that are no longer there: "
+            f"{_again(file, self.place)}"
             for file, count in self.gone.items()
         ]  # fmt: skip
 
 
-def read_facts(columns: Sequence[str], read: ReadFile) -> Facts:
+def read_facts(columns: Sequence[str], read: ReadFile, place: str = SOME_SET) -> Facts:
     """Some columns of all clips of a set.
+
+    Args:
+        columns: their names.
+        read: reads its files.
+        place: of the set, for the commands that messages name.
 
     Raises:
         SelectionError: there is no such column; or a table cannot be read.
@@ -75,9 +85,9 @@ def read_facts(columns: Sequence[str], read: ReadFile) -> Facts:
     """
     samples = _parquet(read, SAMPLES)
     stored = list(samples.schema_arrow.names)
-    added = added_columns(read)
+    added = added_columns(read, place)
     hint = "".join(
-        f" `python -m {command} OUT` makes it." for start, command in MADE_BY.items()
+        f" `python -m {command} {place}` makes it." for start, command in MADE_BY.items()
         if any(name.startswith(start) and name not in added for name in columns)
     )  # fmt: skip
     made = [LABEL_NAMES] if LABELS in stored and LABEL_NAMES not in stored else []
@@ -85,25 +95,27 @@ def read_facts(columns: Sequence[str], read: ReadFile) -> Facts:
     table = samples.read([KEY, *(name for name in columns if name in stored and name != KEY)])
     for name in set(made).intersection(columns):
         labels = samples.read([LABELS])[LABELS].combine_chunks()
-        table = table.append_column(name, _named(labels, _label_names(read)))
-    facts = Facts(table)
+        table = table.append_column(name, _named(labels, _label_names(read, place)))
+    facts = Facts(table, place=place)
     files = sorted({added[name] for name in columns if name not in (*stored, *made)})
     shards = samples.read([SHARD])[SHARD] if files else None
     for file in files:
         wanted = [name for name in columns if added.get(name) == file and name not in stored]
         other = _parquet(read, f"{FOLDER}/{file}").read([KEY, *wanted])
-        facts = _joined(facts, file, other, _is_same(shards, other, _current(read)))
+        facts = _joined(facts, file, other, _is_same(shards, other, _current(read, place)))
     return facts
 
 
-def passing(where: Where, read: ReadFile) -> tuple[Facts, npt.NDArray[np.bool_]]:
-    """The facts that an expression names, and which clips pass.
+def passing(
+    where: Where, read: ReadFile, place: str = SOME_SET
+) -> tuple[Facts, npt.NDArray[np.bool_]]:
+    """The facts that an expression names, and which clips pass; arguments as `read_facts`.
 
     Raises:
         SelectionError: a column is unknown, or is compared with what it is not.
         FileNotFoundError: the set has no samples.parquet.
     """
-    facts = read_facts(where.columns, read)
+    facts = read_facts(where.columns, read, place)
     return facts, where.passes(facts.table)
 
 
@@ -123,7 +135,7 @@ def with_bases(table: pa.Table, bases: Mapping[str, str]) -> pa.Table:
     return table.replace_schema_metadata({BASES: json.dumps(bases)})
 
 
-def added_columns(read: ReadFile) -> dict[str, str]:
+def added_columns(read: ReadFile, place: str = SOME_SET) -> dict[str, str]:
     """Columns of quality/: name -> file.
 
     Raises:
@@ -135,7 +147,7 @@ def added_columns(read: ReadFile) -> dict[str, str]:
         return {}
     except ValueError as error:
         raise SelectionError(f"{COLUMNS} is no JSON ({error}); remove it, and make it anew with "
-                             "`python -m pipeline duplicates OUT`") from error  # fmt: skip
+                             f"`python -m pipeline duplicates {place}`") from error  # fmt: skip
     plain = isinstance(stored, dict) and all(
         isinstance(file, str) and "/" not in file and file.endswith(".parquet")
         for file in stored.values()
@@ -145,14 +157,14 @@ def added_columns(read: ReadFile) -> dict[str, str]:
     return dict(stored)
 
 
-def _label_names(read: ReadFile) -> list[str]:
+def _label_names(read: ReadFile, place: str) -> list[str]:
     """The names of the set's labels, in the order of their numbers."""
     try:
         names = json.loads(read(INDEX)).get(LABELS)
     except (FileNotFoundError, ValueError, AttributeError) as error:
         raise SelectionError(
             f"{LABEL_NAMES} are in {INDEX}, which is not there or no JSON ({error}); `python -m "
-            "pipeline finalize OUT` writes it"
+            f"pipeline finalize {place}` writes it"
         ) from error
     if not names:
         raise SelectionError(f'the set has no names of labels; ask by number: "3 in {LABELS}"')
@@ -180,18 +192,19 @@ def _parquet(read: ReadFile, name: str) -> pq.ParquetFile:
         raise SelectionError(f"{name} cannot be read ({error}); make it again") from error
 
 
-def _current(read: ReadFile) -> dict[str, str]:
+def _current(read: ReadFile, place: str) -> dict[str, str]:
     """The shards of the set as they are."""
     try:
         return shard_hashes(json.loads(read(INDEX)))
     except FileNotFoundError as error:
         raise SelectionError(
             f"the set has no {INDEX}, which says of which shards the tables of {FOLDER}/ have to "
-            "be; `python -m pipeline finalize OUT` writes it"
+            f"be; `python -m pipeline finalize {place}` writes it"
         ) from error
     except (ValueError, LookupError, TypeError) as error:
         raise SelectionError(
-            f"{INDEX} lists no shards ({error}); `python -m pipeline finalize OUT` writes it again"
+            f"{INDEX} lists no shards ({error}); `python -m pipeline finalize {place}` writes it "
+            "again"
         ) from error
 
 
@@ -215,10 +228,10 @@ def _joined(facts: Facts, file: str, other: pa.Table, is_same: pa.Array) -> Fact
             table = table.append_column(name, other[name].take(places))
     lacking = {file: places.null_count} if places.null_count else {}
     ranked = {file: gone} if gone and file.startswith(RANKS) else {}
-    return Facts(table, facts.unknown | lacking, facts.gone | ranked)
+    return Facts(table, facts.unknown | lacking, facts.gone | ranked, facts.place)
 
 
-def _again(file: str) -> str:
+def _again(file: str, place: str) -> str:
     """How a table is made again."""
     command = next((by for start, by in MADE_BY.items() if file.startswith(start)), None)
-    return f"`python -m {command} OUT` makes it again" if command else "make it again"
+    return f"`python -m {command} {place}` makes it again" if command else "make it again"

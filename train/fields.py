@@ -390,11 +390,11 @@ def _damaged(shard_set: "ShardSet", name: str, what: str) -> ShardError:
 
 
 def _command(shard_set: "ShardSet", name: str) -> str:
-    """What makes or mends a field; a set elsewhere is mended where it was made."""
+    """What makes or mends a field; a set behind a web server is mended where it was made."""
     flags: list[str] = []
     with contextlib.suppress(StoreError, OSError, ValueError, LookupError, TypeError):
         flags = json.loads(shard_set.store.read(f"fields/{name}/field.json"))["flags"]
     rest = " ".join(map(shlex.quote, [name, *flags]))
-    if shard_set.store.is_local:
+    if not str(shard_set.store).startswith(("http://", "https://")):
         return f"`python -m pipeline add-field {shard_set.store} {rest}`"
     return f"`python -m pipeline add-field OUT {rest}` where the set was made, and copy it anew"

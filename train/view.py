@@ -67,7 +67,7 @@ class View:
 
 def _where(text: str, shard_set: ShardSet) -> Mask:
     try:
-        facts, passed = passing(Where(text), shard_set.store.read)
+        facts, passed = passing(Where(text), shard_set.store.read, str(shard_set.store))
     except SelectionError as error:
         raise UsageError(f"--where, {shard_set.name}: {error}") from error
     for note in facts.notes:

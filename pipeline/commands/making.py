@@ -5,11 +5,9 @@ from typing import Annotated
 
 import tyro
 
-from manifests.errors import UsageError
 from manifests.text import say
 from pipeline.commands.sets import Out, addresses_in, folder_of, said, tell
 from pipeline.options import ShardsOptions
-from stores import is_remote
 
 
 def shards(options: Annotated[ShardsOptions, tyro.conf.arg(name="")]) -> int:
@@ -112,7 +110,7 @@ def add_field(
     them (`--fields lip`). Run the same command again after an interruption, or when the set grew.
 
     Args:
-        out: folder of a shard set.
+        out: folder of a shard set, or s3://bucket/set, gs://bucket/set.
         field: lip, face, landmarks; or a name for what the flags below make.
         mel_rate: a mel of this rate in Hz, from the stored waveform; three slices a frame.
         table: a Parquet file with `key` and a column of numbers, one row a sample.
@@ -127,11 +125,6 @@ def add_field(
     from pipeline.add_field import FieldWish, add_field as run_add_field
     from pipeline.settings import job_options, stored_limits
 
-    if is_remote(out):
-        raise UsageError(
-            f"add-field works on a folder, and {out} is elsewhere: copy the set to a folder, add "
-            "the field there, and copy the folder `fields` and shardindex.json back, in this order"
-        )
     wanted = ShardsOptions(
         "folder", executor=executor, workers=workers, task=task, overwrite=overwrite
     )

@@ -201,6 +201,31 @@ def test_retry_makes_a_patch_on_a_store(bucket: Bucket, undisturbed: Path, clips
     assert "all-p000000.tar" in bucket.tars("set")
 
 
+@pytest.mark.slow
+def test_a_field_and_a_purge_by_the_commands_are_those_of_a_folder(
+    bucket: Bucket, undisturbed: Path, tmp_path: Path
+) -> None:
+    assert make(bucket) == 0
+    here, keys = tmp_path / "here", tmp_path / "keys.txt"
+    shutil.copytree(undisturbed, here)
+    keys.write_text("a/one_mp4\n")
+    adding = ("landmarks", "--executor", "local", "--workers", "1")
+    for out in (str(here), bucket.url("set")):
+        code, said = run(command("add-field", out, *adding))
+        assert code == 0, said
+        assert "scratch" not in said
+    sides = hashes(here / "fields/landmarks")
+    assert sides and bucket.tars("set/fields/landmarks") == sides
+    for out in (str(here), bucket.url("set")):
+        code, said = run(command("drop", out, "--keys", str(keys), "--purge"))
+        assert code == 0, said
+        assert f"`python -m pipeline add-field {out} landmarks` makes them again" in said
+        assert "scratch" not in said
+    assert bucket.tars("set") == hashes(here) != hashes(undisturbed)
+    left = bucket.tars("set/fields/landmarks")
+    assert left == hashes(here / "fields/landmarks") and len(left) == len(sides) - 1
+
+
 def _errors(bucket: Bucket) -> dict[str, str]:
     (data,) = bucket.objects("set/errors.parquet").values()
     rows = pq.read_table(io.BytesIO(data)).to_pylist()

@@ -15,9 +15,11 @@ import pytest
 
 from manifests.errors import UsageError
 from pipeline.drop import Wanted, drop, read_keys
+from pipeline.duplicates import duplicates
 from pipeline.errors import Reason
 from pipeline.format import FormatError
 from pipeline.make import finalize_folder, write_page
+from pipeline.offsets import offsets
 from pipeline.outputs import Outputs
 from pipeline.peek import peek
 from pipeline.prepare import load, prepare
@@ -26,6 +28,7 @@ from pipeline.retry import retry
 from pipeline.seen import lines_about_runs
 from pipeline.status import status, status_lines
 from pipeline.verify import ExitCode, verify
+from pipeline.view import facts_of
 from stores.local import LocalStore
 from tests.pipeline.factory import (
     CLIP_SECONDS,
@@ -233,7 +236,7 @@ def test_a_purge_that_is_killed_loses_no_neighbour(made, factory, monkeypatch, t
         replace(source, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.purge.os.replace", killed)
+        patch.setattr("os.replace", killed)
         with pytest.raises(KeyboardInterrupt):
             drop(made, wanted(made, clip, purge=True))
     assert not (made / "shardindex.json").exists()  # nobody trains on the old one meanwhile
@@ -273,12 +276,94 @@ def test_what_was_interrupted_is_finished_by_one_process_at_a_time(
     assert seen == [made]
 
 
-def test_a_purge_leaves_no_fingerprint(made):
+def test_verify_sends_who_was_stopped_in_a_purge_back_to_it(made, factory, monkeypatch):
+    """To make the shard again, as for other damage, needs the source, which may be gone."""
+    clip = frozenset({"demo/clip2"})
+    replace = os.replace
+
+    def killed(source, target):
+        if str(target).endswith(".json"):
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            drop(made, wanted(made, clip, purge=True))
+    verdict = verify(made, progress=None)
+    assert verdict.exit_code == ExitCode.CORRUPT
+    said = f"corrupt; run `python -m pipeline drop {made} --keys FILE --purge` again"
+    assert verdict.lines()[-1] == said
+    assert any("a purge was stopped between its tar and its sidecar" in m for m in verdict.missing)
+    assert drop(made, wanted(made, clip, purge=True)).exit_code == 0
+    assert_gone(made, clip)
+
+
+def test_what_is_known_of_the_others_outlives_a_purge(made, factory, monkeypatch):
+    """Fingerprints and offsets of clips that stay are those of their shards, as they are now."""
+    duplicates([made]), offsets(made)
+    before = quality(made)
+    assert before["fingerprints"].keys() == before["av_offsets"].keys() == KEYS - {"demo/bad"}
+    outcome = drop(made, wanted(made, purge=True))
+    assert not (made / "quality/duplicates.parquet").exists()
+    [told] = [line for line in outcome.lines if "as clips are compared there" in line]
+    assert "duplicate_groups.parquet, duplicates.parquet;" in told and f"duplicates {made}" in told
+    columns = json.loads((made / "quality/columns.json").read_text())
+    assert set(columns.values()) == {"av_offsets.parquet"}
+    after = quality(made)
+    for name in ("fingerprints", "av_offsets"):
+        stay = {key: row for key, row in before[name].items() if key not in GONE}
+        assert without_hash(after[name]) == without_hash(stay)
+    assert facts_of(made, ("av_offset_from",)).notes == []
+    monkeypatch.setattr("pipeline.prints._of_shard", lambda *_: pytest.fail("read a shard again"))
+    duplicates([made])
+    assert facts_of(made, ("duplicate_rank",)).notes == []
+    assert_gone(made)
+
+
+def test_a_table_of_quality_that_cannot_be_read_goes_with_a_purge(made):
     (made / "quality").mkdir()
     (made / "quality/fingerprints.parquet").write_bytes(b"of demo/clip2")
     outcome = drop(made, wanted(made, frozenset({"demo/clip2"}), purge=True))
-    assert not (made / "quality").exists()
-    assert any("quality/ held fingerprints" in line for line in outcome.lines)
+    assert not list((made / "quality").glob("*.parquet"))
+    assert any("cannot be read: fingerprints.parquet" in line for line in outcome.lines)
+
+
+def quality(out: Path) -> dict[str, dict[str, dict[str, object]]]:
+    """The rows of the tables of quality/ by key, that of pairs left out."""
+    tables = {path.stem: pq.read_table(path) for path in (out / "quality").glob("*.parquet")}
+    return {
+        name: {row["key"]: row for row in table.to_pylist()}
+        for name, table in tables.items()
+        if name != "duplicates"
+    }
+
+
+def without_hash(rows: dict[str, dict[str, object]]) -> dict[str, dict[str, object]]:
+    return {key: row | {"shard_sha256": None} for key, row in rows.items()}
+
+
+def test_a_purge_says_where_the_names_stay(made, factory):
+    factory.faults = {}
+    retry(made, "open_error", JOB, say)  # the patch names its row in plan.json
+    (made / "scan").mkdir()
+    pq.write_table(manifest(), made / "scan/manifest.parquet")
+    [said] = [line for line in drop(made, wanted(made, purge=True)).lines if "keeps" in line]
+    holders = {
+        "shards/*.json" if path.parent.name == "shards" else str(path.relative_to(made))
+        for path in made.rglob("*")
+        if path.is_file() and path.suffix != ".tar" and named_in(path)
+    }
+    assert holders == {"manifest.parquet", "scan/manifest.parquet", "dropped.parquet", "plan.json",
+                       "shards/*.json"}  # fmt: skip
+    assert all(name in said for name in holders)
+
+
+def named_in(path: Path) -> bool:
+    data = path.read_bytes()
+    if path.suffix == ".parquet":
+        data = json.dumps(pq.read_table(path).to_pylist(), default=str).encode()
+    return any(key.encode() in data for key in GONE)
 
 
 def test_a_damaged_tar_is_not_given_new_hashes(made, factory):
@@ -379,7 +464,7 @@ def test_runs_that_saw_a_clip_are_listed(made, factory):
     (runs / "third" / "clips.parquet").write_bytes(b"garbage")
     lines = drop(made, wanted(made)).lines
     about = lines[lines.index(f"runs in {runs} that saw of the 2 clips:") + 1 :]
-    assert about[0] == "  first: trained on 1 of them, in demo-glcm; 1 checkpoints"
+    assert about[0] == "  first: trained on 1 of them, in demo-glcm; 1 checkpoint"
     assert "third" in about[1] and "cannot be read" in about[1]
     assert about[2].startswith("  second: classify was evaluated on this set")
     assert len(about) == 3

@@ -58,7 +58,7 @@ def test_facts_of_clips_that_were_made_again_are_not_used_and_named(tmp_path: Pa
     for table, by in (("duplicate_groups", "duplicates"), ("av_offsets", "offsets")):
         assert (
             f"quality/{table}.parquet does not know 2 clips as they are now; they have null there: "
-            f"`python -m pipeline {by} OUT` makes it again"
+            f"`python -m pipeline {by} {out}` makes it again"
         ) in found
     view = view_of(out, every)
     assert view.sizes[0].passing.clips == 2
@@ -102,7 +102,7 @@ def test_a_shard_that_was_made_again_has_its_side_shard_made_again_and_no_other(
     verdict = verify(out, progress=None)
     assert verdict.exit_code == ExitCode.CORRUPT  # its index names no fields
     assert any("train-000001 is new, or was made again" in said for said in verdict.missing)
-    assert "1 shards kept, 1 made" in add(out, "low", mel_rate_hz=12000).lines
+    assert "1 shard kept, 1 made" in add(out, "low", mel_rate_hz=12000).lines
     after = hashes(out / "fields/low")
     assert after["train-000000.tar"] == before["train-000000.tar"]
     assert after["train-000001.tar"] != before["train-000001.tar"]
@@ -168,7 +168,7 @@ def test_clips_that_are_taken_back_leave_the_fields(
     drop(out, Wanted(frozenset({"demo/sound3"}), runs=tmp_path))
     assert hashes(out / "fields/low") == before
     done = drop(out, Wanted(frozenset({"demo/sound3"}), purge=True, runs=tmp_path))
-    assert any("field low: 1 side shards" in line for line in done.lines)
+    assert any("field low: 1 side shard of" in line for line in done.lines)
     assert list(hashes(out / "fields/low")) == ["train-000000.tar"]
     there, gone = (
         next(line for line in peek(out, [f"demo/sound{n}"]) if "field    low" in line)

@@ -64,3 +64,14 @@ def test_what_did_not_change_stays_as_it_is(mirror: Path, bucket: Bucket) -> Non
     remote.push(mirror)
     assert bucket.proxy.count("shardindex|parquet") == 0
     assert bucket.objects(INDEX) == {INDEX: b"index 1"}
+
+
+def test_an_index_that_says_more_of_the_same_tables_takes_its_place_at_once(
+    mirror: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a field was added: a set must not be without an index meanwhile."""
+    (mirror / "shardindex.json").write_text("index 1 with a field")
+    with monkeypatch.context() as patch:
+        patch.setattr(ObjectStore, "delete", lambda _store, name: pytest.fail(f"deleted {name}"))
+        remote.push(mirror)
+    assert bucket.objects(INDEX) == {INDEX: b"index 1 with a field"}

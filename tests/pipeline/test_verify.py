@@ -89,7 +89,7 @@ def test_rows_left_out_by_a_limit_are_said_and_no_fault(tmp_path: Path) -> None:
     out = write_set(tmp_path / "out", GLCM, contents, [[failure("b", "not_run")]])
     verdict = verify(out)
     assert verdict.exit_code == ExitCode.OK
-    said = "2 rows planned = 1 samples + 0 errors + 1 not run: the ledger closes"
+    said = "2 rows planned = 1 sample + 0 errors + 1 not run: the ledger closes"
     assert said in verdict.lines()
 
 
@@ -128,7 +128,7 @@ def test_a_sidecar_that_miscounts_is_found(tmp_path: Path) -> None:
     out = fabricate(tmp_path / "out", GLCM)
     edit_json(out / "shards/train-000000.json", rows=9, nsamples=5)
     text = found(out)
-    assert "the plan has 4 rows, the sidecar 9: 3 samples and 1 errors" in text
+    assert "the plan has 4 rows, the sidecar 9: 3 samples and 1 error" in text
     assert "nsamples is 5, listed are 3" in text
 
 
