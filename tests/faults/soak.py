@@ -16,7 +16,6 @@ the clips it made. Exit code 0: all of that held.
 
 import contextlib
 import dataclasses
-import json
 import os
 import random
 import secrets
@@ -29,6 +28,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tyro
 
@@ -39,7 +39,7 @@ from tests.faults.nodes import Nodes, ray_cluster
 from tests.faults.outages import KINDS, LONG_EVERY, Shelf, shelf
 from tests.faults.places import Folders, Made
 from tests.faults.sets import SetFacts, ledger_problem
-from tests.faults.soak_result import Result, lines, not_flat
+from tests.faults.soak_result import Result, lines, not_flat, write
 
 MARK = "GLAV_SOAK"
 """Environment variable by which the processes of a soak are known, whoever their parent is."""
@@ -88,6 +88,11 @@ class Options:
             return f"--nodes {self.nodes}: expected 0, or 2 and more, of which one may be missing"
         return ""
 
+    def stated(self) -> dict[str, Any]:
+        """Those that matter for what was found; no place of this machine."""
+        said = dataclasses.asdict(self) | {"media": self.media is not None}
+        return {name: value for name, value in said.items() if name not in ("folder", "json")}
+
 
 class Soak:
     """One soak; `run` does it all."""
@@ -102,7 +107,7 @@ class Soak:
         self._chance = random.Random(options.seed)
         self._mark = secrets.token_hex(8)
         self._log = (folder / "log.txt").open("ab")
-        self.result = Result({k: str(v) for k, v in dataclasses.asdict(options).items()})
+        self.result = Result(options.stated())
 
     def run(self) -> Result:
         """Make the corpus, the undisturbed set, then rounds until time is up."""
@@ -300,7 +305,7 @@ def main(options: Options) -> int:
         result = soak.run()
     print(*lines(result), sep="\n", flush=True)
     if options.json is not None:
-        options.json.write_text(json.dumps(dataclasses.asdict(result), indent=1))
+        write(result, options.json)
     if result.problems:
         print(f"the drivers' words and the last set are in {folder}")
     elif options.folder is None:

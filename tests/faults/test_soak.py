@@ -5,6 +5,7 @@ import math
 import random
 import time
 from functools import partial
+from pathlib import Path
 
 import psutil
 import pytest
@@ -14,6 +15,7 @@ from tests.faults import soak
 from tests.faults.kills import expected_codes
 from tests.faults.memory import (
     BLOCK_SAMPLES,
+    COURSE_POINTS,
     LEAST_LIFE_SECONDS,
     LEAST_SECONDS,
     Life,
@@ -22,7 +24,9 @@ from tests.faults.memory import (
 )
 from tests.faults.outages import KINDS, LONG, shelf
 from tests.faults.places import Made
-from tests.faults.soak_result import not_flat, verdict
+from tests.faults.soak_result import Result, counted, not_flat, read, readme_lines, verdict, write
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.slow
@@ -34,17 +38,19 @@ from tests.faults.soak_result import not_flat, verdict
         pytest.param({"store": True, "long_pass": 130}, id="local, store"),
         pytest.param({"executor": "ray"}, id="ray"),
         pytest.param({"executor": "ray", "nodes": 2}, id="ray, nodes"),
+        pytest.param({"executor": "ray", "nodes": 2, "store": True}, id="ray, nodes, store"),
     ],
 )
 def test_a_job_that_is_killed_again_and_again_comes_out_as_if_it_had_not(where, tmp_path):
     report = tmp_path / "soak.json"
     options = soak.Options(minutes=0.7, clips=120, pause=3, json=report, **where)
     assert soak.main(options) == 0
-    found = json.loads(report.read_text())
-    assert found["problems"] == []
-    assert found["rounds"] >= 1
-    assert found["attempts"] >= found["rounds"]
-    assert sum(found["kills"].values()) >= 1
+    found = read(report)
+    assert found.problems == []
+    assert found.rounds >= 1
+    assert found.attempts >= found.rounds
+    assert sum(found.kills.values()) >= 1
+    assert str(tmp_path) not in report.read_text(), "a result names no place of this machine"
 
 
 @pytest.mark.parametrize(
@@ -111,6 +117,67 @@ def test_the_verdict_on_memory(leak, seconds, said):
     found = growth([Life(times, mib, times)], 200.0)
     assert verdict("driver", found).startswith(said)
     assert bool(not_flat({"driver": found})) == (said == "GROWS")
+
+
+WARMING_SECONDS = 60.0
+
+
+@pytest.mark.parametrize(("leak", "said"), [(0.0, "flat"), (3.0, "GROWS")])
+def test_what_fills_in_the_first_minutes_is_no_leak(leak, said):
+    """Caches of 30 MiB that fill within minutes, with and without a leak beside them."""
+    chance, found = random.Random(0), []
+    for _ in range(3):
+        seconds = [float(second) for second in range(900)]
+        filled = [30 * (1 - math.exp(-second / WARMING_SECONDS)) for second in seconds]
+        mib = [
+            100 + f + leak * s / 60 + chance.gauss(0, 1)
+            for s, f in zip(seconds, filled, strict=True)
+        ]
+        found.append(Life(seconds, mib, seconds))
+    grown = growth(found, 200.0)
+    assert grown.mib_per_minute is not None and grown.late_mib_per_minute is not None
+    assert grown.mib_per_minute.value > leak + 0.5, "all of a life tells both"
+    assert grown.late_mib_per_minute.value == pytest.approx(leak, abs=0.1)
+    assert verdict("driver", grown).startswith(said)
+
+
+def test_short_lives_have_no_later_half():
+    seconds = [float(second) for second in range(int(2 * LEAST_LIFE_SECONDS))]
+    found = growth([Life(seconds, seconds, seconds) for _ in range(20)], 0)
+    assert found.mib_per_minute is not None and found.late_mib_per_minute is None
+
+
+def test_the_course_of_the_longest_life_is_kept():
+    long, short = [float(second) for second in range(500)], [0.0, 1.0]
+    found = growth([Life(short, short, short), Life(long, [2 * s for s in long], long)], 0)
+    assert found.course[0] == (0, 0) and found.course[-1] == (499, 998)
+    assert len(found.course) == COURSE_POINTS
+    assert all(mib == 2 * second for second, mib in found.course)
+
+
+def test_a_result_is_read_as_it_was_written(tmp_path):
+    unsure = growth(
+        [Life([0.0, 40.0, 100.0, 130.0], [1.0, 2.0, 3.0, 4.0], [0.0, 1.0, 2.0, 3.0])], 5
+    )
+    assert unsure.mib_per_minute is not None and math.isinf(unsure.mib_per_minute.error)
+    made = Result(
+        {"seed": 1}, codes={-9: 2, 0: 1}, kills={"node killed": 3}, memory={"driver": unsure}
+    )
+    write(made, tmp_path / "soak.json")
+    assert "Infinity" not in (tmp_path / "soak.json").read_text()
+    assert read(tmp_path / "soak.json") == made
+
+
+def test_the_readme_says_what_the_soak_found():
+    """docs/soak.json is the result of a soak as README describes it."""
+    found, readme = read(ROOT / "docs" / "soak.json"), (ROOT / "README.md").read_text()
+    assert found.problems == [] and found.minutes >= found.options["minutes"] == 30
+    assert (found.options["executor"], found.options["nodes"]) == ("ray", 2)
+    assert found.options["store"] and found.options["media"]
+    assert all(counted(found.kills, who) for who in ("driver", "worker", "child", "node", "store"))
+    assert not_flat(found.memory) == not_flat(found.long_pass) == []
+    for line in readme_lines(found):
+        assert line in readme, f"README does not say: {line}"
 
 
 def test_two_samples_are_no_certainty():
