@@ -124,10 +124,8 @@ class Soak:
                 result.rounds += 1
                 self._say(f"round {result.rounds}: {sum(result.kills.values())} faults so far")
         result.memory = dict(self._watch.growth())
-        if options.long_pass and not result.problems:
-            self._long_pass(options.long_pass)
-        result.problems += [*not_flat(result.memory), *not_flat(result.long_pass)]
         result.minutes = (time.monotonic() - started) / 60
+        result.problems += not_flat(result.memory)
         return result
 
     def _undisturbed(self, name: str, raw: Path, rows: int) -> SetFacts:
@@ -138,13 +136,14 @@ class Soak:
             raise RuntimeError(f"the undisturbed run ended with {code}: {self._folder}/log.txt")
         return whole
 
-    def _long_pass(self, clips: int) -> None:
-        """One run over many clips, watched from its first shards to its last."""
+    def long_pass(self, clips: int) -> None:
+        """One run over many clips, watched from its first shards to its last; after `run`."""
         raw, count = many_times(self._raw, self._folder / "many", clips)
         self._say(f"one undisturbed run over {count} clips")
         with Watch() as self._watch:
             self._undisturbed("long", raw, count)
         self.result.long_pass = dict(self._watch.growth())
+        self.result.problems += not_flat(self.result.long_pass)
 
     # --- a round ---
 
@@ -176,9 +175,11 @@ class Soak:
         """One driver from start to end, with kills; whether it completed the set."""
         done = self._place.troubles_now()
         process = self._start("out", self._raw)
-        while self._pause(process):
-            done += self._strike(process, spared)
-        code = process.wait()
+        with contextlib.ExitStack() as stack:
+            stack.callback(process.kill)  # if the soak itself fails
+            while self._pause(process):
+                done += self._strike(process, spared)
+            code = process.wait()
         self.result.attempts += 1
         self.result.codes[code] = self.result.codes.get(code, 0) + 1
         if code not in expected_codes(done, ray=self._options.executor == "ray"):
@@ -303,14 +304,21 @@ def main(options: Options) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     with _prepared(options, folder) as soak:
         result = soak.run()
+        _save(result, options)  # the long pass may take long
+        if options.long_pass and not result.problems:
+            soak.long_pass(options.long_pass)
+            _save(result, options)
     print(*lines(result), sep="\n", flush=True)
-    if options.json is not None:
-        write(result, options.json)
     if result.problems:
         print(f"the drivers' words and the last set are in {folder}")
     elif options.folder is None:
         shutil.rmtree(folder)
     return 1 if result.problems else 0
+
+
+def _save(result: Result, options: Options) -> None:
+    if options.json is not None:
+        write(result, options.json)
 
 
 if __name__ == "__main__":

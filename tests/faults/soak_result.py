@@ -122,7 +122,8 @@ def _finite(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _growth(stored: dict[str, Any]) -> Growth:
     slopes = {f.name for f in dataclasses.fields(Growth) if "Slope" in str(f.type)}
-    return Growth(**{k: _slope(v) if k in slopes else v for k, v in stored.items()})
+    found = {name: _slope(value) if name in slopes else value for name, value in stored.items()}
+    return Growth(**found | {"course": [(second, mib) for second, mib in stored["course"]]})
 
 
 def _slope(stored: dict[str, Any] | None) -> Slope | None:

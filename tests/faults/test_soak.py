@@ -22,6 +22,7 @@ from tests.faults.memory import (
     growth,
     slope,
 )
+from tests.faults.nodes import patient
 from tests.faults.outages import KINDS, LONG, shelf
 from tests.faults.places import Made
 from tests.faults.soak_result import Result, counted, not_flat, read, readme_lines, verdict, write
@@ -204,6 +205,25 @@ def test_the_clips_of_a_process_are_those_of_its_sidecars(tmp_path):
 
 def write_sidecar(shards, name, rows, pid):
     (shards / f"{name}.json").write_text(json.dumps({"rows": rows, "run": {"pid": pid}}))
+
+
+def test_a_node_has_more_time_to_start_than_ray_gives_it():
+    """A machine with other work makes them late."""
+    late = iter([RuntimeError("no such node"), RuntimeError("deadline exceeded"), {"node": 1}])
+
+    def ask(address):
+        assert address == "here"
+        if isinstance(said := next(late), RuntimeError):
+            raise said
+        return said
+
+    assert patient(ask, pause=0.01)("here") == {"node": 1}
+    with pytest.raises(RuntimeError, match="never"):
+        patient(partial(_never, "never"), seconds=0.05, pause=0.01)()
+
+
+def _never(said):
+    raise RuntimeError(said)
 
 
 def test_how_a_driver_may_end():
