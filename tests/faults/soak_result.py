@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.faults.memory import Growth, Slope
+from tests.faults.outages import LONG
 
 MOST_GROWTH = {"driver": 2.0, "worker": 2.0, "child": 6.0}
 """MiB a minute that count as flat. A leak of one decoded 320 x 240 picture (225 KiB) a clip would
@@ -36,6 +37,7 @@ class Result:
     long_pass: dict[str, Growth] = field(default_factory=dict)
     """Memory of one undisturbed run over many clips; empty if none was asked for."""
     minutes: float = 0.0
+    """Of the undisturbed set and the rounds; the long pass comes after."""
 
 
 def verdict(role: str, found: Growth) -> str:
@@ -133,24 +135,27 @@ def _slope(stored: dict[str, Any] | None) -> Slope | None:
 
 
 def readme_lines(result: Result) -> list[str]:
-    """What README says of a soak, word by word: who was hit, and each role's memory."""
-    hit = {
-        "drivers": counted(result.kills, "driver"), "workers": counted(result.kills, "worker"),
-        "children": counted(result.kills, "child"), "nodes": counted(result.kills, "node"),
-        "outages of the store": counted(result.kills, "store"),
-    }  # fmt: skip
-    said = ", ".join(f"{count} {name}" for name, count in hit.items())
-    long = result.kills.get("long outage", 0)
+    """What README says of a soak of all at once, word by word: who was hit, and memory if known."""
+    real = ", real clips" if result.options["media"] else ""
+    what = f"Ray, two nodes, S3 server{real}; {result.options['minutes']:g} min, {result.rows} rows"
+    hit = ", ".join(f"{counted(result.kills, who)} {who}s" for who in ("node", "worker", "driver"))
+    hit += f", {counted(result.kills, 'child')} children"
+    long = result.kills.get(LONG, 0)
+    away = f"{counted(result.kills, 'store')} outages, {long} of them of over a minute"
+    found = "; ".join(result.problems) or "as undisturbed, nothing lost, no litter"
+    roles = [role for role in MOST_GROWTH if role in result.long_pass]
     return [
-        f"{result.rounds} rounds of {result.rows} rows, {result.attempts} drivers; hit: {said} "
-        f"({long} of them longer than a minute)",
-        *(
-            f"| {role} | {found.peak_mib:.0f} | {found.mib_per_minute} | "
-            f"{found.late_mib_per_minute} | {found.mib_per_1000_clips} |"
-            for role in MOST_GROWTH
-            if (found := result.long_pass.get(role)) is not None
-        ),
+        f"| {what} | {result.rounds} | {hit} | {away} | {found} |",
+        *(_memory_row(role, result) for role in roles),
     ]
+
+
+def _memory_row(role: str, result: Result) -> str:
+    """Of README's table: lives and peak in all, slopes of the undisturbed run."""
+    fire, peace = result.memory[role], result.long_pass[role]
+    slopes = [str(slope or "-") for slope in (peace.mib_per_minute, peace.late_mib_per_minute)]
+    peak = max(fire.peak_mib, peace.peak_mib)
+    return f"| {role} | {fire.processes + peace.processes} | {peak:.0f} | {' | '.join(slopes)} |"
 
 
 def counted(kills: Mapping[str, int], who: str) -> int:
