@@ -19,11 +19,10 @@ HEALTH = {
     "RAY_health_check_period_ms": "1000",
     "RAY_health_check_timeout_ms": "20000",
     "RAY_health_check_failure_threshold": "3",
-    "RAY_agent_register_timeout_ms": "400000",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 """A killed node, which refuses, is missed after three seconds; one that answers late, because the
-machine is busy, is not lost for that. A new one ends itself if its agents are not there in time."""
+machine is busy, is not lost for that."""
 NODE: dict[str, Any] = {"object_store_memory": 80 << 20}
 START_SECONDS = 500.0
 """For a node to be there, of which Ray itself waits 30: too little on a busy machine."""
