@@ -3,7 +3,8 @@
 Resident memory (RSS) is sampled once a second for every process below this one. A leak shows as a
 slope within the life of a process, so the slope of a role is fitted over all its processes at once,
 each about its own mean: processes that were killed young weigh little, and that some hold more than
-others does not matter.
+others does not matter. Caches and pools that fill are a slope, too, which ends: so the later halves
+of long lives are fitted once more on their own, where a leak goes on and warming up does not.
 """
 
 import contextlib
@@ -11,6 +12,7 @@ import math
 import os
 import threading
 import time
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +28,8 @@ LEAST_SECONDS = 120.0
 LEAST_LIFE_SECONDS = 60.0
 """The longest life of a role after its warm-up below which its slope is that of youth: caches and
 pools fill in the first minute, the more so where many processes share two cores."""
+COURSE_POINTS = 60
+"""Of the longest life, kept to be looked at: a slope hides what shape it is the slope of."""
 LEAST_LIVES = 3
 """Processes of a role below which their maxima say nothing about the soak as a whole."""
 BLOCK_SAMPLES = 30
@@ -51,6 +55,19 @@ class Life:
     def span_seconds(self) -> float:
         """Time between the first sample and the last."""
         return self.seconds[-1] - self.seconds[0] if self.seconds else 0.0
+
+    def later_half(self) -> "Life":
+        """What it held in the second half of the time it was watched."""
+        middle = bisect_left(self.seconds, self.seconds[0] + self.span_seconds / 2)
+        parts = (self.seconds[middle:], self.mib[middle:], self.clips[middle:])
+        return Life(*parts, born=self.born)
+
+    def course(self) -> list[tuple[float, float]]:
+        """Age in seconds and MiB at some moments, the first and the last among them."""
+        last = len(self.seconds) - 1
+        count = min(COURSE_POINTS, last + 1)
+        places = [round(step * last / max(1, count - 1)) for step in range(count)]
+        return [(round(self.seconds[place]), round(self.mib[place], 1)) for place in places]
 
 
 @dataclass(frozen=True)
@@ -78,12 +95,17 @@ class Growth:
     peak_mib: float
     mib_per_minute: Slope | None
     """Within the lives of the processes; None where they were watched for too short a time."""
+    late_mib_per_minute: Slope | None
+    """Within the later halves of those lives that were watched for two minutes and more: what is
+    left of growth when caches are full. None where there is too little of them."""
     mib_per_1000_clips: Slope | None
     """The same over the clips that they made."""
     most_clips: float
     """That one process made while it was watched."""
     peaks_mib_per_minute: Slope | None
     """Of the most that each process held, over the time of the soak; None with a few processes."""
+    course: list[tuple[float, float]]
+    """Of the process that was watched longest: age in seconds and MiB."""
 
 
 def role_of(process: psutil.Process, driver: int | None) -> str:
@@ -101,22 +123,31 @@ def role_of(process: psutil.Process, driver: int | None) -> str:
 def growth(lives: Iterable[Life], peak_mib: float) -> Growth:
     """How the processes of a role grew."""
     known = [life for life in lives if len(life.seconds) > 1]
-    watched = sum(life.span_seconds for life in known)
-    longest = max((life.span_seconds for life in known), default=0.0)
-    enough = watched >= LEAST_SECONDS and longest >= LEAST_LIFE_SECONDS
-    by_minutes = [([second / 60 for second in life.seconds], life.mib) for life in known]
+    longest = max(known, key=lambda life: life.span_seconds, default=Life())
+    late = [life.later_half() for life in known if life.span_seconds >= 2 * LEAST_LIFE_SECONDS]
+    enough = _watched(known) >= LEAST_SECONDS and longest.span_seconds >= LEAST_LIFE_SECONDS
     by_clips = [([clips / 1000 for clips in life.clips], life.mib) for life in known]
     peaks = ([life.born / 60 for life in known], [max(life.mib) for life in known])
     return Growth(
         len(known),
-        longest,
-        watched,
+        longest.span_seconds,
+        _watched(known),
         peak_mib,
-        slope(by_minutes) if enough else None,
+        slope(_by_minutes(known)) if enough else None,
+        slope(_by_minutes(late)) if _watched(late) >= LEAST_SECONDS else None,
         slope(by_clips) if enough else None,
         max((life.clips[-1] - life.clips[0] for life in known), default=0.0),
         slope([peaks], block=1) if len(known) >= LEAST_LIVES else None,
+        longest.course(),
     )
+
+
+def _watched(lives: Iterable[Life]) -> float:
+    return sum(life.span_seconds for life in lives)
+
+
+def _by_minutes(lives: Iterable[Life]) -> list[tuple[list[float], list[float]]]:
+    return [([second / 60 for second in life.seconds], life.mib) for life in lives]
 
 
 def slope(

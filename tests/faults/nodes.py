@@ -7,7 +7,8 @@ import contextlib
 import secrets
 import shutil
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,15 @@ import pytest
 HEALTH = {
     "RAY_health_check_initial_delay_ms": "0",
     "RAY_health_check_period_ms": "1000",
-    "RAY_health_check_timeout_ms": "1000",
+    "RAY_health_check_timeout_ms": "20000",
     "RAY_health_check_failure_threshold": "3",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
+"""A killed node, which refuses, is missed after three seconds; one that answers late, because the
+machine is busy, is not lost for that."""
 NODE: dict[str, Any] = {"object_store_memory": 80 << 20}
 START_SECONDS = 500.0
+"""For a node to be there, of which Ray itself waits 30: too little on a busy machine."""
 
 
 @contextlib.contextmanager
@@ -31,6 +35,7 @@ def ray_cluster(elsewhere: Path) -> Iterator[Any]:
     Args:
         elsewhere: where this process is meanwhile, so that nodes do not find our code.
     """
+    from ray._private import services
     from ray.cluster_utils import Cluster
 
     with pytest.MonkeyPatch.context() as patch:
@@ -41,6 +46,7 @@ def ray_cluster(elsewhere: Path) -> Iterator[Any]:
         patch.delenv("PYTHONPATH", raising=False)
         patch.delenv("RAY_ADDRESS", raising=False)
         patch.chdir(elsewhere)
+        patch.setattr(services, "get_node", patient(services.get_node))
         read_environment_anew()
         head = {
             "num_cpus": 0, "include_dashboard": False, "node_name": "head",
@@ -64,6 +70,24 @@ def read_environment_anew() -> None:
 
     _raylet.Config.initialize("")  # type: ignore[attr-defined]
     _raylet.AuthenticationTokenLoader.instance().reset_cache()  # type: ignore[attr-defined]
+
+
+def patient(
+    ask: Callable[..., Any], seconds: float = START_SECONDS, pause: float = 0.5
+) -> Callable[..., Any]:
+    """Ray's question whether a node is there, asked until it is, or for so many seconds."""
+
+    def asked(*args: Any, **kwargs: Any) -> Any:
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                return ask(*args, **kwargs)
+            except RuntimeError:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(pause)
+
+    return asked
 
 
 def _free_port(first: int) -> int:

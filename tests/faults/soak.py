@@ -16,7 +16,6 @@ the clips it made. Exit code 0: all of that held.
 
 import contextlib
 import dataclasses
-import json
 import os
 import random
 import secrets
@@ -29,6 +28,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tyro
 
@@ -39,7 +39,7 @@ from tests.faults.nodes import Nodes, ray_cluster
 from tests.faults.outages import KINDS, LONG_EVERY, Shelf, shelf
 from tests.faults.places import Folders, Made
 from tests.faults.sets import SetFacts, ledger_problem
-from tests.faults.soak_result import Result, lines, not_flat
+from tests.faults.soak_result import Result, lines, not_flat, write
 
 MARK = "GLAV_SOAK"
 """Environment variable by which the processes of a soak are known, whoever their parent is."""
@@ -88,6 +88,11 @@ class Options:
             return f"--nodes {self.nodes}: expected 0, or 2 and more, of which one may be missing"
         return ""
 
+    def stated(self) -> dict[str, Any]:
+        """Those that matter for what was found; no place of this machine."""
+        said = dataclasses.asdict(self) | {"media": self.media is not None}
+        return {name: value for name, value in said.items() if name not in ("folder", "json")}
+
 
 class Soak:
     """One soak; `run` does it all."""
@@ -102,7 +107,7 @@ class Soak:
         self._chance = random.Random(options.seed)
         self._mark = secrets.token_hex(8)
         self._log = (folder / "log.txt").open("ab")
-        self.result = Result({k: str(v) for k, v in dataclasses.asdict(options).items()})
+        self.result = Result(options.stated())
 
     def run(self) -> Result:
         """Make the corpus, the undisturbed set, then rounds until time is up."""
@@ -119,10 +124,8 @@ class Soak:
                 result.rounds += 1
                 self._say(f"round {result.rounds}: {sum(result.kills.values())} faults so far")
         result.memory = dict(self._watch.growth())
-        if options.long_pass and not result.problems:
-            self._long_pass(options.long_pass)
-        result.problems += [*not_flat(result.memory), *not_flat(result.long_pass)]
         result.minutes = (time.monotonic() - started) / 60
+        result.problems += not_flat(result.memory)
         return result
 
     def _undisturbed(self, name: str, raw: Path, rows: int) -> SetFacts:
@@ -133,13 +136,14 @@ class Soak:
             raise RuntimeError(f"the undisturbed run ended with {code}: {self._folder}/log.txt")
         return whole
 
-    def _long_pass(self, clips: int) -> None:
-        """One run over many clips, watched from its first shards to its last."""
+    def long_pass(self, clips: int) -> None:
+        """One run over many clips, watched from its first shards to its last; after `run`."""
         raw, count = many_times(self._raw, self._folder / "many", clips)
         self._say(f"one undisturbed run over {count} clips")
         with Watch() as self._watch:
             self._undisturbed("long", raw, count)
         self.result.long_pass = dict(self._watch.growth())
+        self.result.problems += not_flat(self.result.long_pass)
 
     # --- a round ---
 
@@ -171,9 +175,11 @@ class Soak:
         """One driver from start to end, with kills; whether it completed the set."""
         done = self._place.troubles_now()
         process = self._start("out", self._raw)
-        while self._pause(process):
-            done += self._strike(process, spared)
-        code = process.wait()
+        with contextlib.ExitStack() as stack:
+            stack.callback(process.kill)  # if the soak itself fails
+            while self._pause(process):
+                done += self._strike(process, spared)
+            code = process.wait()
         self.result.attempts += 1
         self.result.codes[code] = self.result.codes.get(code, 0) + 1
         if code not in expected_codes(done, ray=self._options.executor == "ray"):
@@ -298,14 +304,21 @@ def main(options: Options) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     with _prepared(options, folder) as soak:
         result = soak.run()
+        _save(result, options)  # the long pass may take long
+        if options.long_pass and not result.problems:
+            soak.long_pass(options.long_pass)
+            _save(result, options)
     print(*lines(result), sep="\n", flush=True)
-    if options.json is not None:
-        options.json.write_text(json.dumps(dataclasses.asdict(result), indent=1))
     if result.problems:
         print(f"the drivers' words and the last set are in {folder}")
     elif options.folder is None:
         shutil.rmtree(folder)
     return 1 if result.problems else 0
+
+
+def _save(result: Result, options: Options) -> None:
+    if options.json is not None:
+        write(result, options.json)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ came of it. Real clips where they are there.
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -156,7 +157,9 @@ def test_a_finished_set_is_left_alone_even_by_a_machine_that_never_saw_it(
     assert bucket.proxy.count(r"PUT .*(\.tar|/shards/)") == 0
     after = bucket.objects("set")
     assert before.keys() == after.keys()
-    assert [name for name in before if before[name] != after[name]] in ([], ["set/report.html"])
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed <= {"set/report.html", "set/metrics.prom"}, "what tells of the latest job"
+    assert re.findall(rb"^glav_job_running.* (.+)$", after["set/metrics.prom"], re.M) == [b"0.0"]
 
 
 @pytest.mark.slow
