@@ -4,7 +4,7 @@ import importlib
 
 sample = importlib.import_module("pipeline.sample")
 _really_open = sample.open_media
-_hoard = []
+_hoard: list[bytes] = []
 
 
 def _open(path, limits):
