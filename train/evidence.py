@@ -7,11 +7,13 @@ if they were run with the same settings on the same clips, so that seeds of seve
 machines come together; otherwise they are replaced. The tables of docs/evidence.md, which stand
 between `<!-- table6 -->` and `<!-- end -->`, are then written anew; the sentences about them are
 people's. The page's marks are the studies' names, and `claims`. Whatever is in --studies is
-published, with its steps and seeds: try things out in another `--run`.
+published, with its steps and seeds: try things out in another `--run`. The picture of the
+attention map is that of GLCM's first run.
 """
 
 import json
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +29,10 @@ from train.tabletext import grid
 
 DOCS = Path("docs")
 PAGE, FOLDER = "evidence.md", "evidence"
+ATTENTION = "attention.png"
+"""In FOLDER: the map of GLCM's first run over some held-out clips."""
+OVERLAYS = "planted/glcm-[0-9]*/eval/localization-*/attention-*.png"
+"""Below --studies."""
 CLAIMS_MARK = "claims"
 NOT_RUN = "*Not run yet.*"
 
@@ -64,6 +70,8 @@ def evidence(config: EvidenceConfig) -> list[str]:
         text = json.dumps(facts, indent=1) + "\n"
         write_atomically(config.docs / FOLDER / f"{name}.json", text)
         told.append(f"{name}: {what}")
+    if overlays := sorted(config.studies.glob(OVERLAYS)):
+        shutil.copyfile(overlays[0], config.docs / FOLDER / ATTENTION)
     page = config.docs / PAGE
     write_atomically(page, filled(_text_of(page), committed(config.docs)))
     return told

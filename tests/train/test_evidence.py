@@ -106,6 +106,15 @@ def test_studies_are_copied_and_shown(places: EvidenceConfig) -> None:
     assert (places.docs / "evidence.md").read_text() == text, "again: the same"
 
 
+def test_the_picture_is_that_of_glcms_own_first_run(places: EvidenceConfig) -> None:
+    for run in ("glcm-1", "glcm-objective_g-0", "glcm-0"):
+        folder = places.studies / f"planted/{run}/eval/localization-planted-glcm"
+        folder.mkdir(parents=True)
+        (folder / "attention-val.png").write_bytes(run.encode())
+    publish(places, study_of({MULTI: [60]}))
+    assert (places.docs / "evidence/attention.png").read_bytes() == b"glcm-0"
+
+
 def test_seeds_of_another_day_stand_beside_those_that_are_there(places: EvidenceConfig) -> None:
     publish(places, study_of({SINGLE: [50], MULTI: [60]}))
     told, both = publish(places, study_of({SINGLE: [52, 54], MULTI: [62, 65]}, first_seed=1))
