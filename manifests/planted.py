@@ -1,11 +1,13 @@
 """`planted`: a corpus rendered here in which global and local information are planted and known.
 
-Each clip shows one of ten performers that says words with its mouth: scene, body and timbre go
-together and make its class; which words it says, and when, has nothing to do with the class. What
-is true of a clip is in its row: class in `labels`, words in `words` and `transcript`, the seconds
-that bouts of words fill in `segments`, the performer's box and mouth, bouts and onsets in `extra`.
+Each clip shows a performer that says words with its mouth: scene, body (shape and hue) and timbre
+go together and make one of ten classes; which words it says, and when, has nothing to do with it.
+What is true of a clip is in its row: class in `labels`, words in `words` and `transcript`, the
+seconds that bouts of words fill in `segments`, the performer's box and mouth, bouts and onsets in
+`extra`.
 
-Splits share no performer (colours, voice, tempo: `group_id`), background or sequence of words.
+Each clip has a performer of its own (colours, voice, tempo: `group_id`), and a background; splits
+share no sequence of words, either.
 
     python -m manifests build --dataset planted
     make shards DATASET=planted ARGS="--planted-clips 600 --planted-seconds 7"
@@ -13,18 +15,19 @@ Splits share no performer (colours, voice, tempo: `group_id`), background or seq
 What simple means get of the test split of 600 clips (logistic regression on the other two splits,
 the best of five strengths on the test split itself; frames of the profile glcm at 10 a second,
 whole ones scaled to 32 x 32 pixels, cuts to the performer to 24 x 24; words by their first 100
-principal components), measured with `render.planted.VERSION` 4:
+principal components), measured with `render.planted.VERSION` 5 by `python -m
+tests.manifests.planted_means SHARDS`:
 
 | task | seen or heard | right |
 |---|---|---|
-| class, chance 0.10 | mean colour of the clip | 0.10 |
-| | histogram of its colours | 0.20 |
-| | a frame of 16 x 16 pixels | 0.15 |
-| | mean mel | 0.78 |
-| | mean and deviation of mel | 0.95 |
-| word, chance 0.05 | mean of its 7 whole frames | 0.04 |
-| | its 7 whole frames | 0.04 |
-| | mean of its 7 frames cut to the performer: sets of shapes, not their order | 0.16 |
+| class, chance 0.10 | mean colour of the clip | 0.13 |
+| | histogram of its colours | 0.89 |
+| | a frame of 16 x 16 pixels | 0.41 |
+| | mean mel | 0.84 |
+| | mean and deviation of mel | 0.96 |
+| word, chance 0.05 | mean of its 7 whole frames | 0.05 |
+| | its 7 whole frames | 0.06 |
+| | mean of its 7 frames cut to the performer: sets of shapes, not their order | 0.17 |
 | | its 7 frames cut to the performer | 0.91 |
 | | mel of its 0.7 s | 0.86 |
 

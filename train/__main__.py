@@ -220,7 +220,7 @@ def evidence(arguments: list[str]) -> int:
     config = tyro.cli(
         EvidenceConfig, prog="python -m train evidence", description=about, args=arguments
     )
-    print(f"{config.docs / 'evidence.md'}: {', '.join(run_evidence(config))}")
+    print(*run_evidence(config), config.docs / "evidence.md", sep="\n")
     return 0
 
 

@@ -2,15 +2,19 @@
 
     make evidence                          # runs/studies -> docs/evidence/, docs/evidence.md
 
-Each study.json is copied to docs/evidence/STUDY.json, and the tables of docs/evidence.md, which
-stand between `<!-- table6 -->` and `<!-- end -->`, are written anew from these copies; the
-sentences about them are people's. The page's marks are the studies' names, and `claims`. Whatever
-is in --studies is published, with its steps and seeds: try things out in another `--run`.
+Each study.json goes to docs/evidence/STUDY.json. Rows, seeds and tasks that are there already stay,
+if they were run with the same settings on the same clips, so that seeds of several days and
+machines come together; otherwise they are replaced. The tables of docs/evidence.md, which stand
+between `<!-- table6 -->` and `<!-- end -->`, are then written anew; the sentences about them are
+people's. The page's marks are the studies' names, and `claims`. Whatever is in --studies is
+published, with its steps and seeds: try things out in another `--run`. The picture of the
+attention map is that of GLCM's first run.
 """
 
 import json
 import re
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,11 +24,15 @@ from train.claims import CLAIMS, Finding, findings
 from train.config import RUNS
 from train.errors import UsageError
 from train.studies import STUDIES
-from train.studytable import STUDY, table
+from train.studytable import STUDY, Result, caption, facts_of, table
 from train.tabletext import grid
 
 DOCS = Path("docs")
 PAGE, FOLDER = "evidence.md", "evidence"
+ATTENTION = "attention.png"
+"""In FOLDER: the map of GLCM's first run over some held-out clips."""
+OVERLAYS = "planted/glcm-[0-9]*/eval/localization-*/attention-*.png"
+"""Below --studies."""
 CLAIMS_MARK = "claims"
 NOT_RUN = "*Not run yet.*"
 
@@ -40,10 +48,10 @@ class EvidenceConfig:
 
 
 def evidence(config: EvidenceConfig) -> list[str]:
-    """Copy what the studies found and write the page's tables anew.
+    """Publish what the studies found and write the page's tables anew.
 
     Returns:
-        Names of the studies that were copied.
+        Of each study that was run, what became of it.
 
     Raises:
         UsageError: no study was run, or the page or one of its marks is missing.
@@ -56,11 +64,50 @@ def evidence(config: EvidenceConfig) -> list[str]:
             "`make study NAME=table6` makes it"
         )
     (config.docs / FOLDER).mkdir(parents=True, exist_ok=True)
+    before, told = committed(config.docs), []
     for name, path in there.items():
-        write_atomically(config.docs / FOLDER / f"{name}.json", path.read_text())
+        facts, what = joined(before.get(name), json.loads(path.read_bytes()))
+        text = json.dumps(facts, indent=1) + "\n"
+        write_atomically(config.docs / FOLDER / f"{name}.json", text)
+        told.append(f"{name}: {what}")
+    if overlays := sorted(config.studies.glob(OVERLAYS)):
+        shutil.copyfile(overlays[0], config.docs / FOLDER / ATTENTION)
     page = config.docs / PAGE
     write_atomically(page, filled(_text_of(page), committed(config.docs)))
-    return list(there)
+    return told
+
+
+def joined(old: dict[str, Any] | None, new: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """A study's new results with the old ones that can stand beside them.
+
+    Returns:
+        The study.json of both, and a sentence about the old ones.
+    """
+    if old is None:
+        return new, "new"
+    if old["said"] != new["said"]:
+        return new, f"replaces results of other settings ({old['said']})"
+    if any(len(clips) > 1 for clips in _clips_of(old["results"] + new["results"]).values()):
+        return new, "replaces results on other clips (their shards' index has another SHA-256)"
+    study = STUDIES[new["name"]]
+    scores: dict[tuple[int, str], dict[str, Any]] = {}
+    for one in (*old["results"], *new["results"]):
+        scores.setdefault((one["seed"], one["row"]), {}).update(one["scores"])
+    order = [row.label for row in study.all_rows]
+    both = sorted(scores, key=lambda key: (key[0], order.index(key[1])))
+    results = [Result(row, seed, scores[seed, row]) for seed, row in both]
+    kept = len(scores) - len({(one["seed"], one["row"]) for one in new["results"]})
+    facts = facts_of(study, new["name"], new["said"], results)
+    return facts, f"{kept} rows of other runs stay beside {len(scores) - kept} of these"
+
+
+def _clips_of(results: Sequence[dict[str, Any]]) -> dict[str, set[str | None]]:
+    """Task -> SHA-256 of the indexes that it was scored on."""
+    clips: dict[str, set[str | None]] = {}
+    for one in results:
+        for task, score in one["scores"].items():
+            clips.setdefault(task, set()).add(score.get("index_sha256"))
+    return clips
 
 
 def committed(docs: Path = DOCS) -> dict[str, dict[str, Any]]:
@@ -89,10 +136,8 @@ def study_block(facts: dict[str, Any] | None) -> str:
     """A study's sentence and table."""
     if facts is None:
         return NOT_RUN
-    seeds = len({one["seed"] for one in facts["results"]})
     heads, rows = table(facts)
-    runs = f"{seeds} seed{'s' * (seeds > 1)}."
-    return f"{facts['said']} {runs}\n\n" + "\n".join(grid(heads, rows))
+    return f"{caption(facts)}\n\n" + "\n".join(grid(heads, rows))
 
 
 def claims_table(studies: Mapping[str, dict[str, Any]]) -> str:

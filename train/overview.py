@@ -28,7 +28,7 @@ from train.livepage import REPORT
 from train.page import HTML, STYLE, figure, jpeg_of, png
 from train.record import Record, read_run
 from train.report import attention_of, headline
-from train.studytable import STUDY, table as study_table
+from train.studytable import STUDY, caption, table as study_table
 
 MARKDOWN = "report.md"
 SHOWN_EXAMPLES = 12
@@ -183,7 +183,7 @@ def _grid_text(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def _study(path: Path) -> dict[str, Any]:
     facts = json.loads(path.read_bytes())
     heads, rows = study_table(facts)
-    return {"name": path.parent.name, "about": facts["about"], "said": facts["said"],
+    return {"name": path.parent.name, "about": facts["about"], "said": caption(facts),
             "heads": heads, "rows": rows}  # fmt: skip
 
 

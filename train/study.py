@@ -72,7 +72,7 @@ def study(config: StudyConfig) -> int:
     corpora = config.used_corpora()
     works = [
         Work(row, name, corpus, seed)
-        for seed in range(config.seeds)
+        for seed in range(config.first_seed, config.first_seed + config.seeds)
         for name, corpus in corpora.items()
         for row in config.rows
     ]

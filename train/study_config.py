@@ -23,7 +23,7 @@ class Size:
     seeds: int
 
 
-SIZES = {"small": Size(300, 8, 3), "full": Size(3000, 32, 3)}
+SIZES = {"small": Size(300, 16, 3), "full": Size(3000, 32, 3)}
 """For two CPU cores and an evening, with the corpora's small presets; for a GPU, with the full."""
 
 
@@ -55,6 +55,9 @@ class StudyConfig:
     """Clips a step, the same for every method."""
     seeds: int | None = None
     """Runs of each row; with several the interval is over seeds, else over test items."""
+    first_seed: int = 0
+    """The runs' seeds are this and those after it: further ones on another day, another machine;
+    `python -m train evidence` puts them together."""
     protocol: Protocol = "linear"
     """Of the evaluations; tasks that do not have it take the nearest they have."""
     pictures: Pictures | None = None
@@ -87,6 +90,8 @@ class StudyConfig:
                 object.__setattr__(self, name, getattr(SIZES[self.size], name))
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}; expected 1 or more")
+        if self.first_seed < 0:
+            raise UsageError(f"first_seed is {self.first_seed}; expected 0 or more")
         unknown = set(_listed(self.methods)) - {row.method for row in self.of.rows}
         if unknown:
             known = ", ".join(dict.fromkeys(row.method for row in self.of.rows))

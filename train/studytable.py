@@ -32,28 +32,29 @@ class Result:
 
 def write(config: StudyConfig, results: list[Result]) -> None:
     """study.json and study.md of the rows that are done."""
-    facts = facts_of(config, results)
+    facts = facts_of(config.of, config.name, said(config), results)
     folder = config.folder / config.name
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / STUDY, json.dumps(facts, indent=1) + "\n")
     heads, lines = table(facts)
     rows = "\n".join(grid(heads, lines))
-    text = f"# {config.name}: {config.of.about}\n\n{facts['said']}\n\n{rows}\n"
+    text = f"# {config.name}: {config.of.about}\n\n{caption(facts)}\n\n{rows}\n"
     write_atomically(folder / MARKDOWN, text)
 
 
-def facts_of(config: StudyConfig, results: list[Result]) -> dict[str, Any]:
+def facts_of(study: Study, name: str, settings: str, results: list[Result]) -> dict[str, Any]:
     """What study.json holds: every score, its row's mean and interval, the order of rows."""
     columns = list(dict.fromkeys(task for one in results for task in one.scores))
     rows: list[dict[str, Any]] = []
     for label in dict.fromkeys(one.row for one in results):
         scores = {task: _of(results, label, task) for task in columns}
         rows.append({"row": label, **{task: summary(s) for task, s in scores.items() if s}})
-    orders = {task: agreement(config.of, rows, task) for task in columns}
+    orders = {task: agreement(study, rows, task) for task in columns}
     return {
-        "name": config.name,
-        "about": config.of.about,
-        "said": said(config),
+        "name": name,
+        "about": study.about,
+        "said": settings,
+        "extent": extent(study, results),
         "columns": columns,
         "results": [asdict(one) for one in results],
         "rows": rows,
@@ -61,8 +62,13 @@ def facts_of(config: StudyConfig, results: list[Result]) -> dict[str, Any]:
     }
 
 
+def caption(facts: dict[str, Any]) -> str:
+    """What stands above the table of a study.json."""
+    return f"{facts['said']} {facts['extent']}"
+
+
 def said(config: StudyConfig) -> str:
-    """The size at which this was run, in a sentence."""
+    """The size at which this was run, in a sentence; results of equal ones can be put together."""
     seen = (config.steps or 0) * (config.batch_size or 0)
     corpora = [
         f"{Path(corpus.shards).name}, scored on {Path(corpus.task_shards).name}"
@@ -72,14 +78,25 @@ def said(config: StudyConfig) -> str:
         config.preset or (corpus.full if config.size == "full" else corpus.small)
         for corpus in config.used_corpora().values()
     )
-    some = "" if not config.methods else " Some of the paper's rows only."
-    over = "seeds" if (config.seeds or 1) > 1 else "test items, of a single seed"
     cells = "" if config.cells is None else f", features in {_times(config.cells)} cells"
     return (
         f"Preset {' and '.join(presets)} of each method, which sees as many pictures of a clip as "
         f"its config says; {config.steps} steps of {config.batch_size} clips ({seen:,} clips seen) "
         f"from {'; '.join(corpora)}; evaluation {config.protocol}{cells}, where a row or task has "
-        f"no other one of its own. Brackets: {LEVEL:.0%} intervals over {over}.{some}"
+        "no other one of its own."
+    )
+
+
+def extent(study: Study, results: list[Result]) -> str:
+    """Over what the intervals are, and which rows are missing."""
+    seeds = sorted({one.seed for one in results})
+    several = len(seeds) > 1
+    over = "seeds, or test items where a cell has one" if several else "test items"
+    there = {one.row for one in results}
+    missing = [row.label for row in study.all_rows if row.label not in there]
+    return (
+        f"Seed{'s' * several} {', '.join(map(str, seeds))}. Brackets: {LEVEL:.0%} intervals over "
+        f"{over}." + f" Not run: {', '.join(missing)}." * bool(missing)
     )
 
 

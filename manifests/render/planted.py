@@ -23,7 +23,7 @@ from manifests.render.planted_bodies import Box, Colour, Image, Look, Pose, ball
 from manifests.render.planted_scenes import paint
 from manifests.render.planted_script import SHAPE_SECONDS, Script, at, write
 
-VERSION = 4
+VERSION = 5
 """Raised when the same clip gives another file or another truth, so that it is made again."""
 
 
@@ -48,8 +48,6 @@ CLASSES: dict[str, Kind] = {
     "medic": Kind("dots", "cross", "saw"),
     "toad": Kind("waves", "loaf", "croak"),
 }
-PERFORMERS, CLIPS_EACH = 6, 5
-"""A class has so many performers for every `PERFORMERS * CLIPS_EACH` clips of it."""
 SPLIT_OF = ("train", "test", "train", "val", "train", "train")
 """Of the performers of a class, in turn."""
 SIDE, FPS, RATE_HZ = 128, 30, 24000
@@ -59,7 +57,7 @@ TRUTH_EVERY = 2
 """Boxes are written down at every second picture."""
 PITCH_HZ, TRACT = (85.0, 210.0), (0.88, 1.15)
 """Of a performer's voice."""
-RIVALS, MOST_BALLS = 0.6, 2
+RIVALS, MOST_BALLS = 0.25, 2
 """Share of the clips with a silent performer of another class; most things drifting by."""
 LIGHT = 0.6
 """Share by which the picture is brighter at the loudest, with all of `Clip.light`."""
@@ -101,9 +99,8 @@ class Clip:
 
     @property
     def performer(self) -> int:
-        """Counts within the class."""
-        place = self.number // len(CLASSES)
-        return place % PERFORMERS + PERFORMERS * (place // (PERFORMERS * CLIPS_EACH))
+        """Counts within the class; each has one clip."""
+        return self.number // len(CLASSES)
 
     @property
     def who(self) -> str:
@@ -113,7 +110,7 @@ class Clip:
     @property
     def split(self) -> str:
         """One of train, val, test."""
-        return SPLIT_OF[self.performer % PERFORMERS]
+        return SPLIT_OF[self.performer % len(SPLIT_OF)]
 
     @property
     def cost(self) -> float:
@@ -125,7 +122,7 @@ class Clip:
         return np.random.default_rng([self.seed, 1, self.number, *stream])
 
     def of_performer(self) -> np.random.Generator:
-        """Random numbers that all clips of a performer share."""
+        """Random numbers of the performer, whatever it says."""
         return np.random.default_rng([self.seed, 2, self.label, self.performer])
 
 

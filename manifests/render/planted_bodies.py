@@ -1,4 +1,4 @@
-"""Performers of the planted corpus: ten bodies with eyes and a mouth, and where they are."""
+"""Performers of the planted corpus: ten bodies with eyes and a mouth, each of a hue of its own."""
 
 import math
 from dataclasses import dataclass
@@ -46,6 +46,10 @@ BODIES: dict[str, Plane] = {
 """Outlines about the body's middle, in units of its radius, y downwards."""
 MOUTH_BELOW, MOUTH_UNIT = 0.18, 0.5
 """The mouth's middle below the body's, and what a width or height of 1 is, in radii."""
+HUES = 180
+"""A turn of the colour circle, as OpenCV counts."""
+HUE_TURN, HUE_SPREAD = HUES / len(BODIES), 5.0
+"""From the hue of a body to the next one's, and how far a performer's own may be from it."""
 EYES_ABOVE, EYES_APART, EYE_SIZE = 0.42, 0.3, 0.13
 
 
@@ -78,9 +82,10 @@ class Pose:
 
 
 def look(random: np.random.Generator, body: str) -> Look:
-    """Draw the colours of a performer."""
-    colour = _clear(random)
-    lips = _clear(random)
+    """Draw the colours of a performer: the body's about its class's hue, the lips any."""
+    hue = HUE_TURN * list(BODIES).index(body) + random.uniform(-HUE_SPREAD, HUE_SPREAD)
+    colour = _clear(random, hue % HUES)
+    lips = _clear(random, random.uniform(0, HUES))
     return Look(body, colour, lips, float(random.uniform(0.9, 1.12)))
 
 
@@ -131,9 +136,9 @@ def _ellipse(
                 SHIFT_BITS)  # fmt: skip
 
 
-def _clear(random: np.random.Generator) -> Colour:
-    """A colour that is neither dark nor grey."""
-    pixel = np.array([[random.uniform((0, 90, 150), (180, 220, 250))]]).astype(np.uint8)
+def _clear(random: np.random.Generator, hue: float) -> Colour:
+    """A colour of this hue that is neither dark nor grey."""
+    pixel = np.array([[[hue, *random.uniform((120, 150), (220, 250))]]]).astype(np.uint8)
     red, green, blue = cv2.cvtColor(pixel, cv2.COLOR_HSV2RGB)[0, 0].tolist()
     return int(red), int(green), int(blue)
 

@@ -1,4 +1,4 @@
-"""Backgrounds of the planted corpus: ten patterns in random colours, larger than the picture.
+"""Backgrounds of the planted corpus: ten patterns in random muted colours, larger than the picture.
 
 The pattern tells the class; colours, scale, angle, contrast and blur are nuisance, so that the mean
 colour of a clip says nothing about its class.
@@ -12,6 +12,10 @@ from numpy.typing import NDArray
 
 Image = NDArray[np.uint8]
 Plane = NDArray[np.float64]
+
+
+CHROMA = 0.35
+"""Share of the drawn colour that is left: performers are colourful, scenes are muted."""
 
 
 def clouds(random: np.random.Generator, x: Plane, y: Plane) -> Plane:
@@ -108,4 +112,6 @@ def paint(random: np.random.Generator, kind: str, side: int) -> Image:
     soft = cv2.GaussianBlur(plane, (0, 0), random.uniform(0.6, 1.6))[..., None]
     middle, reach = random.uniform(60, 190, 3), random.uniform(14, 45, 3) * random.choice((-1, 1))
     grain = random.normal(0, random.uniform(1, 5), soft.shape)
-    return np.asarray(np.clip(middle + reach * soft + grain, 5, 250), np.uint8)
+    painted = middle + reach * soft
+    grey = painted.mean(axis=2, keepdims=True)
+    return np.asarray(np.clip(grey + CHROMA * (painted - grey) + grain, 5, 250), np.uint8)

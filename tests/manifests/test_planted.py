@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 import json
 import threading
 import time
@@ -33,7 +34,7 @@ from manifests.render.planted import (
     voice_of,
 )  # fmt: skip
 from manifests.render.planted_bodies import BODIES
-from manifests.render.planted_scenes import SCENES
+from manifests.render.planted_scenes import SCENES, paint
 from manifests.render.planted_script import CONTROL_HZ, SHAPES, WORDS, write
 from manifests.render.planted_sounds import RING_DB, RINGS_HZ, TIMBRES, ringing
 
@@ -55,6 +56,30 @@ def test_classes_are_scenes_bodies_and_timbres_one_to_one() -> None:
     assert {kind.scene for kind in kinds} == set(SCENES)
     assert {kind.body for kind in kinds} == set(BODIES)
     assert {kind.timbre for kind in kinds} == set(TIMBRES)
+
+
+def hue_and_chroma(colours: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Of colours (N, 3): hue as a part of the circle, and the largest less the smallest."""
+    hue = [colorsys.rgb_to_hsv(*(colour / 255))[0] for colour in colours]
+    return np.array(hue), np.ptp(colours, axis=1)
+
+
+def test_a_class_has_a_hue_that_no_other_class_has() -> None:
+    """A tenth of the colour circle each; performers lie apart within it."""
+    clips = [Clip(number, 7.0, 0) for number in range(300)]
+    drawn = np.array([voice_of(clip).look.colour for clip in clips])
+    hues, _ = hue_and_chroma(drawn)
+    place = np.array([list(BODIES).index(clip.kind.body) for clip in clips])
+    off = (hues - place / len(BODIES) + 0.5) % 1 - 0.5
+    assert np.abs(off).max() < 0.5 / len(BODIES) and len(np.unique(drawn, axis=0)) > 290
+
+
+def test_scenes_are_muted_and_performers_are_not() -> None:
+    scenes = [paint(np.random.default_rng(seed), kind, SIDE) for seed, kind in enumerate(SCENES)]
+    _, muted = hue_and_chroma(np.array([scene.mean(axis=(0, 1)) for scene in scenes]))
+    looks = [voice_of(Clip(number, 7.0, 0)).look for number in range(20)]
+    _, clear = hue_and_chroma(np.array([look.colour for look in looks]))
+    assert muted.max() < 50 < clear.min()
 
 
 @pytest.mark.parametrize("ring_hz", RINGS_HZ.values())
@@ -102,12 +127,12 @@ def test_splits_share_no_performer_and_hold_every_class() -> None:
     groups: dict[str, set[str]] = {}
     for clip in clips:
         groups.setdefault(clip.who, set()).add(clip.split)
-    assert all(len(splits) == 1 for splits in groups.values()) and len(groups) == 120
+    assert all(len(splits) == 1 for splits in groups.values()) and len(groups) == 600
     for split, share in (("train", 400), ("val", 100), ("test", 100)):
         chosen = [clip.label for clip in clips if clip.split == split]
         assert len(chosen) == share and set(chosen) == set(range(10))
     voices = {clip.who: voice_of(clip) for clip in clips}
-    assert len({voice.pitch_hz for voice in voices.values()}) == 120
+    assert len({voice.pitch_hz for voice in voices.values()}) == 600
 
 
 def test_no_sequence_of_words_is_in_two_splits() -> None:

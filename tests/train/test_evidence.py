@@ -14,6 +14,7 @@ from train.errors import UsageError
 from train.evidence import EvidenceConfig, committed, evidence, filled
 from train.papers import TABLES
 from train.studies import STUDIES
+from train.studytable import Result, facts_of
 
 REPOSITORY = Path(__file__).parents[2]
 DOCS = REPOSITORY / "docs"
@@ -22,17 +23,17 @@ EMPTY = "".join(f"# {name}\n<!-- {name} -->\n<!-- end -->\n" for name in MARKS)
 MULTI, SINGLE = "No pooling & multiple pos. pairs", "Avg pooling & single pos. pair"
 
 
-def study_of(values: dict[str, list[float]]) -> dict[str, Any]:
-    """A study.json of rows with a value a seed, in percent of a task `planted_words`."""
+def study_of(
+    values: dict[str, list[float]], first_seed: int = 0, clips: str = "c", settings: str = "b."
+) -> dict[str, Any]:
+    """A study.json of table 7: rows with a value a seed, in percent of a task `planted_words`."""
     score = {"name": "top1", "unit": "fraction", "higher_is_better": True, "low": 0, "high": 1}
     results = [
-        {"row": row, "seed": seed, "scores": {"planted_words": {**score, "value": value / 100}}}
+        Result(row, seed, {"planted_words": {**score, "value": value / 100, "index_sha256": clips}})
         for row, each in values.items()
-        for seed, value in enumerate(each)
+        for seed, value in enumerate(each, first_seed)
     ]
-    rows = [{"row": row, "planted_words": {**score, "value": 0.5}} for row in values]
-    return {"about": "a", "said": "b.", "columns": ["planted_words"], "results": results,
-            "rows": rows}  # fmt: skip
+    return facts_of(STUDIES["table7"], "table7", settings, results)
 
 
 # --- the committed page -----------------------------------------------------------------------
@@ -80,20 +81,72 @@ def test_the_page_names_no_path_of_a_machine() -> None:
 # --- how it is written ------------------------------------------------------------------------
 
 
-def test_studies_are_copied_and_shown(tmp_path: Path) -> None:
-    facts = study_of({SINGLE: [50, 52, 54], MULTI: [60, 62, 65]})
+@pytest.fixture
+def places(tmp_path: Path) -> EvidenceConfig:
+    """A folder of studies and a page with nothing between its marks."""
     (tmp_path / "studies/table7").mkdir(parents=True)
-    (tmp_path / "studies/table7/study.json").write_text(json.dumps(facts))
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs/evidence.md").write_text(EMPTY)
-    config = EvidenceConfig(tmp_path / "studies", tmp_path / "docs")
-    assert evidence(config) == ["table7"]
-    text = (tmp_path / "docs/evidence.md").read_text()
-    assert committed(tmp_path / "docs") == {"table7": facts}
-    assert "b. 3 seeds." in text
+    return EvidenceConfig(tmp_path / "studies", tmp_path / "docs")
+
+
+def publish(places: EvidenceConfig, facts: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
+    """What is said, and what then is in the repository."""
+    (places.studies / "table7/study.json").write_text(json.dumps(facts))
+    return evidence(places), committed(places.docs)["table7"]
+
+
+def test_studies_are_copied_and_shown(places: EvidenceConfig) -> None:
+    facts = study_of({SINGLE: [50, 52, 54], MULTI: [60, 62, 65]})
+    assert publish(places, facts) == (["table7: new"], facts)
+    text = (places.docs / "evidence.md").read_text()
+    assert "b. Seeds 0, 1, 2. " in text and "Not run: random weights (glcm)." in text
     assert "*Not run yet.*" in text
-    evidence(config)
-    assert (tmp_path / "docs/evidence.md").read_text() == text, "again: the same"
+    evidence(places)
+    assert (places.docs / "evidence.md").read_text() == text, "again: the same"
+
+
+def test_the_picture_is_that_of_glcms_own_first_run(places: EvidenceConfig) -> None:
+    for run in ("glcm-1", "glcm-objective_g-0", "glcm-0"):
+        folder = places.studies / f"planted/{run}/eval/localization-planted-glcm"
+        folder.mkdir(parents=True)
+        (folder / "attention-val.png").write_bytes(run.encode())
+    publish(places, study_of({MULTI: [60]}))
+    assert (places.docs / "evidence/attention.png").read_bytes() == b"glcm-0"
+
+
+def test_seeds_of_another_day_stand_beside_those_that_are_there(places: EvidenceConfig) -> None:
+    publish(places, study_of({SINGLE: [50], MULTI: [60]}))
+    told, both = publish(places, study_of({SINGLE: [52, 54], MULTI: [62, 65]}, first_seed=1))
+    assert told == ["table7: 2 rows of other runs stay beside 4 of these"]
+    at_once = study_of({SINGLE: [50, 52, 54], MULTI: [60, 62, 65]})
+    assert both["rows"] == at_once["rows"] and both["extent"] == at_once["extent"]
+    assert sorted(map(str, both["results"])) == sorted(map(str, at_once["results"]))
+
+
+def test_rows_and_tasks_of_another_day_stand_beside_those_that_are_there(
+    places: EvidenceConfig,
+) -> None:
+    publish(places, study_of({MULTI: [60]}))
+    later = study_of({SINGLE: [50], MULTI: [61]})
+    later["results"][1]["scores"]["planted_class"] = later["results"][1]["scores"].pop(
+        "planted_words"
+    )
+    _, both = publish(places, later)
+    assert [one["row"] for one in both["results"]] == [SINGLE, MULTI], "as in the study"
+    assert both["columns"] == ["planted_words", "planted_class"]
+    assert both["results"][1]["scores"]["planted_words"]["value"] == pytest.approx(0.60)
+    assert both["results"][1]["scores"]["planted_class"]["value"] == pytest.approx(0.61)
+
+
+@pytest.mark.parametrize("other", [{"settings": "d."}, {"clips": "e"}])
+def test_other_settings_or_clips_replace_what_is_there(
+    places: EvidenceConfig, other: dict[str, str]
+) -> None:
+    publish(places, study_of({MULTI: [60]}))
+    facts = study_of({MULTI: [62]}, first_seed=1, **other)
+    (told,), found = publish(places, facts)
+    assert told.startswith("table7: replaces results o") and found == facts
 
 
 def test_without_a_study_or_a_mark_it_is_a_sentence(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def test_the_table_has_means_and_intervals_over_seeds(calls: list[Any], tmp_path
     assert (ours["low"], ours["high"]) == pytest.approx((0.72 - half, 0.72 + half), abs=1e-6)
     text = (tmp_path / "runs/studies/table5/study.md").read_text()
     assert "| Ours | 72.0 [67.0, 77.0] | 72.0 [67.0, 77.0] |" in text
-    assert "10 steps of 8 clips (80 clips seen) from grid-glcm" in text
+    assert "10 steps of 16 clips (160 clips seen) from grid-glcm" in text
 
 
 def test_of_one_seed_the_interval_is_that_of_the_test_items() -> None:
@@ -318,5 +318,5 @@ def test_every_row_of_table_5_has_a_run(row: Row, tmp_path: Path) -> None:
     run = run_of(config(tmp_path), work(row))
     assert run.method in METHODS
     assert run.val_every == 0
-    assert run.clips_per_batch == 8
+    assert run.clips_per_batch == 16
     assert run.model == METHODS[row.method].presets["tiny_grid"]
