@@ -23,6 +23,8 @@ from pipeline.outputs import Outputs
 from pipeline.shard import write_atomically
 from pipeline.units import counted
 
+TABLES = ("samples.parquet", "errors.parquet")
+
 
 def purge_fields(
     out: Path, shards: list[str], keys: frozenset[str], dropped: frozenset[str]
@@ -45,12 +47,13 @@ def purge_fields(
             _purge_numbers(folder, dropped, shards_now(out, shards))
             continue
         gone = [shard for shard in shards if _is_over(out, folder, shard, keys)]
-        if not gone:
+        tables = [path for path in map(folder.joinpath, TABLES) if path.is_file()]
+        # A killed command may have removed the side shards and not yet named the clips no more.
+        if not gone and not any(_names(path, keys) for path in tables):
             continue
         remote.forget(folder, "shardindex.json")
-        for table in ("samples.parquet", "errors.parquet"):
-            if (folder / table).is_file():
-                _without(folder / table, dropped)
+        for path in tables:
+            _without(path, dropped)
         files = [f"shards/{shard}.{kind}" for shard in gone for kind in ("json", "tar")]
         remote.forget(folder, *files)
         told.append(
@@ -58,6 +61,11 @@ def purge_fields(
             f"`{command(out, name)}` makes them again, of the clips that stay"
         )
     return told
+
+
+def _names(table: Path, keys: frozenset[str]) -> bool:
+    """Whether one of the clips has a row."""
+    return not keys.isdisjoint(pq.read_table(table, columns=["key"])["key"].to_pylist())
 
 
 def _is_over(out: Path, folder: Path, shard: str, keys: frozenset[str]) -> bool:
