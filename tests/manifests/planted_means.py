@@ -48,7 +48,7 @@ class Shown:
     @property
     def learnt(self) -> bool:
         """Whether it is not of the test split."""
-        return self.meta["splits"] != ["planted:test"]
+        return "planted:test" not in self.meta["splits"]
 
 
 def clips(folder: Path) -> Iterator[Shown]:
@@ -58,9 +58,16 @@ def clips(folder: Path) -> Iterator[Shown]:
         meta = json.loads(sample["json"])
         edges = np.cumsum([0, *meta["jpeg_sizes"]["frames"]])
         packed = np.frombuffer(sample["frames.mjpeg"], np.uint8)
-        frames = [cv2.imdecode(packed[a:b], cv2.IMREAD_COLOR) for a, b in pairwise(edges)]
+        frames = [decoded(packed[a:b]) for a, b in pairwise(edges)]
         mel = np.load(BytesIO(sample["mel.npy"])).astype(np.float64)
-        yield Shown(meta, np.stack(frames).astype(np.uint8), mel)
+        yield Shown(meta, np.stack(frames), mel)
+
+
+def decoded(jpeg: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A picture (H, W, 3), blue first."""
+    picture = cv2.imdecode(jpeg, cv2.IMREAD_COLOR)
+    assert picture is not None
+    return picture.astype(np.uint8)
 
 
 def resized(frames: NDArray[np.uint8], side: int) -> Floats:
