@@ -223,11 +223,8 @@ def all_members(out: Path) -> dict[str, bytes]:
     return found
 
 
-@pytest.mark.parametrize("then", ["the job", "finalize", "retry", "the same command"])
-@pytest.mark.parametrize("last", [".tar", ".json"])
-def test_a_purge_that_is_killed_loses_no_neighbour(made, factory, monkeypatch, then, last):
-    """Before the tar is replaced, or between tar and sidecar; nothing may be decoded again."""
-    clip = frozenset({"demo/clip2"})
+def purge_killed_before(made, keys, last, monkeypatch):
+    """A purge that ends before the first file with this ending is put in its place."""
     replace = os.replace
 
     def killed(source, target):
@@ -238,7 +235,15 @@ def test_a_purge_that_is_killed_loses_no_neighbour(made, factory, monkeypatch, t
     with monkeypatch.context() as patch:
         patch.setattr("os.replace", killed)
         with pytest.raises(KeyboardInterrupt):
-            drop(made, wanted(made, clip, purge=True))
+            drop(made, wanted(made, keys, purge=True))
+
+
+@pytest.mark.parametrize("then", ["the job", "finalize", "retry", "the same command"])
+@pytest.mark.parametrize("last", [".tar", ".json"])
+def test_a_purge_that_is_killed_loses_no_neighbour(made, factory, monkeypatch, then, last):
+    """Before the tar is replaced, or between tar and sidecar; nothing may be decoded again."""
+    clip = frozenset({"demo/clip2"})
+    purge_killed_before(made, clip, last, monkeypatch)
     assert not (made / "shardindex.json").exists()  # nobody trains on the old one meanwhile
     factory.tried.clear()
     if then == "the job":
@@ -279,17 +284,7 @@ def test_what_was_interrupted_is_finished_by_one_process_at_a_time(
 def test_verify_sends_who_was_stopped_in_a_purge_back_to_it(made, factory, monkeypatch):
     """To make the shard again, as for other damage, needs the source, which may be gone."""
     clip = frozenset({"demo/clip2"})
-    replace = os.replace
-
-    def killed(source, target):
-        if str(target).endswith(".json"):
-            raise KeyboardInterrupt
-        replace(source, target)
-
-    with monkeypatch.context() as patch:
-        patch.setattr("os.replace", killed)
-        with pytest.raises(KeyboardInterrupt):
-            drop(made, wanted(made, clip, purge=True))
+    purge_killed_before(made, clip, ".json", monkeypatch)
     verdict = verify(made, progress=None)
     assert verdict.exit_code == ExitCode.CORRUPT
     said = f"corrupt; run `python -m pipeline drop {made} --keys FILE --purge` again"
