@@ -35,6 +35,18 @@ def standardised(train: Floats, *others: Floats) -> tuple[Floats, ...]:
     return tuple((rows - mean) / deviation for rows in (train, *others))
 
 
+def compact(train: Floats, *others: Floats) -> tuple[Floats, ...]:
+    """All in an orthonormal basis of the training rows, where those are fewer than the channels.
+
+    Inner products stay, and a linear classifier whose weights are kept small has them in that span
+    (representer theorem): it says the same of every row, but is fitted in fewer channels.
+    """
+    if len(train) >= train.shape[1]:
+        return (train, *others)
+    basis, coordinates = np.linalg.qr(train.T)
+    return (np.ascontiguousarray(coordinates.T), *(rows @ basis for rows in others))
+
+
 def linear(train: Frozen, labels: Ints, test: Frozen, chooser: "Chooser") -> Floats:
     """A linear layer with softmax (logistic regression): log-probabilities of test windows."""
     fitted, known, rows = _fitted(_logistic, LINEAR_C, train, labels, test, chooser)
@@ -95,7 +107,7 @@ class Chooser:
             labels: (examples,).
         """
         fit, held, fit_labels, held_labels = self._parts(train, labels)
-        fit, held = standardised(fit, held)
+        fit, held = compact(*standardised(fit, held))
         found = []
         for value in values:
             model = _fit(make(value), fit, fit_labels)
@@ -136,7 +148,7 @@ def _fitted(
             "classes at least: train on more, or raise --limit"
         )
     strength = chooser.choose(make, values, train.mean(), labels)
-    rows, asked = standardised(train.vectors, test.vectors)
+    rows, asked = compact(*standardised(train.vectors, test.vectors))
     # C was chosen with one vector an example; with several windows each weighs as much less.
     model = _fit(make(strength * train.examples / len(rows)), rows, labels[train.owner])
     return model, np.asarray(model.classes_, np.int64), asked

@@ -33,3 +33,39 @@ def test_a_fit_that_ran_out_of_iterations_is_told(caplog, monkeypatch) -> None:
     with caplog.at_level("INFO"):
         probes.linear(windows(rows, 1), labels, windows(rows, 1), chooser)
     assert "not at its optimum after 1 iterations" in caplog.text
+
+
+@pytest.mark.parametrize("each", [1, 3])
+def test_more_channels_than_rows_are_fitted_as_by_scikit_learn(each, monkeypatch) -> None:
+    """Its logistic regression on every channel is the oracle; ours sees as many as there are rows."""
+    from sklearn.linear_model import LogisticRegression
+
+    seen = []
+    fit = probes._fit
+    monkeypatch.setattr(probes, "_fit", lambda *a: seen.append(a[1].shape) or fit(*a))
+    monkeypatch.setattr(probes, "LINEAR_C", (0.1,))
+    rng = np.random.default_rng(3)
+    labels = np.arange(40) % 4
+    centres = rng.normal(0, 0.3, (4, 500))
+    rows, asked = (
+        (centres[labels] + rng.normal(0, 1, (40, 500))).astype(np.float32) for _ in range(2)
+    )
+    chooser = probes.Chooser(4, (windows(asked, 1), labels), [str(n) for n in range(40)])
+    ours = probes.linear(windows(rows, each), labels, windows(asked, 1), chooser)
+
+    train, test = probes.standardised(rows, asked)
+    reference = LogisticRegression(C=0.1, max_iter=1000, tol=1e-6).fit(train, labels)
+    np.testing.assert_allclose(ours, reference.predict_log_proba(test), atol=2e-3)
+    assert seen == [(40, 40), (40 * each, min(40 * each, 500))]
+
+
+def test_compact_rows_have_the_same_inner_products() -> None:
+    rng = np.random.default_rng(4)
+    train, test = (rng.normal(0, 1, (count, 50)).astype(np.float32) for count in (12, 7))
+    train[3] = train[5]  # the span of fewer rows
+    few, asked = probes.compact(train, test)
+    assert few.shape == (12, 12) and asked.shape == (7, 12)
+    np.testing.assert_allclose(few @ few.T, train @ train.T, atol=1e-4)
+    np.testing.assert_allclose(asked @ few.T, test @ train.T, atol=1e-4)
+    wide = rng.normal(0, 1, (60, 50)).astype(np.float32)
+    assert probes.compact(wide, test)[0] is wide
