@@ -86,7 +86,17 @@ class Options:
             return f"--nodes {self.nodes} needs --executor ray"
         if self.nodes == 1 or self.nodes < 0:
             return f"--nodes {self.nodes}: expected 0, or 2 and more, of which one may be missing"
+        if self.media is not None and not self.media.is_dir():
+            return f"--media {self.media}: no such folder"
+        if self.json is not None and not self.json.parent.is_dir():
+            return f"--json {self.json}: its folder is not there; make it first"
         return ""
+
+    def placed(self) -> "Options":
+        """The same with absolute paths: a cluster's nodes start elsewhere, and so do we then."""
+        names = ("media", "folder", "json")
+        paths = {name: path.absolute() for name in names if (path := getattr(self, name))}
+        return dataclasses.replace(self, **paths)
 
     def stated(self) -> dict[str, Any]:
         """Those that matter for what was found; no place of this machine."""
@@ -300,7 +310,8 @@ def main(options: Options) -> int:
     """Soak, print the table, write the JSON; 0 if all held."""
     if said := options.problem():
         sys.exit(said)
-    folder = (options.folder or Path(tempfile.mkdtemp(prefix="s", dir="/tmp"))).absolute()
+    options = options.placed()
+    folder = options.folder or Path(tempfile.mkdtemp(prefix="s", dir="/tmp"))
     folder.mkdir(parents=True, exist_ok=True)
     with _prepared(options, folder) as soak:
         result = soak.run()

@@ -1,11 +1,13 @@
 """A short soak, and the ruler it holds to memory."""
 
+import contextlib
 import json
 import math
 import random
 import time
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -60,11 +62,32 @@ def test_a_job_that_is_killed_again_and_again_comes_out_as_if_it_had_not(where, 
         ({"executor": "dask"}, "dask: expected local or ray"),
         ({"nodes": 2}, "needs --executor ray"),
         ({"executor": "ray", "nodes": 1}, "expected 0, or 2 and more"),
+        ({"media": Path("no/such")}, "--media no/such: no such folder"),
+        ({"json": Path("no/such/soak.json")}, "--json no/such/soak.json: its folder is not there"),
     ],
 )
 def test_what_cannot_be_soaked_is_refused(options, said):
     with pytest.raises(SystemExit, match=said):
         soak.main(soak.Options(**options))
+
+
+def test_relative_places_are_those_of_where_it_was_started(tmp_path, monkeypatch):
+    """A cluster changes the working folder; half an hour's result was lost by that."""
+    (tmp_path / "clips").mkdir()
+    monkeypatch.chdir(tmp_path)
+    asked = soak.Options(json=Path("soak.json"), media=Path("clips"), folder=Path("work"))
+    seen = []
+
+    @contextlib.contextmanager
+    def elsewhere(options, folder):
+        monkeypatch.chdir("/")
+        seen.append((options.media, folder))
+        yield SimpleNamespace(run=lambda: Result(options.stated()))
+
+    monkeypatch.setattr(soak, "_prepared", elsewhere)
+    assert soak.main(asked) == 0
+    assert seen == [(tmp_path / "clips", tmp_path / "work")]
+    assert read(tmp_path / "soak.json").problems == []
 
 
 CLIPS_A_SECOND = 3

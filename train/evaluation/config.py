@@ -65,6 +65,9 @@ class EvalConfig:
     """Leave out the clips that a file lists, as for `train pretrain`."""
     limit: int | None = None
     """At most so many examples of each split, for trying things out; the result says so."""
+    labels: int | None = None
+    """Learn from at most so many training examples of each class, drawn by --seed: what few labels
+    teach. Those of fewer are among those of more; validation and test examples all stay."""
     overwrite: bool = False
     """Do again what is done."""
 
@@ -154,8 +157,9 @@ class EvalConfig:
             or not 0 <= self.dropout < 1
         ):
             raise UsageError("--validation and --dropout: 0 or more, below 1; --warmup: 0 to 0.1")
-        if self.limit is not None and self.limit < 1:
-            raise UsageError(f"--limit is {self.limit}; expected 1 or more")
+        for name in ("limit", "labels"):
+            if (count := getattr(self, name)) is not None and count < 1:
+                raise UsageError(f"--{name} is {count}; expected 1 or more")
         if self.lr_head <= 0 or (self.lr_encoder is not None and self.lr_encoder < 0):
             raise UsageError("--lr-head must be above 0, --lr-encoder 0 or more")
 

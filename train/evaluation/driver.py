@@ -191,9 +191,10 @@ def _folder(config: EvalConfig, task: Task, source: Encoders, labelled: Labelled
         if ours != theirs
     ]
     split = [config.split.replace(":", "-")] if config.split else []
+    few = [] if config.labels is None else [f"labels{config.labels}"]
     strange = config.shards and labelled.dataset and labelled.dataset != task.dataset
     data = [Path(config.shards).name] if strange else []
-    name = config.name or "-".join([task.name, *other, *split, *data])
+    name = config.name or "-".join([task.name, *other, *few, *split, *data])
     return _run_folder(config, source) / "eval" / name
 
 

@@ -288,6 +288,26 @@ def require_whole(labelled: LabelledSet, splits: Sequence[str], allow_missing: b
     return max(expected, published)
 
 
+def few_of_each(examples: Sequence[Example], count: int, seed: int) -> list[Example]:
+    """At most `count` examples of each class, drawn by the seed; fewer are some of more.
+
+    Raises:
+        UsageError: an example has no class.
+    """
+    by_class: dict[int, list[Example]] = {}
+    for example in sorted(examples, key=lambda example: example.name):
+        if not isinstance(example.target, int):
+            raise UsageError(f"--labels {count} counts examples of a class, but {example.name} has "
+                             "no single class; leave it out, or take --limit")  # fmt: skip
+        by_class.setdefault(example.target, []).append(example)
+    kept = {
+        members[place].name
+        for members in by_class.values()
+        for place in shuffled(len(members), seed)[:count]
+    }
+    return [example for example in examples if example.name in kept]
+
+
 def held_out_groups(
     examples: Sequence[Example], share: float, seed: int
 ) -> tuple[list[Example], list[Example]]:

@@ -20,7 +20,13 @@ from train.evaluation.config import EvalConfig
 from train.evaluation.encoders import Encoders
 from train.evaluation.finetune import STATE
 from train.evaluation.job import Job
-from train.evaluation.labelled import Example, LabelledSet, held_out_groups, open_labelled
+from train.evaluation.labelled import (
+    Example,
+    LabelledSet,
+    few_of_each,
+    held_out_groups,
+    open_labelled,
+)
 from train.evaluation.result import PREDICTIONS, ROUND, Predictions
 from train.evaluation.task import Round, Task
 from train.loader import default_workers
@@ -32,7 +38,7 @@ log = logging.getLogger(__name__)
 CARRIED_OUT = ("checkpoint", "run", "name", "rounds", "allow_missing", "overwrite", "device",
                "threads", "workers", "data", "shards", "keep_model")  # fmt: skip
 """Fields that say how, not what: a round is not done again for another value of them."""
-VIEW = ("where", "without")
+OPTIONAL = ("where", "without", "labels")
 """Fields that say something only where they are given: rounds from before they were there count."""
 
 
@@ -84,6 +90,8 @@ def job_of(
     config: EvalConfig, task: Task, labelled: LabelledSet, source: Encoders, folder: Path,
     one: Round,
 ) -> Job:  # fmt: skip
+    if config.labels is not None and not one.train:
+        raise UsageError(f"--labels {config.labels}: the task {task.name} learns from none")
     train, val, test = (
         _examples(config, task, labelled, names) for names in (one.train, one.val, one.test)
     )
@@ -96,6 +104,8 @@ def job_of(
         raise UsageError(
             f"{one.name}: no clip of {', '.join(one.train)} is there to train on{through}"
         )
+    if config.labels is not None:
+        train = few_of_each(train, config.labels, config.seed)
     if not val and task.settings.protocol == "finetune" and task.settings.validation:
         train, val = held_out_groups(train, task.settings.validation, config.seed)
     round_folder = folder / one.name
@@ -161,7 +171,7 @@ def _key(job: Job) -> str:
     """Changes with whatever the predictions depend on."""
     config = {
         name: value for name, value in job.config.as_dict().items()
-        if name not in CARRIED_OUT and not (name in VIEW and value is None)
+        if name not in CARRIED_OUT and not (name in OPTIONAL and value is None)
     }  # fmt: skip
     facts = {
         "config": config,

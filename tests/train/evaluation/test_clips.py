@@ -14,7 +14,7 @@ from tests.pipeline.fabricate import Members, edit_json
 from tests.train.evaluation.sets import CONFIG, FACES, Clip, labelled_set
 from tests.train.ramps import GRAY_STEP, ramp, ramp_set_of
 from train.augment import Augment, AugmentConfig
-from train.errors import ShardError
+from train.errors import ShardError, UsageError
 from train.evaluation.clips import (
     ClipBatch,
     ClipView,
@@ -25,7 +25,7 @@ from train.evaluation.clips import (
     starts,
     training_looks,
 )
-from train.evaluation.labelled import Example, held_out_groups, open_labelled
+from train.evaluation.labelled import Example, few_of_each, held_out_groups, open_labelled
 
 
 def example(row: int, frames: int, start: int = 0, group: str = "g") -> Example:
@@ -90,6 +90,20 @@ def test_whole_groups_are_held_out() -> None:
     assert held_out_groups(some[:1], 0.5, 0) == (some[:1], [])  # one group stays whole
     others = {held_out_groups(some, 0.2, seed)[1][0].group for seed in range(9)}
     assert len(others) > 1
+
+
+def test_few_of_each_class_are_drawn_by_the_seed_and_nested() -> None:
+    some = [Example(f"k{n:02d}", n, n % 3, "", 0, 1) for n in range(20)]
+    one, two, many = (few_of_each(some, count, seed=1) for count in (1, 2, 50))
+    assert sorted(example.target for example in one) == [0, 1, 2]
+    assert sorted(example.target for example in two) == [0, 0, 1, 1, 2, 2]
+    assert set(one) < set(two) and many == some
+    assert two == sorted(two, key=some.index), "in the order in which they were"
+    assert few_of_each(some[::-1], 1, seed=1) == one[::-1], "whatever the order was"
+    assert len({tuple(few_of_each(some, 1, seed)) for seed in range(9)}) > 3
+    words = [Example("k", 0, "bin blue", "", 0, 1)]
+    with pytest.raises(UsageError, match="--labels 5 counts examples of a class, but k has no"):
+        few_of_each(words, 5, seed=0)
 
 
 # --- what they hold -----------------------------------------------------------------------------

@@ -248,6 +248,29 @@ def test_limit_is_said(task: Task, sounds: Path, tmp_path: Path) -> None:
     assert any("--limit 4" in note for note in result["notes"])
 
 
+def test_few_labels_stand_in_the_name_and_are_said(
+    task: Task, sounds: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        few = config(sounds, tmp_path / "run", labels=3, protocol="knn", rounds="fold1")
+        result = driver.evaluate(few)
+    assert "fold1: 6 to train on" in caplog.text, "three of each of two classes"
+    assert (result["n_scored"], result["n_expected"]) == (8, 8)
+    assert any(note.startswith("--labels 3: learned from") for note in result["notes"])
+    assert (tmp_path / "run/eval/toy-knn-labels3/result.json").is_file()
+    with pytest.raises(UsageError, match="--labels is 0; expected 1 or more"):
+        config(sounds, tmp_path / "run", labels=0)
+
+
+def test_labels_are_refused_where_none_are_learned_from(
+    task: Task, sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    untrained = replace(task, rounds=(Round("test", train=(), test=("demo:fold1",)),))
+    monkeypatch.setitem(TASKS, "toy", untrained)
+    with pytest.raises(UsageError, match="--labels 1: the task toy learns from none"):
+        driver.evaluate(config(sounds, tmp_path / "run", labels=1))
+
+
 def test_groups_on_both_sides_are_said(task: Task, tmp_path: Path) -> None:
     some = [Clip(clip.key, clip.label, clip.splits, "one speaker") for clip in clips()]
     shards = labelled_set(tmp_path / "demo-sound", some, SOUND)

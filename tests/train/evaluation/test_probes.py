@@ -37,7 +37,7 @@ def test_a_fit_that_ran_out_of_iterations_is_told(caplog, monkeypatch) -> None:
 
 @pytest.mark.parametrize("each", [1, 3])
 def test_more_channels_than_rows_are_fitted_as_by_scikit_learn(each, monkeypatch) -> None:
-    """Its logistic regression on every channel is the oracle; ours sees as many as there are rows."""
+    """Its logistic regression on all channels is the oracle; ours sees as many as rows."""
     from sklearn.linear_model import LogisticRegression
 
     seen = []
