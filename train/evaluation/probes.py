@@ -35,16 +35,17 @@ def standardised(train: Floats, *others: Floats) -> tuple[Floats, ...]:
     return tuple((rows - mean) / deviation for rows in (train, *others))
 
 
-def compact(train: Floats, *others: Floats) -> tuple[Floats, ...]:
+def compact(train: Floats, *others: Floats) -> tuple[npt.NDArray[np.floating], ...]:
     """All in an orthonormal basis of the training rows, where those are fewer than the channels.
 
     Inner products stay, and a linear classifier whose weights are kept small has them in that span
-    (representer theorem): it says the same of every row, but is fitted in fewer channels.
+    (representer theorem): it says the same of every row, but is fitted in fewer channels. They are
+    of double precision, in which L-BFGS does not end early where errors cost much.
     """
     if len(train) >= train.shape[1]:
         return (train, *others)
     basis, coordinates = np.linalg.qr(train.T)
-    return (np.ascontiguousarray(coordinates.T), *(rows @ basis for rows in others))
+    return tuple(rows.astype(np.float64) for rows in (coordinates.T, *(o @ basis for o in others)))
 
 
 def linear(train: Frozen, labels: Ints, test: Frozen, chooser: "Chooser") -> Floats:
