@@ -32,6 +32,8 @@ class Row:
     """First cell of the paper's row; None where the paper has no such row."""
     trained: bool = True
     """Random weights where it is False."""
+    corpora: tuple[str, ...] = ()
+    """On which it can be looked at; empty: on all."""
 
     @property
     def run(self) -> str:
@@ -117,7 +119,9 @@ class Study:
 
     @property
     def all_rows(self) -> tuple[Row, ...]:
-        """Random weights first, looked at as by most rows."""
+        """Random weights first, looked at as by most rows, where no row has them."""
+        if not all(row.trained for row in self.rows):
+            return self.rows
         usual = next((row.look for row in self.rows if not row.look), self.rows[-1].look)
         return (Row(SCRATCH, look=usual, trained=False), *self.rows)
 
@@ -129,6 +133,17 @@ def _glcm(label: str, paper: Any, look: Mapping[str, Any] | None = None, **model
 _G, _L = {"features": "g"}, {"features": "l"}
 _TIME = (4, 1, 1)
 """Attention leaves no place to tell apart, so all rows of its table keep only when."""
+
+
+def _with_labels(name: str, look: Mapping[str, Any], corpora: tuple[str, ...] = ()) -> list[Row]:
+    """Pretrained and random weights, with more and more labels of each class."""
+    counts = {"1 label a class": 1, "5": 5, "20": 20, "all": None}
+    return [
+        Row(f"{name}, {said}{'' if trained else ', random weights'}",
+            look={**look, "labels": count}, trained=trained, corpora=corpora)
+        for trained in (True, False) for said, count in counts.items()
+    ]  # fmt: skip
+
 
 STUDIES = {
     "table5": Study(
@@ -187,5 +202,15 @@ STUDIES = {
         (_glcm("Ours", None), _glcm("Ours, L_g only", None, objective="g")),
         tasks={"planted": ("localization",), "grid": ()},
     ),
+    "labels": Study(
+        "lip reading with few labels, from crops, faces, and frames with attention",
+        (
+            *_with_labels("crop", {"pictures": CROP}),
+            *_with_labels("face", {"pictures": "face"}, ("grid",)),
+            *_with_labels("attention", {"pictures": "frames", "pooling": "full_attention",
+                                        "cells": _TIME}),
+        ),
+        tasks={"planted": ("planted_words",)},
+    ),
 }  # fmt: skip
-"""Tables 5 to 9 and the attention map; the preset's own M is 3 and its pairs are summed."""
+"""Tables 5 to 9, the attention map, and few labels; the preset's own M is 3, its pairs summed."""

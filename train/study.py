@@ -75,6 +75,7 @@ def study(config: StudyConfig) -> int:
         for seed in range(config.first_seed, config.first_seed + config.seeds)
         for name, corpus in corpora.items()
         for row in config.rows
+        if name in (row.corpora or corpora)
     ]
     runs = [run_of(config, work) if work.row.trained else None for work in works]
     trained = [run for run in runs if run is not None]

@@ -207,9 +207,41 @@ def test_the_crop_of_the_planted_corpus_is_the_known_box(tmp_path: Path) -> None
 def test_every_task_takes_what_a_study_asks_of_it(name: str, corpus: str, tmp_path: Path) -> None:
     for task in STUDIES[name].tasks_on(corpus):
         for row in STUDIES[name].all_rows:
+            if corpus not in (row.corpora or CORPORA):
+                continue
             settings = config(tmp_path, name=name, corpora=corpus, cells=(4, 4, 4))
             asked = eval_of(settings, work(row, corpus), task)
             assert TASKS[task].with_settings(**asked.changes).settings.protocol == asked.protocol
+
+
+def test_few_labels_are_looked_at_with_one_run_of_each_seed(
+    calls: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def noted(one: Any) -> dict[str, Any]:
+        asked.append(one)
+        return fake_result(one)
+
+    monkeypatch.setattr(study, "evaluate", noted)
+    settings = config(tmp_path, name="labels", corpora="grid,planted", tasks="")
+    assert study.study(settings) == 0
+    assert {run.folder.name for run in calls} == {"glcm-0"}
+    seen = [(one.task, one.scratch, one.pictures, one.labels) for one in asked]
+    assert seen == [
+        *((task, scratch, pictures, labels) for pictures in ("lip", "face", "frames")
+          for scratch in (False, True) for labels in (1, 5, 20, None)
+          for task in ("grid_digits", "grid_letters")),
+        *(("planted_words", scratch, pictures, labels) for pictures in ("box", "frames")
+          for scratch in (False, True) for labels in (1, 5, 20, None)),
+    ]  # fmt: skip
+    facts = json.loads((tmp_path / "runs/studies/labels/study.json").read_text())
+    assert facts["columns"] == ["grid_digits", "grid_letters", "planted_words"]
+    names = [row["row"] for row in facts["rows"]]
+    assert names[0] == "crop, 1 label a class"
+    assert "face, 20, random weights" in names
+    assert SCRATCH not in names
+    assert STUDIES["labels"].all_rows == STUDIES["labels"].rows
 
 
 def test_a_task_without_the_protocol_takes_the_nearest_it_has(tmp_path: Path) -> None:

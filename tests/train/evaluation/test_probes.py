@@ -40,9 +40,14 @@ def test_more_channels_than_rows_are_fitted_as_by_scikit_learn(each, monkeypatch
     """Its logistic regression on all channels is the oracle; ours sees as many as rows."""
     from sklearn.linear_model import LogisticRegression
 
-    seen = []
+    seen: list[tuple[int, ...]] = []
     fit = probes._fit
-    monkeypatch.setattr(probes, "_fit", lambda *a: seen.append(a[1].shape) or fit(*a))
+
+    def noted(model, rows, labels):
+        seen.append(rows.shape)
+        return fit(model, rows, labels)
+
+    monkeypatch.setattr(probes, "_fit", noted)
     monkeypatch.setattr(probes, "LINEAR_C", (0.1,))
     rng = np.random.default_rng(3)
     labels = np.arange(40) % 4
