@@ -41,14 +41,18 @@ class Result:
 
 
 def verdict(role: str, found: Growth) -> str:
-    """Whether memory of a role is flat, by two standard errors: in the end, where that is known."""
+    """Whether memory of a role is flat, by two standard errors.
+
+    By its later halves where they are known. That it grows is said of these alone: over a whole
+    life of a few minutes one step, when a pool or a cache is made, is a slope as well.
+    """
     slope = found.late_mib_per_minute or found.mib_per_minute
     bound = MOST_GROWTH.get(role)
     if slope is None:
         return "watched too briefly"
     if bound is None:
         return "-"
-    if slope.value - 2 * slope.error > bound:
+    if found.late_mib_per_minute and slope.value - 2 * slope.error > bound:
         return f"GROWS, more than {bound:g} MiB/min"
     return "flat" if slope.value + 2 * slope.error <= bound else "cannot be told"
 
@@ -144,10 +148,8 @@ def readme_lines(result: Result) -> list[str]:
     away = f"{counted(result.kills, 'store')} outages, {long} of them of over a minute"
     found = "; ".join(result.problems) or "as undisturbed, nothing lost, no litter"
     roles = [role for role in MOST_GROWTH if role in result.long_pass]
-    return [
-        f"| {what} | {result.rounds} | {hit} | {away} | {found} |",
-        *(_memory_row(role, result) for role in roles),
-    ]
+    row = f"| {what} | {result.rounds} | {hit} | {away} | {found} |"
+    return [row] * bool(result.rounds) + [_memory_row(role, result) for role in roles]
 
 
 def _memory_row(role: str, result: Result) -> str:

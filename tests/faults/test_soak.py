@@ -143,6 +143,18 @@ def test_the_verdict_on_memory(leak, seconds, said):
     assert bool(not_flat({"driver": found})) == (said == "GROWS")
 
 
+@pytest.mark.parametrize(("seconds", "said"), [(150, "cannot be told"), (900, "flat")])
+def test_one_step_is_no_leak(seconds, said):
+    """What a driver showed: 8 MiB at once after a minute, and nothing for as long as it lived."""
+    chance = random.Random(0)
+    times = [float(second) for second in range(10, seconds)]
+    mib = [189 + 8 * (second > 60) + chance.gauss(0, 0.1) for second in times]
+    found = growth([Life(times, mib, times)], 200.0)
+    assert found.mib_per_minute is not None and found.mib_per_minute.value > 0
+    assert verdict("driver", found) == said
+    assert not_flat({"driver": found}) == []
+
+
 WARMING_SECONDS = 60.0
 
 
