@@ -271,7 +271,7 @@ def _task_outcome(out: Path, config: FieldConfig, result: Result) -> Outcome:
 def _outcome(out: Path, config: FieldConfig, ledger: FieldLedger, lines: list[str]) -> Outcome:
     lines = [*lines, *ledger.lines(config)]
     if ledger.errors:
-        lines.append(f"Why: {folder_of(out, config.field) / 'errors.parquet'}")
+        lines.append(f"Why: python -m pipeline errors {folder_of(out, config.field)}")
     return Outcome(lines, COMPLETE if ledger.closes and ledger.samples else INCOMPLETE)
 
 
@@ -340,10 +340,13 @@ def _check_possible(base: Prepared, config: FieldConfig) -> None:
         root = base.plan.manifest_root
         if is_remote(root) or not Path(root).is_dir():
             why = "is no folder of this machine" if is_remote(root) else "is not there"
-            raise UsageError(
-                f"--from-source reads {root}, which {why}; leave the flag out to make the field "
-                "from what is stored"
+            instead = (
+                "make the field from what is stored, without that flag"
+                if config.kind in CROPS or config.base.waveform_rate_hz is not None
+                else f"no waveform is stored either (profile {base.plan.profile}); make a set of a "
+                "profile that stores one"
             )
+            raise UsageError(f"--from-source reads {root}, which {why}; {instead}")
 
 
 def _check_mel(base: Prepared, config: FieldConfig) -> None:
@@ -358,7 +361,7 @@ def _check_mel(base: Prepared, config: FieldConfig) -> None:
     if rate is None:
         raise UsageError(
             f"{base.out} stores no waveform (profile {base.plan.profile}), so a mel at "
-            f"{config.mel_rate_hz} Hz needs the source: --from-source, if it is still there. "
+            f"{config.mel_rate_hz} Hz needs the source: --from-source, if it is in a folder here. "
             "Profiles avid, tempssl, coattention and sound store one"
         )
     assert config.mel_rate_hz is not None

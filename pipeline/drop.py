@@ -7,6 +7,7 @@ out of tars and sidecars (`pipeline.purge`).
 The index is removed first: whoever opens the set in the middle is told that it is not finished.
 """
 
+import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +21,9 @@ from manifests.errors import UsageError
 from pipeline import remote
 from pipeline.dropped import SCHEMA, read_tombstones, write_tombstones
 from pipeline.errors import plain_text
+from pipeline.field_check import names_of_fields
 from pipeline.field_purge import purge_fields, shards_now
+from pipeline.fields import command, read_field
 from pipeline.format import FormatError
 from pipeline.index import finalize
 from pipeline.job import clean
@@ -32,6 +35,7 @@ from pipeline.quality_purge import purge_quality
 from pipeline.seen import lines_about_runs
 from pipeline.summary import ledger_lines
 from pipeline.units import counted
+from selection.facts import FOLDER, RANKS
 
 UNKNOWN_SHOWN = 5
 NEIGHBOURS = 50
@@ -91,11 +95,22 @@ def _drop(out: Path, wanted: Wanted) -> tuple[list[str], Sequence[str]]:
             "their bytes are still in the tars, where readers that go by the tars alone find them; "
             "--purge removes them"
         )
-        if (out / "quality").exists():
-            lines.append(
-                f"ranks of duplicates still count them: `python -m pipeline duplicates {out}` again"
-            )
+        lines += _still_counting(out)
     return lines, damaged
+
+
+def _still_counting(out: Path) -> list[str]:
+    """What was made of all clips together and is not of those that stay; `verify` asks for it."""
+    lines = []
+    for name in names_of_fields(out):
+        with contextlib.suppress(UsageError, KeyError, TypeError):  # which `verify` tells
+            if (read_field(out, name) or {})["config"]["kind"] == "number":
+                lines.append(f"field {name} still counts them: `{command(out, name)}` again")
+    if any((out / FOLDER).glob(f"{RANKS}*")):
+        lines.append(
+            f"ranks of duplicates still count them: `python -m pipeline duplicates {out}` again"
+        )
+    return lines
 
 
 def read_keys(path: Path) -> frozenset[str]:

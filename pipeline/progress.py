@@ -181,8 +181,8 @@ class Display:
 
     def _line(self, tally: Tally) -> str:
         left = self._pace.eta_seconds
-        eta = "unknown" if left is None else time_text(left)
-        return f"{self._facts(tally)}, ETA about {eta}"
+        eta = "unknown" if left is None else f"about {time_text(left)}"
+        return f"{self._facts(tally)}, ETA {eta}"
 
     def _facts(self, tally: Tally) -> str:
         elapsed = max(time.monotonic() - self._started, 1e-3)

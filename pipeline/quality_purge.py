@@ -16,10 +16,12 @@ import pyarrow.parquet as pq
 
 from pipeline import remote
 from pipeline.shard import write_atomically
-from selection.facts import BASES, COLUMNS, FOLDER, KEY, RANKS
+from selection.facts import BASES, COLUMNS, FOLDER, KEY, MADE_BY, RANKS
 
 SHARD_SHA256 = "shard_sha256"
 """Column of fingerprints."""
+FINGERPRINTS = "fingerprints"
+"""How the name of the table begins that `duplicates` compares by."""
 
 
 def purge_quality(out: Path, keys: frozenset[str], now: Mapping[str, str]) -> list[str]:
@@ -39,12 +41,25 @@ def purge_quality(out: Path, keys: frozenset[str], now: Mapping[str, str]) -> li
         return []
     _forget_columns(out, {path.name for path in gone})
     remote.forget(out, *(f"{FOLDER}/{path.name}" for path in gone))
-    names = ", ".join(path.name for path in gone)
+    names = [path.name for path in gone]
+    compared = ", ".join(name for name in names if name.startswith(RANKS))
+    unreadable = ", ".join(name for name in names if not name.startswith(RANKS))
     return [
-        f"removed from {FOLDER}/, as clips are compared there or whose they are cannot be read: "
-        f"{names}; `python -m pipeline duplicates {out}` and `python -m pipeline offsets {out}` "
-        "make theirs again"
+        f"removed from {FOLDER}/: {which}, {why}{_again(out, which)}"
+        for which, why in (
+            (compared, "because ranks change with a clip"),
+            (unreadable, "because it cannot be read whose the rows are"),
+        )
+        if which
     ]
+
+
+def _again(out: Path, names: str) -> str:
+    """What makes the tables again; nothing for those that no command of ours makes."""
+    makers = {**MADE_BY, FINGERPRINTS: MADE_BY[RANKS]}
+    commands = dict.fromkeys(command for start, command in makers.items() if start in names)
+    again = " and ".join(f"`python -m {command} {out}`" for command in commands)
+    return f"; {again} makes them again" if again else ""
 
 
 def _purge(path: Path, keys: frozenset[str], now: Mapping[str, str]) -> bool:

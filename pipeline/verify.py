@@ -133,13 +133,17 @@ class Verdict:
 
     def _ledger_line(self) -> str:
         """As the job itself says it."""
-        closes = self.planned_rows == self.samples + self.errors + self.dropped
+        verdict = "THE LEDGER DOES NOT CLOSE"
+        if self.planned_rows == self.samples + self.errors + self.dropped:
+            verdict = "the ledger closes"
+        elif self.exit_code == ExitCode.INCOMPLETE:  # as `status` and `finalize` of a running job
+            verdict = "the ledger is open until what is missing is there"
         return (
             f"{counted(self.planned_rows, 'row')} planned = {counted(self.samples, 'sample')} + "
             f"{counted(self.errors - self.not_run, 'error')}"
             + (f" + {self.not_run:,} not run" if self.not_run else "")
             + (f" + {self.dropped:,} dropped" if self.dropped else "")
-            + (": the ledger closes" if closes else ": THE LEDGER DOES NOT CLOSE")
+            + f": {verdict}"
         )
 
     def lines(self) -> list[str]:

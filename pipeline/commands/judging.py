@@ -41,7 +41,7 @@ def duplicates(outs: Outs, /, workers: int | None = None) -> int:
     "duplicate_rank == 0" keeps one clip of each group. Nothing is removed.
 
     Args:
-        outs: folders of shard sets, made with any profile.
+        outs: folders or addresses of shard sets, made with any profile.
         workers: processes; default: the usable cores.
     """
     from pipeline.duplicates import duplicates as run_duplicates
@@ -68,7 +68,7 @@ def leaks(
     are its other splits and those of the other sets. Ends with 0 whatever is found.
 
     Args:
-        outs: folders of shard sets, the one that is learned from first.
+        outs: folders or addresses of shard sets, the one that is learned from first.
         table: where the pairs go; `train pretrain --without FILE` leaves their clips out.
         html: write a page with the pairs' pictures side by side.
         kinds: of likeness that count: exact near picture sound (content), source (the same file),
@@ -82,7 +82,8 @@ def leaks(
     with folders_of(outs) as folders:
         found = find_leaks(folders, kinds, workers or usable_cores())
         write_leaks(found, table)
-        tell(*found.lines(), f"Table: {table}; to leave them out: train pretrain --without {table}")
+        advice = f"; to leave them out: train pretrain --without {table}" if found.found else ""
+        tell(*found.lines(), f"Table: {table}{advice}")
         if html is not None:
             write_page(found, html)
             say(f"Page: {html}")

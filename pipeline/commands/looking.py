@@ -91,7 +91,7 @@ def report(out: Out, /, where: str | None = None) -> int:
     """Write the report page of a shard set again; count the clips that a condition lets pass.
 
     Args:
-        out: folder of a shard set.
+        out: folder of a shard set, or s3://bucket/set, gs://bucket/set.
         where: such as "silent == false and face_rate > 0.8", over the columns of samples.parquet
             and those that `duplicates` and `offsets` add; as `train pretrain --where` reads it.
     """

@@ -27,6 +27,7 @@ from pipeline.job import JobOptions
 from pipeline.outputs import Outputs
 from pipeline.peek import peek
 from pipeline.sample import outcomes
+from pipeline.summary import error_lines
 from pipeline.verify import ExitCode, verify
 from tests.pipeline.fabricate import edit_json, fabricate, write_set
 from tests.pipeline.heads import head_members, write_video
@@ -277,6 +278,16 @@ def test_sources_on_a_store_are_not_said_to_be_gone(tmp_path: Path) -> None:
         add(out, "low", mel_rate_hz=12000, from_source=True)
 
 
+def test_nobody_is_sent_in_a_circle_between_a_source_and_a_waveform_that_are_not_there(
+    tmp_path: Path,
+) -> None:
+    out = fabricate(tmp_path / "set", PROFILES["glcm"], shards=1, samples=1)
+    edit_json(out / "plan.json", manifest_root="s3://bucket/raw")
+    with pytest.raises(UsageError, match="no waveform is stored either") as refused:
+        add(out, "mel_2", mel_rate_hz=24000, from_source=True)
+    assert "without that flag" not in str(refused.value)
+
+
 def test_a_field_made_otherwise_is_not_mixed_with(tmp_path: Path) -> None:
     out = sounds(tmp_path / "set")
     add(out, "low", mel_rate_hz=12000)
@@ -295,7 +306,10 @@ def test_a_damaged_sample_is_an_error_row_and_the_others_have_the_field(tmp_path
     with (out / "shards/train-000000.tar").open("r+b") as file:
         file.seek(start + size // 2)
         file.write(bytes(range(256)) * 4)
-    assert add(out, "low", mel_rate_hz=12000).exit_code == 0
+    outcome = add(out, "low", mel_rate_hz=12000)
+    assert outcome.exit_code == 0
+    assert outcome.lines[-1] == f"Why: python -m pipeline errors {out}/fields/low"
+    assert any(entry["key"] in line for line in error_lines(out / "fields/low", None, 20))
     (lost,) = pq.read_table(out / "fields/low/errors.parquet").to_pylist()
     assert (lost["key"], lost["reason"]) == (entry["key"], "decode_error")
     counts = index_of(out, "low")["counts"]

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from manifests.errors import UsageError
+from pipeline import fields
 from pipeline.drop import Wanted, drop, read_keys
 from pipeline.duplicates import duplicates
 from pipeline.errors import Reason
@@ -43,6 +44,7 @@ from tests.pipeline.factory import (
     say,
     table,
 )
+from tests.pipeline.sides import add
 from train.index import open_shards
 
 __all__ = ["factory"]
@@ -301,8 +303,9 @@ def test_what_is_known_of_the_others_outlives_a_purge(made, factory, monkeypatch
     assert before["fingerprints"].keys() == before["av_offsets"].keys() == KEYS - {"demo/bad"}
     outcome = drop(made, wanted(made, purge=True))
     assert not (made / "quality/duplicates.parquet").exists()
-    [told] = [line for line in outcome.lines if "as clips are compared there" in line]
-    assert "duplicate_groups.parquet, duplicates.parquet;" in told and f"duplicates {made}" in told
+    [told] = [line for line in outcome.lines if "ranks change with a clip" in line]
+    assert "duplicate_groups.parquet, duplicates.parquet," in told and f"duplicates {made}" in told
+    assert "offsets" not in told  # which stay
     columns = json.loads((made / "quality/columns.json").read_text())
     assert set(columns.values()) == {"av_offsets.parquet"}
     after = quality(made)
@@ -316,12 +319,30 @@ def test_what_is_known_of_the_others_outlives_a_purge(made, factory, monkeypatch
     assert_gone(made)
 
 
+def test_what_still_counts_a_dropped_clip_is_named_with_the_command(made, factory):
+    offsets(made)
+    assert not any("still count" in line for line in drop(made, wanted(made)).lines)
+    duplicates([made])
+    keys, numbers = sorted(KEYS - GONE), made.parent / "numbers.parquet"
+    pq.write_table(pa.table({"key": keys, "score": [1.0] * len(keys)}), numbers)
+    assert add(made, "score", table=numbers).exit_code == 0
+    told = drop(made, wanted(made, frozenset({"demo/clip4"}))).lines
+    assert f"field score still counts them: `{fields.command(made, 'score')}` again" in told
+    assert any("ranks of duplicates still count them" in line for line in told)
+    missing = verify(made, progress=None).missing
+    assert [line.split()[:2] for line in missing] == [
+        ["field", "score"],
+        ["quality/duplicate_groups.parquet", "ranks"],
+    ]
+
+
 def test_a_table_of_quality_that_cannot_be_read_goes_with_a_purge(made):
     (made / "quality").mkdir()
     (made / "quality/fingerprints.parquet").write_bytes(b"of demo/clip2")
     outcome = drop(made, wanted(made, frozenset({"demo/clip2"}), purge=True))
     assert not list((made / "quality").glob("*.parquet"))
-    assert any("cannot be read: fingerprints.parquet" in line for line in outcome.lines)
+    [told] = [line for line in outcome.lines if "cannot be read" in line]
+    assert "quality/: fingerprints.parquet, " in told and f"duplicates {made}" in told
 
 
 def quality(out: Path) -> dict[str, dict[str, dict[str, object]]]:

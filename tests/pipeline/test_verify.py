@@ -74,7 +74,11 @@ def test_a_shard_not_committed_is_incomplete(tmp_path: Path) -> None:
     verdict = verify(out, progress=None)
     assert verdict.exit_code == ExitCode.INCOMPLETE
     assert "train-000001 is not committed" in verdict.missing
-    assert any("DOES NOT CLOSE" in line for line in verdict.lines())
+    assert verdict.lines()[-2].endswith(": the ledger is open until what is missing is there")
+    (out / "shards/stray.tar").write_bytes(b"")
+    verdict = verify(out, progress=None)
+    assert verdict.exit_code == ExitCode.CORRUPT
+    assert verdict.lines()[-2].endswith(": THE LEDGER DOES NOT CLOSE")
 
 
 def test_an_index_not_written_is_incomplete(tmp_path: Path) -> None:
