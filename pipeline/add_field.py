@@ -338,15 +338,14 @@ def _check_possible(base: Prepared, config: FieldConfig) -> None:
         if config.kind not in (*CROPS, "mel"):
             raise UsageError(f"--from-source makes {', '.join(CROPS)} or a mel, no {config.kind}")
         root = base.plan.manifest_root
-        if is_remote(root) or not Path(root).is_dir():
-            why = "is no folder of this machine" if is_remote(root) else "is not there"
+        if not is_remote(root) and not Path(root).is_dir():
             instead = (
                 "make the field from what is stored, without that flag"
                 if config.kind in CROPS or config.base.waveform_rate_hz is not None
                 else f"no waveform is stored either (profile {base.plan.profile}); make a set of a "
                 "profile that stores one"
             )
-            raise UsageError(f"--from-source reads {root}, which {why}; {instead}")
+            raise UsageError(f"--from-source reads {root}, which is not there; {instead}")
 
 
 def _check_mel(base: Prepared, config: FieldConfig) -> None:
@@ -361,7 +360,7 @@ def _check_mel(base: Prepared, config: FieldConfig) -> None:
     if rate is None:
         raise UsageError(
             f"{base.out} stores no waveform (profile {base.plan.profile}), so a mel at "
-            f"{config.mel_rate_hz} Hz needs the source: --from-source, if it is in a folder here. "
+            f"{config.mel_rate_hz} Hz needs the source: --from-source, if it is still there. "
             "Profiles avid, tempssl, coattention and sound store one"
         )
     assert config.mel_rate_hz is not None

@@ -23,8 +23,10 @@ FIELDS = "fields"
 
 def store_of(out: Path) -> ObjectStore | None:
     """The store that a set's or a field's folder mirrors; None for any other folder."""
-    is_field = out.parent.name == FIELDS
-    for folder, below in ((out, ""), *([(out.parents[1], f"/{FIELDS}/{out.name}")] * is_field)):
+    places = [(out, "")]
+    if out.parent.name == FIELDS:
+        places.append((out.parent.parent, f"/{FIELDS}/{out.name}"))
+    for folder, below in places:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             address = (folder / MARK_NAME).read_text()
             return open_objects(f"{address}{below}", what="the output")

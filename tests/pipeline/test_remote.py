@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import remote
+from pipeline.mirror import store_of
 from stores.base import Listed
 from stores.errors import StoreError
 from stores.objects import ObjectStore
@@ -75,3 +76,17 @@ def test_an_index_that_says_more_of_the_same_tables_takes_its_place_at_once(
         patch.setattr(ObjectStore, "delete", lambda _store, name: pytest.fail(f"deleted {name}"))
         remote.push(mirror)
     assert bucket.objects(INDEX) == {INDEX: b"index 1 with a field"}
+
+
+def test_a_folder_of_one_name_is_no_mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--out set`, from where it lies; a field's folder is looked at from its set's."""
+    monkeypatch.chdir(tmp_path)
+    assert [store_of(Path(name)) for name in ("set", "fields", "fields/lip", ".")] == [None] * 4
+
+
+def test_a_field_is_mirrored_with_its_set(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = remote.home_of(bucket.url("set"))
+    write(out, "1")
+    remote.push(out)
+    monkeypatch.chdir(out)
+    assert str(store_of(Path("fields/lip"))) == bucket.url("set/fields/lip")
