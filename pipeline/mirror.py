@@ -23,14 +23,18 @@ FIELDS = "fields"
 
 def store_of(out: Path) -> ObjectStore | None:
     """The store that a set's or a field's folder mirrors; None for any other folder."""
-    places = [(out, "")]
-    if out.parent.name == FIELDS:
-        places.append((out.parent.parent, f"/{FIELDS}/{out.name}"))
-    for folder, below in places:
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            address = (folder / MARK_NAME).read_text()
-            return open_objects(f"{address}{below}", what="the output")
+    home = mirror_of(out)
+    below = "" if home == out else f"/{FIELDS}/{out.name}"
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        address = (home / MARK_NAME).read_text()
+        return open_objects(f"{address}{below}", what="the output")
     return None
+
+
+def mirror_of(out: Path) -> Path:
+    """The folder of the set that a field's folder is in; any other folder itself."""
+    is_field = out.parent.name == FIELDS and not (out / MARK_NAME).exists()
+    return out.parents[1] if is_field else out
 
 
 def address_of(out: Path) -> str:

@@ -27,7 +27,7 @@ from typing import Any
 from manifests.errors import UsageError
 from pipeline.errors import ShardError
 from pipeline.lock import LEASE_SECONDS, LOCK_NAME, LockedError, owner_of, renewed, sentence
-from pipeline.mirror import FIELDS, MARK_NAME, STAND_IN, store_of
+from pipeline.mirror import FIELDS, MARK_NAME, STAND_IN, mirror_of, store_of
 from pipeline.shard import sync_folder, write_atomically
 from stores import is_remote, open_objects
 from stores.copies import Copies
@@ -46,6 +46,10 @@ OF_A_FIELD = (*INDEXED, "table.parquet")
 """What the index of a field speaks of."""
 OWN = (MARK_NAME, ALONE_NAME, LOCK_NAME)
 """Files of the mirror that are no copies."""
+FOLDERS = ("shards", FIELDS, "labels", "quality")
+"""Of a set; others below its address are somebody else's: raw media, other sets."""
+SKEW_SECONDS = 1800.0
+"""By so much the clocks of two machines may differ: stores refuse who is off by fifteen minutes."""
 
 
 def home_of(place: str, scratch: str | None = None) -> Path:
@@ -95,7 +99,7 @@ def pull(out: Path) -> None:
     if (store := store_of(out)) is None:
         return
     with _refusals():
-        listed = [entry for entry in store.list() if entry.name != LOCK_NAME]
+        listed = [entry for entry in store.list() if _is_of_the_set(entry.name)]
         tars = {entry.name: entry.size for entry in listed if entry.name.endswith(".tar")}
         small = [entry for entry in listed if entry.name not in tars]
         Copies(store, out).refresh(small, _is_own)
@@ -182,7 +186,7 @@ def clear(out: Path) -> None:
         gone = [
             entry.name
             for entry in store.list()
-            if entry.name != LOCK_NAME and not (out / entry.name).exists()
+            if _is_of_the_set(entry.name) and not (out / entry.name).exists()
         ]
         first = [*reversed(LAST), "plan.json"]
         gone.sort(key=lambda name: (_place(name, first), name.endswith(".tar")))
@@ -192,8 +196,9 @@ def clear(out: Path) -> None:
 def take(out: Path, shard: str) -> None:
     """Take over into the mirror what a worker has committed.
 
-    Not through `Copies`, whose record is written whole and under `alone`: that would be once a
-    shard, while jobs run. The next pull compares the sidecars with the store and notes them.
+    Not through `Copies`, whose record is written whole: that would be once a shard, while jobs run.
+    The next pull compares the sidecars with the store and notes them. A pull under way is waited
+    for: what is committed after its listing it would take for litter of an older version.
 
     Raises:
         ShardError: it cannot be read back.
@@ -202,14 +207,15 @@ def take(out: Path, shard: str) -> None:
         return
     name = f"shards/{shard}"
     try:
-        facts = store.facts(f"{name}.tar")
-        store.fetch(f"{name}.json", out / f"{name}.json")
+        with alone(mirror_of(out)):
+            facts = store.facts(f"{name}.tar")
+            store.fetch(f"{name}.json", out / f"{name}.json")
+            if facts is not None:
+                _stand_in(out / f"{name}.tar{STAND_IN}", facts.size)
     except (StoreError, OSError) as error:
         raise ShardError(
             f"shard {shard} was committed, but cannot be read back: {error}"
         ) from error
-    if facts is not None:
-        _stand_in(out / f"{name}.tar{STAND_IN}", facts.size)
 
 
 def _stand_in(path: Path, size: int) -> None:
@@ -218,6 +224,12 @@ def _stand_in(path: Path, size: int) -> None:
     if not path.exists() or path.stat().st_size != size:
         with open(path, "wb") as file:
             file.truncate(size)
+
+
+def _is_of_the_set(name: str) -> bool:
+    """Whether an object below the address is for the mirror."""
+    folder, slash, _ = name.partition("/")
+    return not _is_own(name) and (folder in FOLDERS if slash else not name.endswith(".tar"))
 
 
 def _is_own(name: str) -> bool:
@@ -286,7 +298,7 @@ def _check_lease(store: ObjectStore) -> None:
         return
     renewed = owner.get("renewed_unix")
     age_seconds = time.time() - renewed if isinstance(renewed, int | float) else LEASE_SECONDS
-    if abs(age_seconds) < LEASE_SECONDS:
+    if -SKEW_SECONDS < age_seconds < LEASE_SECONDS:
         raise LockedError(
             f"{sentence(str(store), owner)} If that job is dead, its lease ends "
             f"{LEASE_SECONDS / 60:.0f} min after its last renewal: run the same command again then."

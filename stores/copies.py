@@ -49,8 +49,11 @@ class Copies:
                 self._record.pop(name, None)
         stale = [entry for entry in named.values() if not self._is_true(entry)]
         with ThreadPoolExecutor(FETCHERS) as pool:
-            for entry in pool.map(self._fetch, stale):
-                self._note(entry)
+            for entry, is_there in zip(stale, pool.map(self._fetch, stale), strict=True):
+                if is_there:
+                    self._note(entry)
+                else:
+                    self._record.pop(entry.name, None)
         self._write()
 
     def knows(self, name: str) -> bool:
@@ -82,11 +85,16 @@ class Copies:
             if len(self._record) < known:
                 self._write()
 
-    def _fetch(self, entry: Listed) -> Listed:
+    def _fetch(self, entry: Listed) -> bool:
+        """Whether it was still there: others may delete what was just listed."""
         local = self.folder / entry.name
-        self.store.fetch(entry.name, local)
+        try:
+            self.store.fetch(entry.name, local)
+        except FileNotFoundError:
+            local.unlink(missing_ok=True)
+            return False
         os.utime(local, ns=(entry.mtime_ns, entry.mtime_ns))
-        return entry
+        return True
 
     def _here(self) -> list[str]:
         return [

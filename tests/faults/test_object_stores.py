@@ -405,6 +405,8 @@ def test_two_jobs_on_one_address(bucket: Bucket) -> None:
     assert code == LOCKED
     assert HOST_OF_ANOTHER in said and bucket.url("set") in said
     assert set(bucket.objects("set")) == {"set/run.lock"}
+    bucket.put("set/run.lock", lease_of_another(-900))
+    assert run(shards_command(bucket))[0] == LOCKED, "its clock is ahead, and it is alive"
     bucket.put("set/run.lock", lease_of_another(3600))
     assert make(bucket) == 0
     assert bucket.objects("set/run.lock")["set/run.lock"] == b"{}"
