@@ -202,6 +202,7 @@ def _purge(prepared: Prepared, wanted: Wanted, lines: list[str]) -> Sequence[str
     lines.append(f"purged from {counted(rewritten, 'shard')}")
     lines += purge_fields(out, held, wanted.keys, account.dropped)
     lines += purge_quality(out, account.dropped, shards_now(out, held))
+    lines += _purge_pages(out, wanted.keys)
     if not damaged:
         stones = read_tombstones(out)
         gone = pc.or_(stones["purged"], pc.is_in(stones["key"], pa.array(list(wanted.keys))))
@@ -209,6 +210,14 @@ def _purge(prepared: Prepared, wanted: Wanted, lines: list[str]) -> Sequence[str
         write_tombstones(out, stones.set_column(at, SCHEMA.field("purged"), gone))
     lines.append(_what_stays(prepared, wanted.keys))
     return damaged
+
+
+def _purge_pages(out: Path, keys: frozenset[str]) -> list[str]:
+    """Remove pages that show one of the clips, such as those of `peek`; one sentence on them."""
+    texts = ((page.name, page.read_text("utf-8", "replace")) for page in out.glob("*.html"))
+    shown = sorted(name for name, text in texts if any(key in text for key in keys))
+    remote.forget(out, *shown)
+    return [f"removed, because they showed clips of these: {', '.join(shown)}"] if shown else []
 
 
 def _what_stays(prepared: Prepared, keys: frozenset[str]) -> str:
@@ -220,5 +229,6 @@ def _what_stays(prepared: Prepared, keys: frozenset[str]) -> str:
     return (
         f"so that nothing makes the clips again, {prepared.out} keeps their rows (key, path, "
         f"labels, words) in {' and '.join(rows)} and their keys in {', '.join(named)}; the source "
-        f"files in {prepared.plan.manifest_root} are yours to remove"
+        f"files in {prepared.plan.manifest_root}, pages that peek and leaks wrote elsewhere, and "
+        "copies of the old tars in loaders' --cache-dir are yours to remove"
     )

@@ -60,6 +60,12 @@ def dropped_keys(out: Path) -> frozenset[str]:
     return frozenset(read_tombstones(out)["key"].to_pylist())
 
 
+def purged_keys(out: Path) -> frozenset[str]:
+    """Those of them whose bytes are to be nowhere any more."""
+    stones = read_tombstones(out)
+    return frozenset(stones.filter(stones["purged"])["key"].to_pylist())
+
+
 def forget(out: Path) -> str:
     """Before a set is made anew: what was dropped comes back, and that must be said.
 

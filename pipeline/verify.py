@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from pipeline.account import Account, account_of
 from pipeline.check import UNREADABLE, ShardCheck, check_shard, key_hash
+from pipeline.dropped import purged_keys
 from pipeline.errors import Reason, plain_text
 from pipeline.field_check import field_findings
 from pipeline.format import FormatError
@@ -194,6 +195,7 @@ def verify(
     account = _account(verdict, outputs)
     verdict.dropped = len(account.dropped)
     half_purged = _half_purged(verdict, outputs)
+    _check_purged(verdict, outputs, account)
     checks = _checks(out, plan, deep, workers, account)
     for check in _shown(checks, len(plan.shards), progress):
         _count(verdict, check, half_purged)
@@ -274,6 +276,24 @@ def _half_purged(verdict: Verdict, outputs: Outputs) -> set[str]:
         said = f"{shard}: a purge was stopped between its tar and its sidecar"
         verdict.add(verdict.missing, said, Cure.PURGE)
     return shards
+
+
+def _check_purged(verdict: Verdict, outputs: Outputs, account: Account) -> None:
+    """Who made a shard meanwhile without knowing of a purge has brought its clips back.
+
+    Tasks of a job array on a store hold no lease, and that of other jobs is advisory.
+    """
+    if not account.dropped:
+        return
+    purged = purged_keys(outputs.out)
+    for shard in outputs.plan.shards:
+        gone = account.dropped_of(shard.name) & purged
+        with suppress(FormatError):  # said where the shard is checked
+            sidecar = outputs.sidecar(shard.name) if gone else None
+            held = sum(entry["key"] in gone for entry in sidecar.samples) if sidecar else 0
+            if held:
+                said = f"{shard.name}: {counted(held, 'sample')} in its tar should be purged"
+                verdict.add(verdict.corrupt, said, Cure.PURGE)
 
 
 def _count(verdict: Verdict, check: ShardCheck, half_purged: set[str]) -> None:

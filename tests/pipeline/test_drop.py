@@ -208,6 +208,34 @@ def test_a_purge_leaves_no_byte_and_moves_no_other(made, factory):
     assert_gone(made)
 
 
+def test_a_purge_takes_the_pages_that_show_the_clips(made, factory):
+    """`make demo` puts one beside the report."""
+    peek(made, ["demo/clip2", "demo/clip1"], html=made / "peek.html")
+    peek(made, ["demo/clip1"], html=made / "others.html")
+    outcome = drop(made, wanted(made, purge=True))
+    assert not (made / "peek.html").exists()
+    assert (made / "others.html").exists()
+    assert "removed, because they showed clips of these: peek.html" in outcome.lines
+    assert any("pages that peek and leaks wrote elsewhere" in line for line in outcome.lines)
+
+
+def test_a_purged_clip_that_a_late_worker_brings_back_is_found(made, factory):
+    """One that was given its task before the purge, as by a job array on a store."""
+    [shard] = [p.stem for p in (made / "shards").glob("*.json") if b"demo/clip2" in p.read_bytes()]
+    names = (f"{shard}.tar", f"{shard}.json")
+    files = {name: (made / "shards" / name).read_bytes() for name in names}
+    drop(made, wanted(made, purge=True))
+    for name, data in files.items():
+        (made / "shards" / name).write_bytes(data)
+    factory.make(made, manifest())
+    verdict = verify(made, progress=None)
+    assert f"{shard}: 1 sample in its tar should be purged" in verdict.corrupt
+    assert f"run `python -m pipeline drop {made} --keys FILE --purge` again" in verdict.advice
+    drop(made, wanted(made, purge=True))
+    assert_gone(made)
+    assert "demo/clip2" not in clips_in_tars(made)
+
+
 def mentioned(path: Path) -> bool:
     """Whether a file has a dropped clip's name or words in it, compressed tables unpacked."""
     data = path.read_bytes()
