@@ -50,6 +50,10 @@ def _work(config: dict[str, Any], limits: Limits) -> Work:
         from pipeline.field_samples import FieldConfig, side_outcomes
 
         return partial(side_outcomes, config=FieldConfig.from_dict(config), limits=limits)
+    if "page_rate_hz" in config:
+        from pipeline.playback import sound_outcomes
+
+        return partial(sound_outcomes, page_rate_hz=config["page_rate_hz"], limits=limits)
     from pipeline.sample import outcomes
 
     return partial(outcomes, config=ShardConfig.from_dict(config), limits=limits)

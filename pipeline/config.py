@@ -21,7 +21,7 @@ Executor = Literal["ray", "local"]
 
 
 class Content(Protocol):
-    """What a worker's child makes of an item: samples of a set, or a field of its samples."""
+    """What a child makes of an item: samples of a set, a field of them, or sound for a page."""
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON types, for the child."""
