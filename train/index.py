@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.format import SCHEMA_VERSION
+from pipeline.format import FIELD_NAME, SCHEMA_VERSION
 from stores.base import Store
 from train.cache import CachedStore
 from train.cuts import Reads
@@ -162,7 +162,7 @@ def open_shards(store: Store) -> ShardSet:
         members=tuple(index.get("members") or ()),
         instances=int(index["instances"]),
         sha256=tuple(str(entry.get("sha256") or "") for entry in shards),
-        known_fields=index.get("fields") or {},
+        known_fields=_known_fields(store, index),
         index={name: value for name, value in index.items() if name not in ("shardlist", "fields")},
         content_sha256=_content_sha256(index),
         shards=urls,
@@ -290,6 +290,25 @@ def _again(store: Store) -> str:
     if store.is_local:
         return f"write it again with `python -m pipeline finalize {store}`"
     return "write it again with `python -m pipeline finalize` where it was made, and copy it anew"
+
+
+def _known_fields(store: Store, index: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Fields by name, which is the name of a folder below the set, too."""
+    fields = index.get("fields") or {}
+    plain = isinstance(fields, dict) and all(
+        FIELD_NAME.fullmatch(name) and isinstance(told, dict) and _are_texts(told.get("members"))
+        for name, told in fields.items()
+    )
+    if not plain:
+        raise ShardError(
+            f"{store.url(INDEX_NAME)} does not name fields as `pipeline add-field` does: "
+            f"{str(fields)[:200]}; {_again(store)}"
+        )
+    return dict(fields)
+
+
+def _are_texts(values: Any) -> bool:
+    return isinstance(values, list) and all(isinstance(value, str) for value in values)
 
 
 def _checked_url(store: Store, url: Any) -> str:

@@ -62,6 +62,24 @@ def test_18_index_that_points_elsewhere(tmp_path: Path, url: object) -> None:
         open_shards(LocalStore(out))
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"../../other": {"members": ["lip.mjpeg"]}},
+        {"lip/../../other": {"members": ["lip.mjpeg"]}},
+        {"lip": {"members": "lip.mjpeg"}},
+        {"lip": []},
+        ["lip"],
+        "lip",
+    ],
+)
+def test_18_index_whose_fields_lie_elsewhere(tmp_path: Path, fields: object) -> None:
+    out = ramp_set(tmp_path / "demo-glcm", shards=1)
+    edit_json(out / "shardindex.json", fields=fields)
+    with pytest.raises(ShardError, match="does not name fields as `pipeline add-field` does"):
+        open_shards(LocalStore(out))
+
+
 def test_18_index_of_nested_lists(tmp_path: Path) -> None:
     out = ramp_set(tmp_path / "demo-glcm", shards=1)
     (out / "shardindex.json").write_text("[" * 100_000)
