@@ -274,8 +274,8 @@ def _remove_stale(folder: Path) -> None:
 
 def clean(out: Path) -> None:
     """After a complete run: no temporary or progress file may be left, of killed drivers either."""
-    for folder in (out, out / "labels", out / "quality", out / "shards"):
-        for pattern in ("*.tmp-*", ".*.progress"):
-            for path in folder.glob(pattern):
+    for name in (".", "labels", "quality", "shards", "scan", "scan/labels"):
+        for pattern in ("*.tmp-*", ".*.progress", ".*.tmp"):
+            for path in (out / name).glob(pattern):
                 path.unlink(missing_ok=True)
     remove_task_metrics(out)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from prometheus_client import CollectorRegistry, start_http_server, write_to_textfile
+from prometheus_client import CollectorRegistry, generate_latest, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -136,7 +136,7 @@ class Watch:
 
     def _write_metrics(self) -> None:
         with contextlib.suppress(OSError):  # a full disk is told where shards are written
-            write_to_textfile(str(self._metrics), self._registry)
+            write_atomically(self._metrics, generate_latest(self._registry))
 
     def _write_page(self) -> None:
         if self._page is not None:

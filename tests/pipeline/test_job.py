@@ -9,13 +9,17 @@ import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
+import pytest
 
+from pipeline.job import clean
 from tests.faults.conftest import GOOD, clips, whole
 from tests.faults.jobs import X264, command, run
 from tests.faults.sets import hashes
 from tests.pipeline.clips import make_clip
 
 __all__ = ["clips", "whole"]
+
+REPOSITORY = Path(__file__).parents[2]
 
 
 def test_the_ledger_closes_and_names_every_reason(whole):
@@ -49,6 +53,34 @@ def test_what_killed_drivers_left_is_removed(clips, whole, tmp_path):
         path.write_bytes(b"half")
     run(clips, out)
     assert not any(path.exists() for path in left)
+
+
+WRITERS = {
+    "metrics": """
+from pipeline.watch import Moment, Watch, WatchOptions
+Watch(out, Moment("set", shards=1, kept=0, clips=1), WatchOptions()).tell()
+""",
+    "scan": """
+from manifests import schema
+from tests.pipeline.factory import rows
+path = out / "scan" / "manifest.parquet"
+schema.write(rows("a"), path, labels=["x"], root="/", fingerprint="", report={})
+""",
+}
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_what_is_left_of_a_file_whose_writer_was_killed_is_removed(tmp_path, writer):
+    """It has a name by which the next complete job knows it."""
+    kill = (
+        "import os, sys; from pathlib import Path; out = Path(sys.argv[1])\n"
+        "os.rename = os.replace = lambda *_: os._exit(9)\n"
+    )
+    killed = [sys.executable, "-c", kill + WRITERS[writer], str(tmp_path)]
+    assert subprocess.run(killed, cwd=REPOSITORY).returncode == 9
+    assert [path for path in tmp_path.rglob("*") if path.is_file()]
+    clean(tmp_path)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 def test_a_job_with_nothing_to_make_says_that_none_runs(clips, whole, tmp_path):

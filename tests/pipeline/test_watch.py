@@ -115,15 +115,14 @@ def test_a_full_disk_is_not_told_here(tmp_path):
 
 def test_files_are_written_now_and_then_only(tmp_path, monkeypatch):
     written = Counter[str]()
-    monkeypatch.setattr(watch, "write_to_textfile", lambda *_: written.update(["metrics"]))
-    monkeypatch.setattr(watch, "write_atomically", lambda *_: written.update(["page"]))
+    monkeypatch.setattr(watch, "write_atomically", lambda path, _: written.update([path.name]))
     clock = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     outside = Watch(tmp_path, MOMENT, WatchOptions())
     for _ in range(600):
         outside.tell()
         clock[0] += 0.5
-    assert written == {"metrics": 30, "page": 5}
+    assert written == {"metrics.prom": 30, "report.html": 5}
 
 
 def test_the_endpoint_is_on_this_machine_and_gone_with_the_job(tmp_path, capfd):
