@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from pipeline import remote
 from pipeline.errors import Reason
-from pipeline.job import JobOptions, run
+from pipeline.job import JobOptions, Result, run
 from pipeline.make import COMPLETE, INCOMPLETE, Outcome, locked, write_page, write_tables
 from pipeline.outputs import Outputs
 from pipeline.plan import Ints, Patch, Plan, file_hashes, of_patch, shard_numbers
@@ -42,8 +42,9 @@ def retry(out: Path, reason: str, options: JobOptions, say: Any) -> Outcome:
                 remote.push(out)
         waiting = [patch for patch in prepared.plan.patches if not prepared.is_made(patch)]
         if not waiting:
+            lines = _caught_up(prepared)
             said = f"no committed shard has rows that ended as {reason}; `python -m pipeline errors"
-            return Outcome([f"{said} {out}` lists what there is"], COMPLETE)
+            return Outcome([*lines, f"{said} {out}` lists what there is"], COMPLETE)
         tried = {key for patch in waiting for key in patch.keys}
         rows, shards = counted(len(tried), "row"), counted(len(waiting), "new shard")
         say(f"trying again {rows} that failed, in {shards}")
@@ -55,6 +56,25 @@ def retry(out: Path, reason: str, options: JobOptions, say: Any) -> Outcome:
                 lines.append(f"Report: {write_page(out)}")
             remote.push(out)
     return Outcome(lines, COMPLETE if is_complete(result, ledger) else INCOMPLETE)
+
+
+def _caught_up(prepared: Prepared) -> list[str]:
+    """Write tables and index where a retry was killed between its last patch and them.
+
+    Returns:
+        A sentence if that was so.
+    """
+    out, plan, path = prepared.out, prepared.plan, Outputs(prepared.out).index_path
+    if not plan.patches or not all(map(prepared.is_made, plan.shards)):
+        return []
+    before = path.read_bytes() if path.exists() else b""
+    with remote.alone(out):
+        write_tables(prepared, Result())
+        if path.read_bytes() == before:
+            return []
+        write_page(out)
+        remote.push(out)
+    return ["index and tables lacked what an earlier retry had made, and are written again"]
 
 
 def failed_keys(prepared: Prepared, reason: str) -> list[str]:

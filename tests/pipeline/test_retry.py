@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pyarrow.parquet as pq
 import pytest
@@ -155,6 +156,22 @@ def test_a_retry_that_is_killed_is_ended_by_any_job(made, factory, shard, again)
     assert sorted(factory.tried) == ["demo/held2", "demo/slow1", "demo/slow2"]
     assert counts(made) == {"planned": 11, "samples": 10, "errors": 1, "not_run": 0}
     assert is_sound(made)
+
+
+def test_a_retry_that_is_killed_behind_its_last_patch_is_ended_by_itself(
+    made, factory, monkeypatch
+):
+    """There is no row left to try, but index and tables know nothing of the patches."""
+    factory.faults = {"demo/bad": Reason.OPEN_ERROR}
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("pipeline.retry.write_tables", Mock(side_effect=KeyboardInterrupt))
+        retry(made, "timeout", JOB, say)
+    outcome = retry(made, "timeout", JOB, say)
+    assert outcome.exit_code == 0
+    assert outcome.lines[0].startswith("index and tables lacked what an earlier retry had made")
+    assert counts(made) == {"planned": 11, "samples": 10, "errors": 1, "not_run": 0}
+    assert is_sound(made)
+    assert len(retry(made, "timeout", JOB, say).lines) == 1
 
 
 def test_an_old_shard_that_is_made_again_leaves_patched_rows_alone(made, factory):
