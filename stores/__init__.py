@@ -43,7 +43,7 @@ def open_store(address: str, *, allow_http: bool = False) -> Store:
     rest = rest.rstrip("/")
     if scheme not in ("s3", "gs", "http", "https"):
         raise AddressError(f"nothing is read from {scheme}://; expected {SCHEMES}")
-    if not re.fullmatch(r"[\w.:\[\]-]+(/[^/?#\s]+)*", rest) or ".." in rest.split("/"):
+    if not re.fullmatch(r"[\w.:\[\]-]+(/[^/?#\s]+)*", rest) or {".", ".."} & {*rest.split("/")}:
         raise AddressError(f"{scheme}://{rest[:200]} is no address; expected {SCHEMES}")
     if scheme in ("s3", "gs"):
         from stores.objects import ObjectStore  # its client is loaded only where it is needed

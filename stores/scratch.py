@@ -28,7 +28,7 @@ def scratch_folder(named: str | Path | None = None) -> Path:
     """The scratch folder, made if it is not there.
 
     Raises:
-        AddressError: it cannot be made, or belongs to somebody else.
+        AddressError: it cannot be made or written, or belongs to somebody else.
     """
     chosen = str(named or os.environ.get("GLAV_SCRATCH") or "")
     folder = Path(chosen or Path(tempfile.gettempdir()) / f"glav-{os.getuid()}")
@@ -44,6 +44,11 @@ def scratch_folder(named: str | Path | None = None) -> Path:
             f"the scratch folder {folder} cannot be made ({error.strerror}); name one on a local "
             "disk with --scratch"
         ) from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise AddressError(
+            f"the scratch folder {folder} cannot be written by this user; name one on a local disk "
+            "with --scratch"
+        )
     return folder.absolute()
 
 

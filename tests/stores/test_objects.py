@@ -303,3 +303,6 @@ def test_where_scratch_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     (tmp_path / "file").write_text("")
     with pytest.raises(AddressError, match=r"cannot be made .*--scratch"):
         scratch_folder(tmp_path / "file" / "below")
+    monkeypatch.setattr("stores.scratch.os.access", lambda *_: False)  # root may write anywhere
+    with pytest.raises(AddressError, match=r"cannot be written .*--scratch"):
+        scratch_folder(tmp_path / "of-somebody-else")
