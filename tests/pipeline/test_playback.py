@@ -33,7 +33,8 @@ def test_a_source_is_opened_in_a_child(made: Path, monkeypatch: pytest.MonkeyPat
     found = source_sound_of(made)(asked("clip"))
     assert found is not None
     wave, rate = found
-    assert (wave.shape, wave.dtype, rate) == ((22050, 1), np.float32, 22050)
+    assert (wave.shape, rate) == ((22050, 1), 22050)
+    assert wave.dtype == np.float32
     assert wave.std() > 0.01
 
 
