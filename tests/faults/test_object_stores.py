@@ -229,6 +229,24 @@ def test_a_field_and_a_purge_by_the_commands_are_those_of_a_folder(
     assert left == hashes(here / "fields/landmarks") and len(left) == len(sides) - 1
 
 
+def test_a_field_of_sources_on_a_store_is_that_of_a_folder(
+    bucket: Bucket, undisturbed: Path, tmp_path: Path
+) -> None:
+    """The set stores no waveform, so that a mel at another rate fetches and hears its clips."""
+    assert make(bucket) == 0
+    here = tmp_path / "here"
+    shutil.copytree(undisturbed, here)
+    adding = ("mel_24000", "--mel-rate", "24000", "--from-source", "--executor", "local",
+              "--workers", "1")  # fmt: skip
+    bucket.proxy.asked.clear()
+    for out in (str(here), bucket.url("set")):
+        code, said = run(command("add-field", out, *adding))
+        assert code == 0, said
+    sides = hashes(here / "fields/mel_24000")
+    assert sides and bucket.tars("set/fields/mel_24000") == sides
+    assert bucket.proxy.count("GET .*/raw/") > 0
+
+
 def _errors(bucket: Bucket) -> dict[str, str]:
     (data,) = bucket.objects("set/errors.parquet").values()
     rows = pq.read_table(io.BytesIO(data)).to_pylist()
