@@ -96,7 +96,7 @@ def extent(study: Study, results: list[Result]) -> str:
     missing = [row.label for row in study.all_rows if row.label not in there]
     return (
         f"Seed{'s' * several} {', '.join(map(str, seeds))}. Brackets: {LEVEL:.0%} intervals over "
-        f"{over}." + f" Not run: {', '.join(missing)}." * bool(missing)
+        f"{over}." + f" Not run: {'; '.join(missing)}." * bool(missing)
     )
 
 
