@@ -2,13 +2,13 @@
 
     make evidence                          # runs/studies -> docs/evidence/, docs/evidence.md
 
-Each study.json goes to docs/evidence/STUDY.json. Rows, seeds and tasks that are there already stay,
-if they were run with the same settings on the same clips, so that seeds of several days and
-machines come together; otherwise they are replaced. The tables of docs/evidence.md, which stand
-between `<!-- table6 -->` and `<!-- end -->`, are then written anew; the sentences about them are
-people's. The page's marks are the studies' names, and `claims`. Whatever is in --studies is
-published, with its steps and seeds: try things out in another `--run`. The picture of the
-attention map is that of GLCM's first run.
+Each study.json goes to docs/evidence/STUDY.json, its figure beside it. Rows, seeds and tasks that
+are there already stay, if they were run with the same settings on the same clips, so that seeds of
+several days and machines come together; otherwise they are replaced. The tables of
+docs/evidence.md, which stand between `<!-- table6 -->` and `<!-- end -->`, are then written anew;
+the sentences about them are people's. The page's marks are the studies' names, and `claims`.
+Whatever is in --studies is published, with its steps and seeds: try things out in another `--run`.
+The picture of the attention map is that of GLCM's first run.
 """
 
 import json
@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from train import studyfigure
 from train.checkpoint import write_atomically
 from train.claims import CLAIMS, Finding, findings
 from train.config import RUNS
@@ -33,6 +34,7 @@ ATTENTION = "attention.png"
 """In FOLDER: the map of GLCM's first run over some held-out clips."""
 OVERLAYS = "planted/glcm-[0-9]*/eval/localization-*/attention-*.png"
 """Below --studies."""
+DPI = 100
 CLAIMS_MARK = "claims"
 NOT_RUN = "*Not run yet.*"
 
@@ -72,6 +74,8 @@ def evidence(config: EvidenceConfig) -> list[str]:
         told.append(f"{name}: {what}")
     if overlays := sorted(config.studies.glob(OVERLAYS)):
         shutil.copyfile(overlays[0], config.docs / FOLDER / ATTENTION)
+    for name, facts in committed(config.docs).items():
+        studyfigure.draw(facts).savefig(config.docs / FOLDER / f"{name}.png", dpi=DPI)
     page = config.docs / PAGE
     write_atomically(page, filled(_text_of(page), committed(config.docs)))
     return told
@@ -85,8 +89,10 @@ def joined(old: dict[str, Any] | None, new: dict[str, Any]) -> tuple[dict[str, A
     """
     if old is None:
         return new, "new"
-    if old["said"] != new["said"]:
-        return new, f"replaces results of other settings ({old['said']})"
+    ours, theirs = new["said"], old["said"]
+    if other := [name for name in ours if theirs.get(name, ours[name]) != ours[name]]:
+        settings = "; ".join(f"{name}: {theirs[name]}" for name in other)
+        return new, f"replaces results of other settings ({settings})"
     if any(len(clips) > 1 for clips in _clips_of(old["results"] + new["results"]).values()):
         return new, "replaces results on other clips (their shards' index has another SHA-256)"
     study = STUDIES[new["name"]]
@@ -97,7 +103,7 @@ def joined(old: dict[str, Any] | None, new: dict[str, Any]) -> tuple[dict[str, A
     both = sorted(scores, key=lambda key: (key[0], order.index(key[1])))
     results = [Result(row, seed, scores[seed, row]) for seed, row in both]
     kept = len(scores) - len({(one["seed"], one["row"]) for one in new["results"]})
-    facts = facts_of(study, new["name"], new["said"], results)
+    facts = facts_of(study, new["name"], {**theirs, **ours}, results)
     return facts, f"{kept} rows of other runs stay beside {len(scores) - kept} of these"
 
 
@@ -133,11 +139,13 @@ def filled(text: str, studies: Mapping[str, dict[str, Any]]) -> str:
 
 
 def study_block(facts: dict[str, Any] | None) -> str:
-    """A study's sentence and table."""
+    """A study's sentence, table and figure."""
     if facts is None:
         return NOT_RUN
     heads, rows = table(facts)
-    return f"{caption(facts)}\n\n" + "\n".join(grid(heads, rows))
+    name = facts["name"]
+    picture = f"![{name}: means, seeds and intervals]({FOLDER}/{name}.png)"
+    return "\n".join([caption(facts), "", *grid(heads, rows), "", picture])
 
 
 def claims_table(studies: Mapping[str, dict[str, Any]]) -> str:

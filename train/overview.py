@@ -18,7 +18,7 @@ import numpy as np
 from jinja2 import Template
 from markupsafe import Markup
 
-from train import curves, tables, tabletext
+from train import curves, studyfigure, tables, tabletext
 from train.checkpoint import write_atomically
 from train.config import RUNS
 from train.curves import LOSSES, RETRIEVAL
@@ -84,6 +84,7 @@ test items. A cell is empty where nothing was run.</p>
 <h2 id="{{ study.name }}">{{ study.name }}: {{ study.about }}</h2>
 <p class="soft">{{ study.said }}</p>
 {{ grid(study.heads, study.rows) }}
+<img alt="{{ study.name }}: means, seeds and intervals" src="data:image/png;base64,{{ study.png }}">
 {% endfor %}
 <h2 id="papers">The papers' tables</h2>
 <div class="scroll">{{ papers }}</div>
@@ -184,7 +185,7 @@ def _study(path: Path) -> dict[str, Any]:
     facts = json.loads(path.read_bytes())
     heads, rows = study_table(facts)
     return {"name": path.parent.name, "about": facts["about"], "said": caption(facts),
-            "heads": heads, "rows": rows}  # fmt: skip
+            "heads": heads, "rows": rows, "png": png(studyfigure.draw(facts))}  # fmt: skip
 
 
 def _study_text(study: dict[str, Any]) -> str:

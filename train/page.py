@@ -25,20 +25,22 @@ JPEG_QUALITY = 80
 
 
 def figure(
-    rows: int, width: float, height: float, layout: Literal["constrained"] | None = "constrained"
-) -> tuple[Any, Any]:
-    """A matplotlib figure of so many axes above each other.
+    rows: int, width: float, height: float, layout: Literal["constrained"] | None = "constrained",
+    columns: int = 1,
+) -> tuple[Any, Any]:  # fmt: skip
+    """A matplotlib figure of so many axes, row by row.
 
     Args:
-        rows: how many.
+        rows: how many above each other.
         width: of the figure, inches.
         height: of the figure, inches.
         layout: None leaves margins to the caller and is drawn in half the time.
+        columns: how many beside each other.
     """
     from matplotlib.figure import Figure  # not pyplot: no window, no global state
 
     drawn = Figure(figsize=(width, height), layout=layout)
-    return drawn, np.atleast_1d(drawn.subplots(rows, 1))
+    return drawn, drawn.subplots(rows, columns, squeeze=False).ravel()
 
 
 def png(drawn: Any, dpi: int = DPI) -> str:

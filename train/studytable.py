@@ -9,7 +9,7 @@ import numpy as np
 
 from train.checkpoint import write_atomically
 from train.papers import TABLES
-from train.studies import LIKE, Study
+from train.studies import LIKE, Corpus, Study
 from train.study_config import StudyConfig
 from train.tabletext import grid
 
@@ -42,7 +42,9 @@ def write(config: StudyConfig, results: list[Result]) -> None:
     write_atomically(folder / MARKDOWN, text)
 
 
-def facts_of(study: Study, name: str, settings: str, results: list[Result]) -> dict[str, Any]:
+def facts_of(
+    study: Study, name: str, settings: dict[str, str], results: list[Result]
+) -> dict[str, Any]:
     """What study.json holds: every score, its row's mean and interval, the order of rows."""
     columns = list(dict.fromkeys(task for one in results for task in one.scores))
     rows: list[dict[str, Any]] = []
@@ -64,26 +66,29 @@ def facts_of(study: Study, name: str, settings: str, results: list[Result]) -> d
 
 def caption(facts: dict[str, Any]) -> str:
     """What stands above the table of a study.json."""
-    return f"{facts['said']} {facts['extent']}"
+    said = facts["said"]
+    if len(said) == 1:
+        return f"{next(iter(said.values()))} {facts['extent']}"
+    return " ".join([*(f"{name}: {text}" for name, text in said.items()), facts["extent"]])
 
 
-def said(config: StudyConfig) -> str:
-    """The size at which this was run, in a sentence; results of equal ones can be put together."""
+def said(config: StudyConfig) -> dict[str, str]:
+    """Corpus -> the size at which it was run, in a sentence.
+
+    Results of a corpus with equal ones can be put together.
+    """
+    return {name: _said_of(config, corpus) for name, corpus in config.used_corpora().items()}
+
+
+def _said_of(config: StudyConfig, corpus: Corpus) -> str:
     seen = (config.steps or 0) * (config.batch_size or 0)
-    corpora = [
-        f"{Path(corpus.shards).name}, scored on {Path(corpus.task_shards).name}"
-        for corpus in config.used_corpora().values()
-    ]
-    presets = dict.fromkeys(
-        config.preset or (corpus.full if config.size == "full" else corpus.small)
-        for corpus in config.used_corpora().values()
-    )
+    preset = config.preset or (corpus.full if config.size == "full" else corpus.small)
     cells = "" if config.cells is None else f", features in {_times(config.cells)} cells"
     return (
-        f"Preset {' and '.join(presets)} of each method, which sees as many pictures of a clip as "
-        f"its config says; {config.steps} steps of {config.batch_size} clips ({seen:,} clips seen) "
-        f"from {'; '.join(corpora)}; evaluation {config.protocol}{cells}, where a row or task has "
-        "no other one of its own."
+        f"Preset {preset} of each method, which sees as many pictures of a clip as its config "
+        f"says; {config.steps} steps of {config.batch_size} clips ({seen:,} clips seen) from "
+        f"{Path(corpus.shards).name}, scored on {Path(corpus.task_shards).name}; evaluation "
+        f"{config.protocol}{cells}, where a row or task has no other one of its own."
     )
 
 

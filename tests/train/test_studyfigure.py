@@ -1,0 +1,77 @@
+"""What the figures of studies show is what their results say."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from train.studies import STUDIES
+from train.studyfigure import draw
+from train.studytable import Result, facts_of
+
+WORDS = {"name": "top1", "unit": "fraction", "higher_is_better": True, "low": 0.1, "high": 0.9}
+MULTI, SINGLE = "No pooling & multiple pos. pairs", "Avg pooling & single pos. pair"
+
+
+def facts(study: str, values: dict[str, list[float]], task: str = "planted_words") -> Any:
+    results = [
+        Result(row, seed, {task: {**WORDS, "value": value}})
+        for row, each in values.items()
+        for seed, value in enumerate(each)
+    ]
+    return facts_of(STUDIES[study], study, {"planted": "s."}, results)
+
+
+def lines(axes: Any) -> Any:
+    return [(list(map(float, line.get_xdata())), list(map(float, line.get_ydata())))
+            for line in axes.get_lines()]  # fmt: skip
+
+
+def test_a_row_shows_its_mean_its_interval_and_its_seeds() -> None:
+    values = [0.5, 0.6, 0.55]
+    (axes,) = draw(facts("table7", {SINGLE: [0.2], MULTI: values})).axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == [SINGLE, MULTI]
+    alone, ends, none, mean, interval, seeds = lines(axes)
+    assert (alone, none) == (([20.0], [0.0]), ([], []))
+    assert ends[0] == pytest.approx([10, 90]), "of one seed over test items"
+    assert mean == (pytest.approx([55.0]), [1.0])
+    expected = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
+    assert interval[0] == pytest.approx(100 * np.array(expected))
+    assert seeds == (pytest.approx([50, 60, 55]), [1.0] * 3)
+
+
+def test_each_task_has_a_panel_and_rows_stay_in_line() -> None:
+    of_words = facts("table7", {SINGLE: [0.2], MULTI: [0.3]})
+    of_words["results"][1]["scores"]["grid_digits"] = {**WORDS, "value": 0.7}
+    results = [Result(one["row"], one["seed"], one["scores"]) for one in of_words["results"]]
+    both = facts_of(STUDIES["table7"], "table7", {"planted": "s.", "grid": "t."}, results)
+    words, digits = draw(both).axes
+    assert (words.get_title(), digits.get_title()) == ("planted_words", "grid_digits")
+    assert lines(digits)[0] == ([70.0], [1.0]), "beside its row, not the first"
+
+
+def test_what_is_no_share_has_its_own_axis() -> None:
+    one = facts("table7", {SINGLE: [1.5]})
+    for score in (one["rows"][0]["planted_words"], one["results"][0]["scores"]["planted_words"]):
+        score["unit"] = "ratio"
+    (axes,) = draw(one).axes
+    assert lines(axes)[0][0] == [1.5]
+    assert axes.get_xlabel() == ""
+
+
+def test_few_labels_are_curves_dashed_of_random_weights() -> None:
+    values = {"crop, 1 label a class": [0.1], "crop, 20": [0.5], "crop, all": [0.8],
+              "crop, 5, random weights": [0.05], "attention, all": [0.4]}  # fmt: skip
+    (axes,) = draw(facts("labels", values)).axes
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["1", "5", "20", "all"]
+    found: dict[str, Any] = {
+        line.get_label(): (list(line.get_xdata()), list(line.get_ydata()), line.get_ls())
+        for line in axes.get_lines()
+    }
+    expected: dict[str, Any] = {
+        "crop": ([0, 2, 3], pytest.approx([10, 50, 80]), "-"),
+        "crop, random": ([1], pytest.approx([5]), "--"),
+        "attention": ([3], pytest.approx([40]), "-"),
+    }
+    assert found == expected

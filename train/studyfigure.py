@@ -1,0 +1,117 @@
+"""The figure of a study: each row's mean, interval and seeds; of few labels, curves over them."""
+
+from typing import Any
+
+from train import page
+from train.curves import COLOURS, GREY
+from train.studies import STUDIES, Row, Study
+
+WIDTH_OF_TASK, WIDTH_OF_LABELS, ROW_HEIGHT = 3.4, 2.6, 0.34
+CURVE_WIDTH, CURVE_HEIGHT = 4.6, 3.4
+"""Inches."""
+ALL = "all"
+
+
+def draw(facts: dict[str, Any]) -> Any:
+    """A matplotlib figure of a study.json, a panel a task; scores in percent."""
+    study, tasks = STUDIES[facts["name"]], facts["columns"]
+    curves = any("labels" in row.look for row in study.rows)
+    width, height = (
+        (CURVE_WIDTH * len(tasks), CURVE_HEIGHT) if curves
+        else (WIDTH_OF_LABELS + WIDTH_OF_TASK * len(tasks), 1 + ROW_HEIGHT * len(facts["rows"]))
+    )  # fmt: skip
+    figure, panels = page.figure(1, width, height, columns=len(tasks))
+    for task, axes in zip(tasks, panels, strict=True):
+        axes.set_title(task, fontsize=10)
+        axes.spines[["top", "right"]].set_visible(False)
+        if curves:
+            _draw_curves(axes, study, facts, task)
+        else:
+            _draw_intervals(axes, facts, task, named=axes is panels[0])
+    if curves:
+        panels[0].legend(frameon=False, fontsize=8)
+    return figure
+
+
+def percent(score: dict[str, Any]) -> float:
+    """What a score is multiplied with to be shown."""
+    return 100.0 if score.get("unit") in (None, "fraction") else 1.0
+
+
+# --- rows -----------------------------------------------------------------------------------------
+
+
+def _draw_intervals(axes: Any, facts: dict[str, Any], task: str, named: bool) -> None:
+    """A line a row from the top: the mean a stroke, its interval a bar, the seeds hollow dots."""
+    labels = [row["row"] for row in facts["rows"]]
+    for place, row in enumerate(facts["rows"]):
+        if task not in row:
+            continue
+        score, factor = row[task], percent(row[task])
+        colour = GREY if "random weights" in row["row"] else COLOURS[0]
+        axes.plot(factor * score["value"], place, "|", color=colour, markersize=13, mew=2.5)
+        if score["low"] is not None:
+            ends = [factor * score["low"], factor * score["high"]]
+            axes.plot(ends, [place, place], color=colour, linewidth=2, alpha=0.55)
+        seeds = [factor * value for value in _values(facts, row["row"], task)]
+        axes.plot(seeds, [place] * len(seeds), "o", markersize=5, mfc="white", mec=colour, zorder=3)
+    axes.grid(axis="x", color="#dddddd", linewidth=0.6)
+    axes.set(xlabel="%" if _is_share(facts, task) else "", ylim=(len(labels) - 0.5, -0.5))
+    axes.set_yticks(range(len(labels)), labels if named else [""] * len(labels), fontsize=9)
+    if _is_share(facts, task):
+        axes.set_xlim(0, 100)
+
+
+def _values(facts: dict[str, Any], row: str, task: str) -> list[float]:
+    """Of the seeds, where there are several."""
+    found = [one["scores"][task]["value"] for one in facts["results"]
+             if one["row"] == row and task in one["scores"]]  # fmt: skip
+    return found if len(found) > 1 else []
+
+
+def _is_share(facts: dict[str, Any], task: str) -> bool:
+    return all(percent(row[task]) == 100 for row in facts["rows"] if task in row)
+
+
+# --- few labels -----------------------------------------------------------------------------------
+
+
+def _draw_curves(axes: Any, study: Study, facts: dict[str, Any], task: str) -> None:
+    """A curve for each kind of pictures, dashed of random weights, over labels a class."""
+    found = {row["row"]: row[task] for row in facts["rows"] if task in row}
+    counts = list(dict.fromkeys(_count(row) for row in study.all_rows))
+    kinds = list(dict.fromkeys(_kind(row) for row in study.all_rows))
+    for kind in kinds:
+        for trained in (True, False):
+            rows = [row for row in study.all_rows if _kind(row) == kind and row.trained == trained]
+            known = [(counts.index(_count(row)), found[row.label]) for row in rows
+                     if row.label in found]  # fmt: skip
+            if known:
+                _draw_curve(axes, known, kind, COLOURS[kinds.index(kind)], trained)
+    axes.grid(color="#dddddd", linewidth=0.6)
+    axes.set_xticks(range(len(counts)), counts)
+    axes.set(xlabel="labels a class", ylabel="%", ylim=(0, 100))
+
+
+def _draw_curve(
+    axes: Any, known: list[tuple[int, dict[str, Any]]], kind: str, colour: str, trained: bool
+) -> None:
+    places = [place for place, _ in known]
+    values, low, high = ([percent(score) * score[name] for _, score in known]
+                         for name in ("value", "low", "high"))  # fmt: skip
+    style = (
+        {"ls": "-", "mfc": colour, "label": kind} if trained
+        else {"ls": "--", "mfc": "white", "label": f"{kind}, random"}
+    )  # fmt: skip
+    axes.plot(places, values, marker="o", markersize=4, color=colour, **style)
+    axes.fill_between(places, low, high, color=colour, alpha=0.15, linewidth=0)
+
+
+def _count(row: Row) -> str:
+    count = row.look.get("labels")
+    return ALL if count is None else str(count)
+
+
+def _kind(row: Row) -> str:
+    """Crops, faces, or frames with attention: the label's first words."""
+    return row.label.partition(",")[0]
