@@ -8,7 +8,7 @@ several days and machines come together; otherwise they are replaced. The tables
 docs/evidence.md, which stand between `<!-- table6 -->` and `<!-- end -->`, are then written anew;
 the sentences about them are people's. The page's marks are the studies' names, and `claims`.
 Whatever is in --studies is published, with its steps and seeds: try things out in another `--run`.
-The picture of the attention map is that of GLCM's first run.
+The pictures of the attention map are those of GLCM's first run.
 """
 
 import json
@@ -24,15 +24,16 @@ from train.checkpoint import write_atomically
 from train.claims import CLAIMS, Finding, findings
 from train.config import RUNS
 from train.errors import UsageError
+from train.evaluation.result import MOVING
 from train.studies import STUDIES
 from train.studytable import STUDY, Result, caption, facts_of, table
 from train.tabletext import grid
 
 DOCS = Path("docs")
 PAGE, FOLDER = "evidence.md", "evidence"
-ATTENTION = "attention.png"
-"""In FOLDER: the map of GLCM's first run over some held-out clips."""
-OVERLAYS = "planted/glcm-[0-9]*/eval/localization-*/attention-*.png"
+ATTENTION, STILL = "attention", ".png"
+"""In FOLDER: the map of GLCM's first run over some held-out clips, still and moving."""
+OVERLAYS = "planted/glcm-[0-9]*/eval/localization-*/attention-*"
 """Below --studies."""
 DPI = 100
 CLAIMS_MARK = "claims"
@@ -72,8 +73,9 @@ def evidence(config: EvidenceConfig) -> list[str]:
         text = json.dumps(facts, indent=1) + "\n"
         write_atomically(config.docs / FOLDER / f"{name}.json", text)
         told.append(f"{name}: {what}")
-    if overlays := sorted(config.studies.glob(OVERLAYS)):
-        shutil.copyfile(overlays[0], config.docs / FOLDER / ATTENTION)
+    for ending in (STILL, MOVING):
+        if overlays := sorted(config.studies.glob(OVERLAYS + ending)):
+            shutil.copyfile(overlays[0], config.docs / FOLDER / f"{ATTENTION}{ending}")
     for name, facts in committed(config.docs).items():
         studyfigure.draw(facts).savefig(config.docs / FOLDER / f"{name}.png", dpi=DPI)
     page = config.docs / PAGE

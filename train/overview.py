@@ -23,9 +23,9 @@ from train.checkpoint import write_atomically
 from train.config import RUNS
 from train.curves import LOSSES, RETRIEVAL
 from train.errors import UsageError
-from train.evaluation.result import PREDICTIONS, RESULT, Predictions
+from train.evaluation.result import MOVING, PREDICTIONS, RESULT, Predictions
 from train.livepage import REPORT
-from train.page import HTML, STYLE, figure, jpeg_of, png
+from train.page import HTML, STYLE, as_it_is, figure, jpeg_of, png
 from train.record import Record, read_run
 from train.report import attention_of, headline
 from train.studytable import STUDY, caption, table as study_table
@@ -71,7 +71,7 @@ test items. A cell is empty where nothing was run.</p>
 {% if one.curve %}<img alt="training" src="data:image/png;base64,{{ one.curve }}">{% endif %}
 
 {% for picture in one.pictures %}
-<figure><img alt="{{ picture.name }}" src="data:image/jpeg;base64,{{ picture.jpeg }}">
+<figure><img alt="{{ picture.name }}" src="data:image/{{ picture.kind }};base64,{{ picture.data }}">
 <figcaption class="soft">{{ picture.name }}</figcaption></figure>
 {% endfor %}
 </div>
@@ -230,10 +230,18 @@ def _section(path: Path, result: dict[str, Any]) -> dict[str, Any]:
         "heads": heads,
         "rows": rows,
         "curve": _curve(rounds),
-        "pictures": [{"name": picture.stem, "jpeg": jpeg_of(picture)}
-                     for picture in sorted(folder.glob("*.png"))],
+        "pictures": _pictures(folder),
         **_examples(predictions),
     }  # fmt: skip
+
+
+def _pictures(folder: Path) -> list[dict[str, str]]:
+    """What the evaluation drew, and what of it moves."""
+    still = [{"name": path.stem, "kind": "jpeg", "data": jpeg_of(path)}
+             for path in sorted(folder.glob("*.png"))]  # fmt: skip
+    moving = [{"name": f"{path.stem}, moving", "kind": "webp", "data": as_it_is(path)}
+              for path in sorted(folder.glob(f"*{MOVING}"))]  # fmt: skip
+    return still + moving
 
 
 def _numbers(
@@ -303,20 +311,15 @@ def _texts(predictions: Sequence[Predictions]) -> dict[str, Any]:
 
 
 def _mistakes(predictions: Sequence[Predictions]) -> dict[str, Any]:
-    rows = []
-    for one in predictions:
-        if one.scores is None or one.scores.ndim != 2 or not one.classes:
-            return {}
-        for i in np.flatnonzero(np.array(one.said) != one.labels).tolist():
-            rows.append((float(one.scores[i].max()), one.names[i],
-                         one.classes[one.targets[i]], one.classes[one.said[i]]))  # fmt: skip
-    rows.sort(reverse=True)
+    rows = sorted((mistake for one in predictions for mistake in one.mistakes()), reverse=True)
+    if not rows:
+        return {}
     return {
         "examples_title": f"the surest of {len(rows):,} mistakes",
         "open": False,
         "example_heads": ("clip", "is", "was said to be", "score"),
         "examples": [(name, true, said, f"{score:.3f}")
-                     for score, name, true, said in rows[:SHOWN_EXAMPLES]],
+                     for score, _, name, true, said in rows[:SHOWN_EXAMPLES]],
     }  # fmt: skip
 
 

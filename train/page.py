@@ -50,6 +50,11 @@ def png(drawn: Any, dpi: int = DPI) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
+def as_it_is(path: Path) -> str:
+    """A file as base64, for `data:image/webp;base64,`."""
+    return base64.b64encode(path.read_bytes()).decode()
+
+
 def jpeg_of(path: Path) -> str:
     """A PNG file with photographs in it as a small base64 JPEG, for `data:image/jpeg;base64,`."""
     import simplejpeg

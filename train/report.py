@@ -22,10 +22,10 @@ from train.checkpoint import BEST, LAST, write_atomically
 from train.curves import GROUPS, LOSSES, OPTIMISER, RETRIEVAL, SPEED, Panel
 from train.diff import code, code_facts, number, results, sets, settings
 from train.errors import UsageError
-from train.evaluation.result import ATTENTION_PICTURES, ROUND
+from train.evaluation.result import ATTENTION_PICTURES, MOVING, ROUND
 from train.facts import HELD_OUT, better
 from train.livepage import REPORT
-from train.page import HTML, STYLE, jpeg_of
+from train.page import HTML, STYLE, as_it_is, jpeg_of
 from train.record import LAST_STEPS, Record, read_run
 
 COMPARISON = "compare.html"
@@ -97,6 +97,9 @@ of its mass there over a uniform map's; mean over clips [95 % bootstrap interval
 {{ table(one.rows, one.heads) }}
 {% endif %}
 <img alt="{{ one.name }}" src="data:image/jpeg;base64,{{ one.jpeg }}">
+{% if one.moving %}
+<img alt="{{ one.name }}, moving" src="data:image/webp;base64,{{ one.moving }}">
+{% endif %}
 {% endfor %}
 {% for section in folded %}
 <details><summary>{{ section.title }}</summary>
@@ -390,7 +393,9 @@ def attention_of(folder: Path) -> list[dict[str, Any]]:
     found = []
     for path in sorted(folder.glob(f"eval/*/{ATTENTION_PICTURES}")):
         name = path.stem.removeprefix("attention-")
-        one: dict[str, Any] = {"name": f"{path.parent.name}, {name}", "jpeg": jpeg_of(path)}
+        moving = path.with_suffix(MOVING)
+        one: dict[str, Any] = {"name": f"{path.parent.name}, {name}", "jpeg": jpeg_of(path),
+                               "moving": as_it_is(moving) if moving.is_file() else ""}  # fmt: skip
         stored = path.parent / name / ROUND
         metrics = json.loads(stored.read_bytes())["metrics"] if stored.is_file() else []
         found.append({**one, "heads": ["", "clips", *ATTENTION_MAPS], "rows": _attention(metrics)})

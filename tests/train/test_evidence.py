@@ -124,8 +124,10 @@ def test_the_picture_is_that_of_glcms_own_first_run(places: EvidenceConfig) -> N
         folder = places.studies / f"planted/{run}/eval/localization-planted-glcm"
         folder.mkdir(parents=True)
         (folder / "attention-val.png").write_bytes(run.encode())
+        (folder / "attention-val.webp").write_bytes(f"{run} moving".encode())
     publish(places, study_of({MULTI: [60]}))
     assert (places.docs / "evidence/attention.png").read_bytes() == b"glcm-0"
+    assert (places.docs / "evidence/attention.webp").read_bytes() == b"glcm-0 moving"
 
 
 def test_seeds_of_another_day_stand_beside_those_that_are_there(places: EvidenceConfig) -> None:

@@ -283,6 +283,9 @@ def test_what_localization_left_is_in_the_page(tmp_path: Path) -> None:
     assert Tables(html).row("mass_ratio") == ["7", "2.35 [2.00, 3.00]", "-", "1.50", "-"]
     assert "Where the model listens: localization-train, train" in html
     assert f"data:image/jpeg;base64,{jpeg_of(picture)}" in html
+    assert "data:image/webp" not in html
+    picture.with_suffix(".webp").write_bytes(b"moving")
+    assert "data:image/webp;base64,bW92aW5n" in page_of(run, tmp_path)
     round_file.unlink()
     assert attention_of(run)[0]["rows"] == []
 

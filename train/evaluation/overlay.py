@@ -1,4 +1,4 @@
-"""A picture of attention: the map of one window of each clip over its middle frame."""
+"""Pictures of attention: clips with the map over them, still and moving, what sounds in a box."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,47 +7,75 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+COLUMNS = 4
+COLOURS, ALPHA = "inferno", 0.55
+CELL_PIXELS, CAPTION_PIXELS = 104, 16
+QUALITY = 20
+"""Of the moving picture, 0 to 100: with these cells a dozen clips of 6 s stay below 400 kB."""
 Floats = npt.NDArray[np.float64]
+Pixels = npt.NDArray[np.uint8]
+UNSEEN: Pixels = np.zeros((0, 0, 0, 3), np.uint8)
+"""Frames of a window that is not drawn."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One window of an example."""
+
+    example: int
+    start: int
+    """First frame, from the clip's first."""
+    frames: Pixels
+    """(T, H, W, 3): what the network sees, in all its contrast; `UNSEEN` where it is not drawn."""
+    maps: tuple[Floats, Floats]
+    """(H, W), sums to 1: with its own and with foreign sound."""
+    boxes: Floats
+    """(T, 4) over the picture's side, see `train.boxes.boxes_in_crop`; NaN where there is none."""
 
 
 @dataclass(frozen=True)
 class Shown:
-    """One window of a clip."""
+    """A clip and what was measured of it."""
 
     name: str
-    start_seconds: float
-    """Where the window begins, from the clip's first frame."""
-    frame: Floats
-    """Its middle frame (H, W, 3), normalised or not."""
-    att: Floats
-    """(H, W), sums to 1."""
-    boxes: Floats
-    """(T, 4) over the picture's side; NaN where there is none."""
+    fps: float
+    windows: list[Seen]
     caption: str = ""
-    """What was measured of the clip."""
+
+
+def scale_of(shown: list[Shown]) -> float:
+    """The strongest attention, times uniform: the end of every picture's colours."""
+    return max(
+        float(one.maps[0].max() * one.maps[0].size) for clip in shown for one in clip.windows
+    )
+
+
+# --- still --------------------------------------------------------------------------------------
 
 
 def draw(path: Path, shown: list[Shown]) -> None:
-    """Write the overlay as PNG.
+    """Write the first window of each clip as PNG, the map over its middle frame.
 
     As what sounds moves within a window, the boxes of all its frames are drawn, the middle frame's
     thick.
     """
     from matplotlib.figure import Figure
 
-    columns = min(4, len(shown))
+    columns = min(COLUMNS, len(shown))
     rows = -(-len(shown) // columns)
     figure = Figure(figsize=(2.6 * columns + 1, 3.1 * rows + 0.8), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
-    top = max(float(one.att.max() * one.att.size) for one in shown)
+    top = scale_of(shown)
     for axes in grid:
         axes.set_axis_off()
-    for axes, one in zip(grid, shown, strict=False):
-        axes.imshow(stretched(one.frame), extent=(0, 1, 1, 0))
-        image = axes.imshow(one.att * one.att.size, extent=(0, 1, 1, 0), cmap="inferno",
-                            alpha=0.55, vmin=0, vmax=top)  # fmt: skip
+    for axes, clip in zip(grid, shown, strict=False):
+        one = clip.windows[0]
+        att = one.maps[0]
+        axes.imshow(one.frames[len(one.frames) // 2], extent=(0, 1, 1, 0))
+        image = axes.imshow(att * att.size, extent=(0, 1, 1, 0), cmap=COLOURS, alpha=ALPHA, vmin=0,
+                            vmax=top)  # fmt: skip
         _draw_boxes(axes, one.boxes)
-        title = f"{one.name}, window at {one.start_seconds:.1f} s\n{one.caption}"
+        title = f"{clip.name}, window at {one.start / clip.fps:.1f} s\n{clip.caption}"
         axes.set_title(title, fontsize=8)
         axes.set(xlim=(0, 1), ylim=(1, 0))
     figure.colorbar(image, ax=grid.tolist(), shrink=0.6, label="attention, x uniform")
@@ -70,8 +98,63 @@ def _draw_boxes(axes: Any, boxes: Floats) -> None:
                                      linewidth=width, alpha=alpha))  # fmt: skip
 
 
-def stretched(frame: Floats) -> Floats:
-    """0 .. 1: the frame's whole contrast; normalisation is not undone."""
-    lifted = frame - frame.min()
-    found: Floats = lifted / max(float(lifted.max()), 1e-9)
+def as_pixels(frames: npt.NDArray[Any]) -> Pixels:
+    """Normalised frames in all their contrast; normalisation is not undone."""
+    lifted = frames - frames.min()
+    found: Pixels = (255 * lifted / max(float(lifted.max()), 1e-9)).round().astype(np.uint8)
     return found
+
+
+# --- moving -------------------------------------------------------------------------------------
+
+
+def animate(path: Path, shown: list[Shown]) -> None:
+    """Write all windows of each clip, one after the other, as an animated WebP.
+
+    It plays in browsers and Markdown without a player. A clip that ends earlier stands still.
+    """
+    top = scale_of(shown)
+    steps = max(sum(len(one.frames) for one in clip.windows) for clip in shown)
+    sheets = [_sheet(shown, step, top) for step in range(steps)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheets[0].save(path, "WEBP", save_all=True, append_images=sheets[1:], loop=0, quality=QUALITY,
+                   duration=round(1000 / shown[0].fps))  # fmt: skip
+
+
+def _sheet(shown: list[Shown], step: int, top: float) -> Any:
+    """All clips at one moment."""
+    from PIL import Image, ImageDraw
+
+    columns, height = min(COLUMNS, len(shown)), CELL_PIXELS + CAPTION_PIXELS
+    sheet = Image.new("RGB", (columns * CELL_PIXELS, -(-len(shown) // columns) * height), "white")
+    pen = ImageDraw.Draw(sheet)
+    for number, clip in enumerate(shown):
+        left, upper = number % columns * CELL_PIXELS, number // columns * height
+        pen.text((left + 2, upper + 2), clip.caption.partition(",")[0], fill="black")
+        sheet.paste(_cell(*_moment(clip, step), top), (left, upper + CAPTION_PIXELS))
+    return sheet
+
+
+def _moment(clip: Shown, step: int) -> tuple[Seen, int]:
+    """The window that is shown after so many frames, and which frame of it."""
+    for one in clip.windows:
+        if step < len(one.frames):
+            return one, step
+        step -= len(one.frames)
+    return clip.windows[-1], len(clip.windows[-1].frames) - 1
+
+
+def _cell(one: Seen, place: int, top: float) -> Any:
+    """A frame with the window's map over it and the frame's box."""
+    from matplotlib import colormaps
+    from PIL import Image, ImageDraw
+
+    att = one.maps[0]
+    coloured = colormaps[COLOURS](att * att.size / top)[..., :3]
+    size, nearest = (CELL_PIXELS, CELL_PIXELS), Image.Resampling.NEAREST
+    map_ = Image.fromarray((255 * coloured).round().astype(np.uint8)).resize(size, nearest)
+    cell = Image.blend(Image.fromarray(one.frames[place]).resize(size), map_, ALPHA)
+    if np.isfinite(box := one.boxes[min(place, len(one.boxes) - 1)]).all():
+        edges = (np.clip(box, 0, 1) * (CELL_PIXELS - 1)).round().tolist()
+        ImageDraw.Draw(cell).rectangle(edges, outline="lime", width=2)
+    return cell

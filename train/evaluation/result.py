@@ -4,7 +4,8 @@
     RUN/eval/NAME/ROUND/predictions.parquet   each example: target, what was said, scores
     RUN/eval/NAME/ROUND/round.json            metrics of the round, and what it was made from
     RUN/eval/NAME/confusion.png               where there are classes
-    RUN/eval/NAME/attention-ROUND.png         of the task localization
+    RUN/eval/NAME/mistakes-ROUND.png          the surest of them, where there are classes
+    RUN/eval/NAME/attention-ROUND.png, .webp  of the task localization, still and moving
 
 Everything that a number depends on stands in result.json: settings, checkpoint, shards, commit.
 """
@@ -13,7 +14,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,9 +29,23 @@ if TYPE_CHECKING:
 RESULT, PREDICTIONS, ROUND = "result.json", "predictions.parquet", "round.json"
 ATTENTION_PICTURES = "attention-*.png"
 """Of the task localization, beside result.json."""
+MOVING = ".webp"
+"""Ending of pictures that move."""
 SHOWN_CLASSES = 60
 """More do not fit a picture of confusions."""
 Floats = npt.NDArray[np.float32]
+
+
+class Mistake(NamedTuple):
+    """An example of one class that was said to be of another."""
+
+    score: float
+    """Of the class that was said."""
+    place: int
+    """Among the examples."""
+    name: str
+    is_: str
+    said: str
 
 
 @dataclass(frozen=True)
@@ -78,6 +93,18 @@ class Predictions:
     def labels(self) -> npt.NDArray[np.int64]:
         """Targets as an array of classes."""
         return np.array(self.targets, np.int64)
+
+    def mistakes(self) -> list[Mistake]:
+        """Of examples with one class each the wrong answers; of others none."""
+        single = all(isinstance(target, int) for target in self.targets)
+        if self.scores is None or self.scores.ndim != 2 or not (self.classes and single):
+            return []
+        wrong = np.flatnonzero(np.array(self.said) != self.labels).tolist()
+        return [
+            Mistake(float(self.scores[i].max()), i, self.names[i], self.classes[self.targets[i]],
+                    self.classes[self.said[i]])
+            for i in wrong
+        ]  # fmt: skip
 
     def write(self, path: Path) -> None:
         """As Parquet; targets and what was said are JSON, for they may be lists."""

@@ -11,12 +11,11 @@ better in all of them. Beside the map stand three baselines:
                     of mass_ratio it is 1, a uniform map
 
 Several windows of a clip are looked at; a clip counts once, with their mean. Where no box is known
-(Kinetics-Sounds) there are only the overlay and how flat the maps are. attention-ROUND.png, the
-overlay, lies beside result.json.
+(Kinetics-Sounds) there are only the overlay and how flat the maps are. The overlay, a dozen clips
+from best to worst, lies beside result.json: attention-ROUND.png, and .webp, which moves.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -36,8 +35,8 @@ from train.evaluation.maps import (
     hits,
     require_attention,
 )
-from train.evaluation.overlay import Shown, draw
-from train.evaluation.result import Predictions
+from train.evaluation.overlay import UNSEEN, Seen, Shown, animate, as_pixels, draw
+from train.evaluation.result import MOVING, Predictions
 from train.evaluation.task import Round, Settings, Task
 from train.metrics import Score, average
 from train.read import ShardReader, Window
@@ -52,21 +51,6 @@ CHANCE, ENTROPY, AREA = "pointing_game:chance", "attention_entropy_share", "box_
 KINDS_TOLD = 12
 """Kinds of sources with a line of their own; a face is one kind, whatever it says."""
 Floats = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Seen:
-    """One window of an example."""
-
-    example: int
-    frame: Floats
-    """Its middle frame as the model sees it, (H, W, 3)."""
-    start: int
-    """First frame."""
-    maps: tuple[Floats, Floats]
-    """With its own and with foreign sound."""
-    boxes: Floats
-    """(T, 4), see `train.boxes.boxes_in_crop`."""
 
 
 def examples(labelled: LabelledSet, splits: Sequence[str], settings: Settings) -> list[Example]:
@@ -87,16 +71,15 @@ def predict(job: Job) -> Predictions:
                          "--crops and --modality as they are")  # fmt: skip
     others, where = job.strangers()
     rows: list[dict[str, list[float]]] = [{} for _ in job.test]
-    shown: dict[int, Seen] = {}
-    wanted = set(np.linspace(0, len(job.test) - 1, SHOWN).round().astype(int).tolist())
-    for one in seen(job, others):
+    places = np.linspace(0, len(job.test) - 1, SHOWN).round().astype(int).tolist()
+    shown: dict[int, list[Seen]] = {place: [] for place in places}
+    for one in seen(job, others, set(shown)):
         for name, value in numbers_of(one, job.source.crop).items():
             rows[one.example].setdefault(name, []).append(value)
-        if one.example in wanted:
-            shown.setdefault(one.example, one)
+        if one.example in shown:
+            shown[one.example].append(one)
     numbers = {name: [mean(row[name]) for row in rows] for name in rows[0]}
-    pictures = [as_shown(job, shown[number], numbers) for number in sorted(shown)]
-    draw(job.folder.parent / f"attention-{job.round.name}.png", pictures)
+    show(job, shown, numbers)
     return Predictions(
         names=[example.name for example in job.test],
         groups=[example.group for example in job.test],
@@ -111,8 +94,8 @@ def predict(job: Job) -> Predictions:
 # --- windows ------------------------------------------------------------------------------------
 
 
-def seen(job: Job, others: list[int]) -> Iterator[Seen]:
-    """Every window of every example with its maps and boxes."""
+def seen(job: Job, others: list[int], shown: set[int]) -> Iterator[Seen]:
+    """Every window of every example with its maps and boxes; of those `shown` with its frames."""
     encoders = job.encoders()
     encoders.module.eval()
     reader = ShardReader(job.labelled.shard_set)
@@ -124,12 +107,12 @@ def seen(job: Job, others: list[int]) -> Iterator[Seen]:
         assert batch.video is not None
         assert batch.sound is not None
         own, foreign = attention_maps(encoders, batch.video, batch.sound, next(strange, None))
-        frames = batch.video[:, :, batch.video.shape[2] // 2].permute(0, 2, 3, 1)
-        pictures = frames.double().cpu().numpy()
         for number, look in enumerate(looks):
             boxes = boxes_of(reader, job.test[look.example], look, job.settings.boxes)
-            maps = (own[number], foreign[number])
-            yield Seen(look.example, pictures[number], look.start, maps, boxes)
+            frames = UNSEEN
+            if look.example in shown:
+                frames = as_pixels(batch.video[number].permute(1, 2, 3, 0).cpu().numpy())
+            yield Seen(look.example, look.start, frames, (own[number], foreign[number]), boxes)
     reader.close()
 
 
@@ -247,12 +230,23 @@ def kinds_of(job: Job) -> list[str]:
     return [names.get(example.name) or job.labelled.shard_set.name for example in job.test]
 
 
-def as_shown(job: Job, one: Seen, numbers: dict[str, list[float]]) -> Shown:
-    """A window with its clip's numbers as they count."""
-    pointing, ratio = (numbers[name][one.example] for name in ("pointing_game", "mass_ratio"))
-    caption = f"pointing {pointing:.2f}, mass ratio {ratio:.2f}" if ratio == ratio else "no box"
-    name, start = job.test[one.example].name, one.start / job.labelled.fps
-    return Shown(name, start, one.frame, one.maps[0], one.boxes, caption)
+def show(job: Job, shown: dict[int, list[Seen]], numbers: dict[str, list[float]]) -> None:
+    """Draw the clips, still and moving, the best first and those without a box last."""
+
+    def caption(number: int) -> str:
+        pointing, ratio = (numbers[name][number] for name in ("pointing_game", "mass_ratio"))
+        return f"pointing {pointing:.2f}, mass ratio {ratio:.2f}" if ratio == ratio else "no box"
+
+    order = sorted(
+        shown, key=lambda number: np.nan_to_num(-numbers["pointing_game"][number], nan=1)
+    )
+    pictures = [
+        Shown(job.test[number].name, job.labelled.fps, shown[number], caption(number))
+        for number in order
+    ]
+    still = job.folder.parent / f"attention-{job.round.name}.png"
+    draw(still, pictures)
+    animate(still.with_suffix(MOVING), pictures)
 
 
 LOCALIZATION = Task(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from pipeline import format as shard_format
 from tests.pipeline.fabricate import Members
@@ -217,6 +218,8 @@ def test_the_task_measures_and_draws(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert not written
     folder = tmp_path / "run/eval/localization"
     assert (folder / "attention-val.png").read_bytes().startswith(b"\x89PNG")
+    with Image.open(folder / "attention-val.webp") as film:
+        assert film.format == "WEBP"
     stored = Predictions.read(folder / "val/predictions.parquet")
     assert np.isnan(stored.numbers["mass_ratio"][4]) and len(stored.names) == 5
     values = stored.numbers["pointing_game"][:4]
