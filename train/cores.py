@@ -1,7 +1,8 @@
-"""How many cores this process may use: what `os.cpu_count()` does not know in a container or job.
+"""How many cores this process may use, and keeping to fewer.
 
-Docker, Kubernetes and Slurm limit a job by affinity, by a quota of its control group, or both. A
-quota may stand in any of the groups above one's own, and the smallest one holds.
+`os.cpu_count()` does not know what a container or job grants: Docker, Kubernetes and Slurm limit a
+job by affinity, by a quota of its control group, or both. A quota may stand in any of the groups
+above one's own, and the smallest one holds.
 """
 
 import os
@@ -21,6 +22,22 @@ def usable_cores(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int:
     allowed = len(os.sched_getaffinity(0))
     quotas = [quota for folder in _folders(cgroups, membership) for quota in _quotas(folder)]
     return max(int(min([allowed, *quotas])), 1)
+
+
+def limit_threads(count: int | None) -> None:
+    """Keep all libraries to so many threads for the rest of the process; None leaves their choice.
+
+    torch has a pool of its own; NumPy's and SciPy's linear algebra has others, each with as many
+    threads as there are cores, which `torch.set_num_threads` does not know.
+    """
+    if not count:
+        return
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    torch.set_num_threads(count)
+    threadpool_limits(count)  # of what is loaded; the environment is for what comes later
+    os.environ.update(OMP_NUM_THREADS=str(count), OPENBLAS_NUM_THREADS=str(count))
 
 
 def _folders(cgroups: Path, membership: Path) -> Iterator[Path]:

@@ -23,6 +23,7 @@ from train import checkpoint, session
 from train.augment import Augment
 from train.batch import Batch
 from train.config import PretrainConfig
+from train.cores import limit_threads
 from train.cuts import RunFacts
 from train.dist import Ranks, gather_with_grad, joined
 from train.errors import DiskError, TooLargeError, TrainError, UsageError
@@ -217,8 +218,7 @@ def build_model(
     torch.set_float32_matmul_precision("highest")  # TF32 would round the losses' logits
     torch.backends.cudnn.allow_tf32 = False  # or --precision fp32 would not be fp32 on a GPU
     torch.backends.cudnn.benchmark = True  # batches have one shape: the fastest kernels are found
-    if config.threads:
-        torch.set_num_threads(config.threads)
+    limit_threads(config.threads)
     model: nn.Module = method_named(config.method).module(config.model, gather_with_grad)
     if facts is not None and hasattr(model, "prepare"):
         model.prepare(facts)  # type: ignore[operator]

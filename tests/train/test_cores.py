@@ -1,6 +1,8 @@
 """Cores by affinity and quota, on control groups written to a folder."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -77,3 +79,21 @@ def test_affinity_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_this_machine() -> None:
     assert 1 <= usable_cores() <= 16
+
+
+def test_all_pools_keep_to_the_threads_that_are_asked_for() -> None:
+    """In a process of its own: a limit holds until its end."""
+    program = """
+import numpy, os, torch, threadpoolctl
+from train.cores import limit_threads
+limit_threads(None)
+assert "OPENBLAS_NUM_THREADS" not in os.environ
+limit_threads(1)
+import scipy.linalg  # has a library of its own
+pools = threadpoolctl.threadpool_info()
+print(torch.get_num_threads(), len(pools) > 0, {pool["num_threads"] for pool in pools})
+"""
+    unset = {key: value for key, value in os.environ.items() if "NUM_THREADS" not in key}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True,
+                          env=unset, check=False)  # fmt: skip
+    assert done.stdout == "1 True {1}\n", done.stderr

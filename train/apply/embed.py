@@ -29,7 +29,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 
 from stores import open_store
 from train.apply.embed_options import EmbedOptions
@@ -38,6 +37,7 @@ from train.apply.into_set import add_to_set, require_addable
 from train.apply.table import Layout, join, require_ending, write_part
 from train.apply.videos import DEFAULT_PROFILE, SOUND_PROFILE, Recipe, Video, existing, shards_of
 from train.checkpoint import write_atomically
+from train.cores import limit_threads
 from train.dist import Ranks, joined
 from train.errors import UsageError
 from train.evaluation.encoders import SOUND, Encoders, load_checkpoint
@@ -65,8 +65,7 @@ def embed(options: EmbedOptions) -> Outcome:
         TrainError: a feature is not finite, or the pipeline failed.
         ShardError, StoreError: shards are damaged, or cannot be reached.
     """
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    limit_threads(options.threads)
     encoders = load_checkpoint(options.checkpoint)
     options = _with_defaults(options, encoders)
     with joined(options.device) as ranks:

@@ -26,6 +26,7 @@ from train.apply import encoding
 from train.apply.clips import Clip, Sums, clips_of, covering, places_of
 from train.apply.overlay import Canvas, pictures, top_of
 from train.apply.videos import Recipe, Video, existing, shards_of
+from train.cores import limit_threads
 from train.dist import choose_device
 from train.errors import TrainError, UsageError
 from train.evaluation.clips import ClipView, batched, read_clips
@@ -93,8 +94,7 @@ def explain(options: ExplainOptions) -> list[str]:
         UsageError: no such video, one without sound or pictures, or a part that is not there.
         TrainError: it cannot be decoded, or encoded.
     """
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    limit_threads(options.threads)
     path = existing([options.video])[0]
     out = _out(options, path)
     encoders = load_checkpoint(options.checkpoint)

@@ -32,6 +32,7 @@ from train.apply.clips import Clip, Sums, clips_of, covering, places_of
 from train.apply.videos import Made, Recipe, Video, existing, shards_of
 from train.checkpoint import write_atomically
 from train.config import Precision
+from train.cores import limit_threads
 from train.dist import choose_device
 from train.errors import UsageError
 from train.evaluation.classify import scored, window_logits
@@ -118,8 +119,7 @@ def predict(options: PredictOptions) -> Outcome:
         UsageError: no such video or model, or the task is not known here.
         TrainError: the pipeline failed, or the model cannot be read.
     """
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    limit_threads(options.threads)
     paths = existing(options.videos)
     file = model_of(options.model, options.round)
     kept = load(file)

@@ -9,11 +9,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from stores import open_store
 from train.checkpoint import git_state, write_atomically
 from train.config import RUNS
+from train.cores import limit_threads
 from train.cuts import reads_of
 from train.errors import LockedError, UsageError
 from train.evaluation.caveats import caveats, in_view, silent
@@ -52,8 +51,7 @@ def evaluate(config: EvalConfig) -> dict[str, Any]:
     labelled = open_labelled(open_store(_shards(task, config, source)))
     task = task.for_set(labelled)
     task = task.on_split(config.split) if config.split else task
-    if config.threads:
-        torch.set_num_threads(config.threads)
+    limit_threads(config.threads)
     if isinstance(source, UsageError):
         raise source
     labelled = with_stored(labelled, members_of(task, source))
