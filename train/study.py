@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -95,8 +96,8 @@ def study(config: StudyConfig) -> int:
             results.append(result)
             write(config, results)
             left = (time.monotonic() - started) / number * (len(works) - number)
-            log.info("%d of %d rows done, at most about %.0f min left", number, len(works),
-                     left / 60)  # fmt: skip
+            log.info("%d of %d rows done, at most about %d min left", number, len(works),
+                     ceil(left / 60))  # fmt: skip
     log.info("%s", config.folder / config.name / MARKDOWN)
     return COMPLETE
 
@@ -193,9 +194,10 @@ def _tell_plan(config: StudyConfig, works: list[Work], runs: list[PretrainConfig
         return
     kinds = {(run.method, repr(run.model)): run for run in waiting.values()}
     spent = {kind: step_seconds(run) for kind, run in kinds.items()}
-    total = sum(spent[run.method, repr(run.model)] for run in waiting.values())
-    log.info("training them takes about %.0f min on this machine, by %d steps of each kind; "
-             "evaluations come on top", total * (config.steps or 0) / 60, TIMED_STEPS)  # fmt: skip
+    seconds = sum(spent[run.method, repr(run.model)] for run in waiting.values())
+    minutes = ceil(seconds * (config.steps or 0) / 60)
+    log.info("training them takes about %d min on this machine, by %d steps of each kind; "
+             "evaluations come on top", minutes, TIMED_STEPS)  # fmt: skip
 
 
 def step_seconds(run: PretrainConfig[Any]) -> float:
