@@ -203,9 +203,11 @@ STUDIES = {
         tasks={"planted": ("localization",), "grid": ()},
     ),
     "labels": Study(
-        "lip reading with few labels, from crops, faces, and frames with attention",
+        "lip reading with few labels, from crops (and their local features alone), faces, and "
+        "frames with attention",
         (
             *_with_labels("crop", {"pictures": CROP}),
+            *_with_labels("crop z_l", {"pictures": CROP, **_L}),
             *_with_labels("face", {"pictures": "face"}, ("grid",)),
             *_with_labels("attention", {"pictures": "frames", "pooling": "full_attention",
                                         "cells": _TIME}),

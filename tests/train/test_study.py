@@ -227,12 +227,14 @@ def test_few_labels_are_looked_at_with_one_run_of_each_seed(
     settings = config(tmp_path, name="labels", corpora="grid,planted", tasks="")
     assert study.study(settings) == 0
     assert {run.folder.name for run in calls} == {"glcm-0"}
-    seen = [(one.task, one.scratch, one.pictures, one.labels) for one in asked]
+    seen = [(one.task, one.scratch, one.pictures, one.features, one.labels) for one in asked]
+    crops = (("lip", None), ("lip", "l"))
     assert seen == [
-        *((task, scratch, pictures, labels) for pictures in ("lip", "face", "frames")
+        *((task, scratch, *look, labels) for look in (*crops, ("face", None), ("frames", None))
           for scratch in (False, True) for labels in (1, 5, 20, None)
           for task in ("grid_digits", "grid_letters")),
-        *(("planted_words", scratch, pictures, labels) for pictures in ("box", "frames")
+        *(("planted_words", scratch, *look, labels)
+          for look in (("box", None), ("box", "l"), ("frames", None))
           for scratch in (False, True) for labels in (1, 5, 20, None)),
     ]  # fmt: skip
     facts = json.loads((tmp_path / "runs/studies/labels/study.json").read_text())
