@@ -102,6 +102,12 @@ and LRS2, cut to what speaks; sentences keep every frame apart by themselves. Mi
 whole frames: in crops random weights tell 94 % of it, which leaves nothing to compare."""
 
 
+BESIDE: Mapping[str, tuple[str, ...]] = {
+    "localization": ("foreign_sound", "centre", "chance"),
+}
+"""Task -> endings of its first metric's controls, which become the columns TASK:ENDING."""
+
+
 @dataclass(frozen=True)
 class Study:
     """A comparison."""

@@ -34,7 +34,7 @@ from train.evaluation.task import Protocol
 from train.methods import method_named, preset_named
 from train.pretrain import COMPLETE, PREEMPTED, pretrain
 from train.session import CONFIG, FINISHED
-from train.studies import CROP, LOOKS, Corpus, Row
+from train.studies import BESIDE, CROP, LOOKS, Corpus, Row
 from train.study_config import StudyConfig
 from train.studytable import MARKDOWN, Result, write
 from train.tasks import task_named
@@ -225,13 +225,25 @@ def step_seconds(run: PretrainConfig[Any]) -> float:
 
 def _result(config: StudyConfig, work: Work, deadline: float | None) -> Result | None:
     """The scores of a row, by task; None where the time is over before the last."""
-    scores = {}
+    scores: dict[str, dict[str, Any]] = {}
     for task in config.tasks_of(work.corpus_name):
         if _is_over(deadline):
             return None
-        found = evaluate(eval_of(config, work, task))
-        scores[task] = {**found["metrics"][0], "n": found["n_scored"], **_origin(found)}
+        scores |= scores_of(task, evaluate(eval_of(config, work, task)))
     return Result(work.row.label, work.seed, scores)
+
+
+def scores_of(task: str, found: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Of a result.json the first metric, by the task's name, and its controls, see `BESIDE`."""
+    metrics, facts = found["metrics"], {"n": found["n_scored"], **_origin(found)}
+    named = {metric["name"]: metric for metric in metrics}
+    first = metrics[0]["name"]
+    controls = {
+        f"{task}:{ending}": {**named[f"{first}:{ending}"], **facts}
+        for ending in BESIDE.get(task, ())
+        if f"{first}:{ending}" in named
+    }
+    return {task: {**metrics[0], **facts}, **controls}
 
 
 def _origin(found: dict[str, Any]) -> dict[str, Any]:

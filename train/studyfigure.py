@@ -10,11 +10,14 @@ WIDTH_OF_TASK, WIDTH_OF_LABELS, ROW_HEIGHT = 3.4, 2.6, 0.34
 CURVE_WIDTH, CURVE_HEIGHT = 4.6, 3.4
 """Inches."""
 ALL = "all"
+CONTROL = ":"
+"""In the name of a column: what a task's score is compared with, see `train.studies.BESIDE`."""
 
 
 def draw(facts: dict[str, Any]) -> Any:
     """A matplotlib figure of a study.json, a panel a task; scores in percent."""
-    study, tasks = STUDIES[facts["name"]], facts["columns"]
+    study = STUDIES[facts["name"]]
+    tasks = [column for column in facts["columns"] if CONTROL not in column]
     curves = any("labels" in row.look for row in study.rows)
     width, height = (
         (CURVE_WIDTH * len(tasks), CURVE_HEIGHT) if curves
@@ -55,11 +58,25 @@ def _draw_intervals(axes: Any, facts: dict[str, Any], task: str, named: bool) ->
             axes.plot(ends, [place, place], color=colour, linewidth=2, alpha=0.55)
         seeds = [factor * value for value in _values(facts, row["row"], task)]
         axes.plot(seeds, [place] * len(seeds), "o", markersize=5, mfc="white", mec=colour, zorder=3)
+    _draw_controls(axes, facts, task)
     axes.grid(axis="x", color="#dddddd", linewidth=0.6)
     axes.set(xlabel="%" if _is_share(facts, task) else "", ylim=(len(labels) - 0.5, -0.5))
     axes.set_yticks(range(len(labels)), labels if named else [""] * len(labels), fontsize=9)
     if _is_share(facts, task):
         axes.set_xlim(0, 100)
+
+
+def _draw_controls(axes: Any, facts: dict[str, Any], task: str) -> None:
+    """A dashed line for each control that does not depend on the row."""
+    columns = [column for column in facts["columns"] if column.startswith(f"{task}{CONTROL}")]
+    for column in columns:
+        scores = [row[column] for row in facts["rows"] if column in row]
+        values = {round(percent(score) * score["value"], 6) for score in scores}
+        if len(values) == 1:
+            name, (value,) = column.partition(CONTROL)[2], values
+            axes.axvline(value, color=COLOURS[1], linewidth=1, linestyle="--")
+            axes.text(value, 1, f" {name}", color=COLOURS[1], fontsize=8, rotation=90, va="top",
+                      transform=axes.get_xaxis_transform())  # fmt: skip
 
 
 def _values(facts: dict[str, Any], row: str, task: str) -> list[float]:

@@ -246,6 +246,20 @@ def test_few_labels_are_looked_at_with_one_run_of_each_seed(
     assert STUDIES["labels"].all_rows == STUDIES["labels"].rows
 
 
+def test_controls_of_a_score_stand_beside_it() -> None:
+    names = ("pointing_game", "pointing_game:centre", "mass_ratio", "mass_ratio:centre")
+    metrics = [{"name": name, "value": number / 10} for number, name in enumerate(names)]
+    result = {"metrics": metrics, "n_scored": 7, "created": "today", "git_commit": "c",
+              "checkpoint": {"sha256": "s"}, "shards": {"index_sha256": "i"}}  # fmt: skip
+    found = study.scores_of("localization", result)
+    assert {name: (score["name"], score["value"], score["n"]) for name, score in found.items()} == {
+        "localization": ("pointing_game", 0.0, 7),
+        "localization:centre": ("pointing_game:centre", 0.1, 7),
+    }  # fmt: skip
+    assert found["localization:centre"]["index_sha256"] == "i"
+    assert list(study.scores_of("planted_words", result)) == ["planted_words"]
+
+
 def test_a_task_without_the_protocol_takes_the_nearest_it_has(tmp_path: Path) -> None:
     settings = config(tmp_path, protocol="svm")
     row = STUDIES["table5"].rows[-1]

@@ -51,6 +51,21 @@ def test_each_task_has_a_panel_and_rows_stay_in_line() -> None:
     assert lines(digits)[0] == ([70.0], [1.0]), "beside its row, not the first"
 
 
+def test_controls_that_all_rows_share_are_dashed_lines_of_their_tasks_panel() -> None:
+    rows = (("Ours", 0.8, 0.9), ("Ours, L_g only", 0.1, 0.2))
+    results = [
+        Result(row, 0, {"localization": {**WORDS, "value": value},
+                        "localization:centre": {**WORDS, "value": 0.12},
+                        "localization:foreign_sound": {**WORDS, "value": foreign}})
+        for row, value, foreign in rows
+    ]  # fmt: skip
+    study = STUDIES["localization"]
+    (axes,) = draw(facts_of(study, "localization", {"planted": "s."}, results)).axes
+    dashed = [line for line in axes.get_lines() if line.get_ls() == "--"]
+    assert [list(line.get_xdata()) for line in dashed] == [[pytest.approx(12)] * 2]
+    assert [text.get_text() for text in axes.texts] == [" centre"]
+
+
 def test_what_is_no_share_has_its_own_axis() -> None:
     one = facts("table7", {SINGLE: [1.5]})
     for score in (one["rows"][0]["planted_words"], one["results"][0]["scores"]["planted_words"]):
