@@ -12,6 +12,8 @@ CURVE_WIDTH, CURVE_HEIGHT = 4.6, 3.4
 ALL = "all"
 CONTROL = ":"
 """In the name of a column: what a task's score is compared with, see `train.studies.BESIDE`."""
+STYLES = ("-", "--", ":")
+"""Of the lines of controls."""
 
 
 def draw(facts: dict[str, Any]) -> Any:
@@ -67,16 +69,17 @@ def _draw_intervals(axes: Any, facts: dict[str, Any], task: str, named: bool) ->
 
 
 def _draw_controls(axes: Any, facts: dict[str, Any], task: str) -> None:
-    """A dashed line for each control that does not depend on the row."""
+    """A line for each control that does not depend on the row."""
     columns = [column for column in facts["columns"] if column.startswith(f"{task}{CONTROL}")]
-    for column in columns:
+    for column, style in zip(columns, STYLES, strict=False):
         scores = [row[column] for row in facts["rows"] if column in row]
         values = {round(percent(score) * score["value"], 6) for score in scores}
         if len(values) == 1:
             name, (value,) = column.partition(CONTROL)[2], values
-            axes.axvline(value, color=COLOURS[1], linewidth=1, linestyle="--")
-            axes.text(value, 1, f" {name}", color=COLOURS[1], fontsize=8, rotation=90, va="top",
-                      transform=axes.get_xaxis_transform())  # fmt: skip
+            axes.axvline(value, color=COLOURS[1], linewidth=1.2, linestyle=style,
+                         label=f"{name} {value:.1f}")  # fmt: skip
+    if axes.get_legend_handles_labels()[1]:
+        axes.legend(frameon=False, fontsize=8, loc="lower right")
 
 
 def _values(facts: dict[str, Any], row: str, task: str) -> list[float]:

@@ -51,7 +51,7 @@ def test_each_task_has_a_panel_and_rows_stay_in_line() -> None:
     assert lines(digits)[0] == ([70.0], [1.0]), "beside its row, not the first"
 
 
-def test_controls_that_all_rows_share_are_dashed_lines_of_their_tasks_panel() -> None:
+def test_controls_that_all_rows_share_are_lines_of_their_tasks_panel() -> None:
     rows = (("Ours", 0.8, 0.9), ("Ours, L_g only", 0.1, 0.2))
     results = [
         Result(row, 0, {"localization": {**WORDS, "value": value},
@@ -61,9 +61,9 @@ def test_controls_that_all_rows_share_are_dashed_lines_of_their_tasks_panel() ->
     ]  # fmt: skip
     study = STUDIES["localization"]
     (axes,) = draw(facts_of(study, "localization", {"planted": "s."}, results)).axes
-    dashed = [line for line in axes.get_lines() if line.get_ls() == "--"]
-    assert [list(line.get_xdata()) for line in dashed] == [[pytest.approx(12)] * 2]
-    assert [text.get_text() for text in axes.texts] == [" centre"]
+    (control,) = [line for line in axes.get_lines() if line.get_label().startswith("centre")]
+    assert list(control.get_xdata()) == [pytest.approx(12)] * 2
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["centre 12.0"]
 
 
 def test_what_is_no_share_has_its_own_axis() -> None:
