@@ -124,7 +124,7 @@ def _draw_curve(
         else {"ls": "--", "mfc": "white", "label": f"{kind}, random"}
     )  # fmt: skip
     axes.plot(places, values, marker="o", markersize=4, color=colour, **style)
-    axes.fill_between(places, low, high, color=colour, alpha=0.15, linewidth=0)
+    axes.fill_between(places, low, high, color=colour, alpha=0.1, linewidth=0)
 
 
 def _count(row: Row) -> str:
