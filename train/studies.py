@@ -94,12 +94,15 @@ LOOKS: Mapping[str, Mapping[str, Any]] = {
     "planted_sentences": {"pictures": CROP, "cells": (1, 4, 4)},
     "planted_mismatch": {"cells": (1, 4, 4)},
     "planted_events": {"cells": (1, 4, 4)},
+    "grid_digits": {"cells": (4, 4, 4)},
+    "grid_letters": {"cells": (4, 4, 4)},
     "grid_sentences": {"cells": (1, 4, 4)},
     "localization": {"cells": (1, 1, 1)},
 }
 """Settings of tasks that go before a study's. Words and sentences are seen as the paper sees LRW
-and LRS2, cut to what speaks; sentences keep every frame apart by themselves. Mismatch is seen in
-whole frames: in crops random weights tell 94 % of it, which leaves nothing to compare."""
+and LRS2, cut to what speaks (GRID's tasks are by themselves), and keep when and where apart;
+sentences keep every frame apart by themselves. Mismatch is seen in whole frames: in crops random
+weights tell 94 % of it, which leaves nothing to compare."""
 
 
 BESIDE: Mapping[str, tuple[str, ...]] = {

@@ -202,7 +202,7 @@ PRESETS: dict[str, GlcmConfig] = {
     ),
     "exact16": replace(_R18, crop=128, block="sf"),
     "tiny": _TINY,
-    "tiny_grid": replace(_TINY, frames=28, n_slow=7, sim="cosine", tau=None),
+    "tiny_grid": replace(_TINY, frames=28, n_slow=7),
 }
 """`glcm_r18` is the paper's method (default column of methods §1.1), `glcm_code` the released
 code's shapes and losses, `exact16` reaches the paper's 16 x 16 grid. `tiny` fits two CPU cores and
@@ -211,5 +211,5 @@ products of `tiny` are divided by 3: with raw ones, on demo clips, 8 a batch, L_
 chance (3.42) after 200 steps (the gradient was 3 to 24 times the clipping norm, most of it from
 L_g); with cosines over 0.07, on the planted corpus, 8 a batch, all embeddings became one and L_g
 stayed at chance for 300 steps; of 16 clips at half the rate it learned, but held out L_l was 2.43
-after them, where a third of the dot product had 1.92. `tiny_grid` has the cosines with which the
-README's GRID numbers were measured."""
+after them, where a third of the dot product had 1.92. On GRID, 16 a batch, L_l left its chance of
+4.01 after 85 steps with them, and after 180 with cosines."""
