@@ -23,7 +23,7 @@ from train.checkpoint import write_atomically
 from train.config import RUNS
 from train.curves import LOSSES, RETRIEVAL
 from train.errors import UsageError
-from train.evaluation.result import MOVING, PREDICTIONS, RESULT, Predictions
+from train.evaluation.result import MISTAKES, MOVING, PREDICTIONS, RESULT, Predictions
 from train.livepage import REPORT
 from train.page import HTML, STYLE, as_it_is, figure, jpeg_of, png
 from train.record import Record, read_run
@@ -236,12 +236,14 @@ def _section(path: Path, result: dict[str, Any]) -> dict[str, Any]:
 
 
 def _pictures(folder: Path) -> list[dict[str, str]]:
-    """What the evaluation drew, and what of it moves."""
+    """What the evaluation drew, and what of it moves; mistakes of the first round alone."""
     still = [{"name": path.stem, "kind": "jpeg", "data": jpeg_of(path)}
              for path in sorted(folder.glob("*.png"))]  # fmt: skip
     moving = [{"name": f"{path.stem}, moving", "kind": "webp", "data": as_it_is(path)}
               for path in sorted(folder.glob(f"*{MOVING}"))]  # fmt: skip
-    return still + moving
+    wrong = [{"name": path.stem, "kind": "jpeg", "data": as_it_is(path)}
+             for path in sorted(folder.glob(MISTAKES))[:1]]  # fmt: skip
+    return still + moving + wrong
 
 
 def _numbers(

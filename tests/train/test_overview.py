@@ -48,10 +48,14 @@ def test_results_stand_in_the_page_and_beside_the_papers(tmp_path: Path) -> None
     folder = leave(tmp_path, "esc50", result("esc50"), guesses())
     assert draw_confusion(folder / "confusion.png", [guesses()])
     (folder / "attention-val.webp").write_bytes(b"moving")
+    for fold in (1, 2):
+        (folder / f"mistakes-fold{fold}.jpg").write_bytes(f"wrong {fold}".encode())
     page, text = overview.write(tmp_path)
     html = page.read_text()
     assert "62.5 [50.0, 75.0]" in html
-    assert html.count("data:image/") == 3  # the curve, the confusions, and what moves
+    # The curve, the confusions, what moves, and the first round's mistakes.
+    assert html.count("data:image/") == 4
+    assert "data:image/jpeg;base64,d3JvbmcgMQ==" in html
     assert "data:image/webp;base64,bW92aW5n" in html
     assert "clip2" in html and "rooster" in html
     assert "clip0" not in html  # no mistake

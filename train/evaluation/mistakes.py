@@ -13,6 +13,8 @@ SHOWN, COLUMNS, FRAMES = 12, 2, 6
 """Mistakes, how many beside each other, and frames of each."""
 WIDTH, HEIGHT = 5.4, 1.25
 """Inches of one."""
+QUALITY = 80
+"""Of the JPEG: photographs as PNG are eight times as large."""
 Pixels = npt.NDArray[np.uint8]
 
 
@@ -41,7 +43,7 @@ def draw_mistakes(path: Path, job: Job, predictions: Predictions) -> bool:
         axes.set_title(f"{mistake.name}: is {mistake.is_}, said {mistake.said} "
                        f"({mistake.score:.2f})", fontsize=8)  # fmt: skip
     figure.suptitle(f"The surest of {len(predictions.mistakes()):,} mistakes", fontsize=9)
-    figure.savefig(path, dpi=100)
+    figure.savefig(path, dpi=100, pil_kwargs={"quality": QUALITY})
     return True
 
 

@@ -4,7 +4,7 @@
     RUN/eval/NAME/ROUND/predictions.parquet   each example: target, what was said, scores
     RUN/eval/NAME/ROUND/round.json            metrics of the round, and what it was made from
     RUN/eval/NAME/confusion.png               where there are classes
-    RUN/eval/NAME/mistakes-ROUND.png          the surest of them, where there are classes
+    RUN/eval/NAME/mistakes-ROUND.jpg          the surest of them, where there are classes
     RUN/eval/NAME/attention-ROUND.png, .webp  of the task localization, still and moving
 
 Everything that a number depends on stands in result.json: settings, checkpoint, shards, commit.
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 RESULT, PREDICTIONS, ROUND = "result.json", "predictions.parquet", "round.json"
 ATTENTION_PICTURES = "attention-*.png"
 """Of the task localization, beside result.json."""
+MISTAKES = "mistakes-*.jpg"
+"""Of each round of tasks with classes, beside result.json."""
 MOVING = ".webp"
 """Ending of pictures that move."""
 SHOWN_CLASSES = 60

@@ -28,7 +28,7 @@ from train.evaluation.labelled import (
     open_labelled,
 )
 from train.evaluation.mistakes import draw_mistakes
-from train.evaluation.result import PREDICTIONS, ROUND, Predictions
+from train.evaluation.result import MISTAKES, PREDICTIONS, ROUND, Predictions
 from train.evaluation.task import Round, Task
 from train.loader import default_workers
 from train.metrics import Score
@@ -67,7 +67,7 @@ def carry_out(
                  len(job.val), len(job.test))  # fmt: skip
         predictions = task.predict(job)
         predictions.write(job.folder / PREDICTIONS)
-        draw_mistakes(folder / f"mistakes-{one.name}.png", job, predictions)
+        draw_mistakes(folder / MISTAKES.replace("*", one.name), job, predictions)
         (job.folder / STATE).unlink(missing_ok=True)
         seconds = time.monotonic() - started
     scores = task.measure(predictions)
