@@ -6,13 +6,13 @@ interval of their mean (Student's t over seeds) is above zero, and does not wher
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
 from train.studies import MULTI, SCRATCH, SINGLE
-from train.studytable import LEVEL, goodness
+from train.studytable import goodness, interval
 
 Verdict = Literal["held", "did not hold", "undecided", "not run"]
 FEWEST_SEEDS = 2
@@ -110,11 +110,8 @@ def _finding(one: Comparison, task: str, results: Sequence[dict[str, Any]]) -> F
     mean = float(differences.mean())
     if len(seeds) < FEWEST_SEEDS:
         return Finding(one, task, "undecided", mean, None, None, len(seeds))
-    from scipy import stats
-
-    half = float(stats.t.ppf((1 + LEVEL) / 2, len(seeds) - 1) * stats.sem(differences))
-    return Finding(one, task, verdict(mean - half, mean + half), mean, mean - half, mean + half,
-                   len(seeds))  # fmt: skip
+    low, high = map(float, interval(differences))
+    return Finding(one, task, verdict(low, high), mean, low, high, len(seeds))
 
 
 def verdict(low: float, high: float) -> Verdict:
@@ -130,3 +127,43 @@ def _by_seed(results: Sequence[dict[str, Any]], row: str, task: str) -> dict[int
         for one in results
         if one["row"] == row and task in one["scores"]
     }
+
+
+HEADS = ("claim", "better", "than", "on", "difference", "seeds", "verdict")
+
+
+def table(
+    claims: Sequence[Claim], studies: Mapping[str, dict[str, Any]]
+) -> tuple[Sequence[str], list[list[str]]]:
+    """Heads and rows: each comparison and what was found; differences in hundredths."""
+    rows = [
+        [f"{claim.number}. {claim.text}", *_cells(one)]
+        for claim in claims
+        for one in findings(claim, studies)
+    ]
+    return HEADS, rows
+
+
+def about(study: str) -> list[Claim]:
+    """The claims that a study tests, with its comparisons alone."""
+    found = []
+    for claim in CLAIMS:
+        comparisons = tuple(one for one in claim.comparisons if one.study == study)
+        if comparisons:
+            found.append(replace(claim, comparisons=comparisons))
+    return found
+
+
+def _cells(one: Finding) -> list[str]:
+    found = one.comparison
+    return [found.better, found.worse, one.task or "-", _shown(one), str(one.seeds), one.verdict]
+
+
+def _shown(one: Finding) -> str:
+    """In hundredths, signed."""
+    if one.difference is None:
+        return "-"
+    text = f"{100 * one.difference:+.1f}"
+    if one.low is None or one.high is None:
+        return text
+    return f"{text} [{100 * one.low:+.1f}, {100 * one.high:+.1f}]"

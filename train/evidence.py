@@ -2,7 +2,7 @@
 
     make evidence                          # runs/studies -> docs/evidence/, docs/evidence.md
 
-Each study.json goes to docs/evidence/STUDY.json, its figure beside it. Rows, seeds and tasks that
+Each study.json goes to docs/evidence/STUDY.json, its figures beside it. Rows, seeds and tasks that
 are there already stay, if they were run with the same settings on the same clips, so that seeds of
 several days and machines come together; otherwise they are replaced. The tables of
 docs/evidence.md, which stand between `<!-- table6 -->` and `<!-- end -->`, are then written anew;
@@ -19,9 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from train import studyfigure
+from train import claims, studycurves, studyfigure
 from train.checkpoint import write_atomically
-from train.claims import CLAIMS, Finding, findings
 from train.config import RUNS
 from train.errors import UsageError
 from train.evaluation.result import MOVING
@@ -35,6 +34,8 @@ ATTENTION, STILL = "attention", ".png"
 """In FOLDER: the map of GLCM's first run over some held-out clips, still and moving."""
 OVERLAYS = "planted/glcm-[0-9]*/eval/localization-*/attention-*"
 """Below --studies."""
+CURVES = "-curves.png"
+"""Ending of the picture of a study's training, beside its figure."""
 DPI = 100
 CLAIMS_MARK = "claims"
 NOT_RUN = "*Not run yet.*"
@@ -78,6 +79,8 @@ def evidence(config: EvidenceConfig) -> list[str]:
             shutil.copyfile(overlays[0], config.docs / FOLDER / f"{ATTENTION}{ending}")
     for name, facts in committed(config.docs).items():
         studyfigure.draw(facts).savefig(config.docs / FOLDER / f"{name}.png", dpi=DPI)
+        if curves := studycurves.draw(STUDIES[name], facts.get("curves", {})):
+            curves.savefig(config.docs / FOLDER / f"{name}{CURVES}", dpi=DPI)
     page = config.docs / PAGE
     write_atomically(page, filled(_text_of(page), committed(config.docs)))
     return told
@@ -105,7 +108,8 @@ def joined(old: dict[str, Any] | None, new: dict[str, Any]) -> tuple[dict[str, A
     both = sorted(scores, key=lambda key: (key[0], order.index(key[1])))
     results = [Result(row, seed, scores[seed, row]) for seed, row in both]
     kept = len(scores) - len({(one["seed"], one["row"]) for one in new["results"]})
-    facts = facts_of(study, new["name"], {**theirs, **ours}, results)
+    curves = {**old.get("curves", {}), **new.get("curves", {})}
+    facts = facts_of(study, new["name"], {**theirs, **ours}, results, curves)
     return facts, f"{kept} rows of other runs stay beside {len(scores) - kept} of these"
 
 
@@ -131,7 +135,10 @@ def filled(text: str, studies: Mapping[str, dict[str, Any]]) -> str:
         UsageError: a mark is missing.
     """
     for name in (*STUDIES, CLAIMS_MARK):
-        block = claims_table(studies) if name == CLAIMS_MARK else study_block(studies.get(name))
+        block = (
+            "\n".join(grid(*claims.table(claims.CLAIMS, studies))) if name == CLAIMS_MARK
+            else study_block(studies.get(name))
+        )  # fmt: skip
         mark = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
         if not mark.search(text):
             raise UsageError(f"{PAGE} has no `<!-- {name} -->` with an `<!-- end -->` after it, "
@@ -141,39 +148,15 @@ def filled(text: str, studies: Mapping[str, dict[str, Any]]) -> str:
 
 
 def study_block(facts: dict[str, Any] | None) -> str:
-    """A study's sentence, table and figure."""
+    """A study's sentence, table, figure and training."""
     if facts is None:
         return NOT_RUN
     heads, rows = table(facts)
     name = facts["name"]
     picture = f"![{name}: means, seeds and intervals]({FOLDER}/{name}.png)"
-    return "\n".join([caption(facts), "", *grid(heads, rows), "", picture])
-
-
-def claims_table(studies: Mapping[str, dict[str, Any]]) -> str:
-    """The claims and what was found."""
-    rows = [
-        [f"{claim.number}. {claim.text}", *_cells(one)]
-        for claim in CLAIMS
-        for one in findings(claim, studies)
-    ]
-    heads = ["claim", "better", "than", "on", "difference", "seeds", "verdict"]
-    return "\n".join(grid(heads, rows))
-
-
-def _cells(one: Finding) -> list[str]:
-    found = one.comparison
-    return [found.better, found.worse, one.task or "-", _shown(one), str(one.seeds), one.verdict]
-
-
-def _shown(one: Finding) -> str:
-    """In hundredths, signed."""
-    if one.difference is None:
-        return "-"
-    text = f"{100 * one.difference:+.1f}"
-    if one.low is None or one.high is None:
-        return text
-    return f"{text} [{100 * one.low:+.1f}, {100 * one.high:+.1f}]"
+    training = f"![{name}: training]({FOLDER}/{name}{CURVES})"
+    return "\n".join([caption(facts), "", *grid(heads, rows), "", picture,
+                      *(["", training] if facts.get("curves") else [])])  # fmt: skip
 
 
 def _text_of(page: Path) -> str:

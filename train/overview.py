@@ -3,8 +3,9 @@
     make report                      # -> runs/report.html and runs/report.md
 
 The papers' tables with our rows (empty where nothing was run), every result with its rounds,
-training curve, confusions, examples and pictures, and each run's losses and attention maps. The
-page is one file that opens offline; the Markdown holds the tables.
+training curve, confusions, examples and pictures, and each run's losses and attention maps. Of
+studies it has the tables and figures; what stands in them is shown in their own pages. The page is
+one file that opens offline; the Markdown holds the tables.
 """
 
 import glob
@@ -18,14 +19,14 @@ import numpy as np
 from jinja2 import Template
 from markupsafe import Markup
 
-from train import curves, studyfigure, tables, tabletext
+from train import curves, studyfigure, studypage, tables, tabletext
 from train.checkpoint import write_atomically
 from train.config import RUNS
 from train.curves import LOSSES, RETRIEVAL
 from train.errors import UsageError
-from train.evaluation.result import MISTAKES, MOVING, PREDICTIONS, RESULT, Predictions
+from train.evaluation.result import PREDICTIONS, RESULT, Predictions
 from train.livepage import REPORT
-from train.page import HTML, STYLE, as_it_is, figure, jpeg_of, png
+from train.page import HTML, STYLE, figure, pictures_of, png
 from train.record import Record, read_run
 from train.report import attention_of, headline
 from train.studytable import STUDY, caption, table as study_table
@@ -85,6 +86,7 @@ test items. A cell is empty where nothing was run.</p>
 <p class="soft">{{ study.said }}</p>
 {{ grid(study.heads, study.rows) }}
 <img alt="{{ study.name }}: means, seeds and intervals" src="data:image/png;base64,{{ study.png }}">
+<p><a href="{{ study.link }}">Training curves, and what each row saw and missed</a></p>
 {% endfor %}
 <h2 id="papers">The papers' tables</h2>
 <div class="scroll">{{ papers }}</div>
@@ -123,10 +125,15 @@ def write(folder: Path = RUNS) -> tuple[Path, Path]:
             "pretrain`) or evaluate one (`make eval TASK=...`)"
         )
     paths = _below(folder, f"**/eval/**/{RESULT}")
+    studies, shown = [], set[Path]()
+    for path in _below(folder, f"**/{STUDY}"):
+        facts = json.loads(path.read_bytes())
+        studies.append(_study(folder, path.parent, facts))
+        shown |= _results_in(path.parent, facts)
+    paths = [path for path in paths if path not in shown]
     results = [tables.read_result(path) for path in paths]
     filled, rest = tables.filled(results), tables.others(results)
     page, text = folder / REPORT, folder / MARKDOWN
-    studies = [_study(path) for path in _below(folder, f"**/{STUDY}")]
     write_atomically(text, "# Results\n\n" + _overview_text(results)
                      + "".join(map(_study_text, studies))
                      + tabletext.markdown(filled, rest))  # fmt: skip
@@ -181,11 +188,18 @@ def _grid_text(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 # --- studies ------------------------------------------------------------------------------------
 
 
-def _study(path: Path) -> dict[str, Any]:
-    facts = json.loads(path.read_bytes())
+def _study(folder: Path, study: Path, facts: dict[str, Any]) -> dict[str, Any]:
+    """Its table and figure, and a link to its own page, which is written anew."""
     heads, rows = study_table(facts)
-    return {"name": path.parent.name, "about": facts["about"], "said": caption(facts),
-            "heads": heads, "rows": rows, "png": png(studyfigure.draw(facts))}  # fmt: skip
+    link = studypage.write(study).relative_to(folder)
+    return {"name": study.name, "about": facts["about"], "said": caption(facts), "heads": heads,
+            "rows": rows, "png": png(studyfigure.draw(facts)), "link": link}  # fmt: skip
+
+
+def _results_in(study: Path, facts: dict[str, Any]) -> set[Path]:
+    """What a study's table says, and its page shows: hundreds, in a page of all results a wall."""
+    scores = [score for one in facts["results"] for score in one["scores"].values()]
+    return {study.parent / score["result"] / RESULT for score in scores if score.get("result")}
 
 
 def _study_text(study: dict[str, Any]) -> str:
@@ -197,7 +211,7 @@ def _protocol(result: dict[str, Any]) -> str:
     """With what of the settings is worth a word."""
     settings = result.get("settings") or {}
     words = [result["protocol"], settings.get("modality", "")]
-    if settings.get("pictures") in ("lip", "face"):
+    if settings.get("pictures") in ("lip", "face", "box"):
         words.append(f"{settings['pictures']} crops")
     if settings.get("pooling") == "full_attention":
         words.append("attention pooling by the sound")
@@ -209,6 +223,8 @@ def _protocol(result: dict[str, Any]) -> str:
         words.append(f"{'x'.join(map(str, settings['cells']))} cells")
     if settings.get("context", 1) != 1:
         words.append(f"{settings['context']} frames of context")
+    if labels := (result.get("config") or {}).get("labels"):
+        words.append(f"{labels} labels a class")
     return ", ".join(word for word in words if word)
 
 
@@ -230,20 +246,9 @@ def _section(path: Path, result: dict[str, Any]) -> dict[str, Any]:
         "heads": heads,
         "rows": rows,
         "curve": _curve(rounds),
-        "pictures": _pictures(folder),
+        "pictures": pictures_of(folder),
         **_examples(predictions),
     }  # fmt: skip
-
-
-def _pictures(folder: Path) -> list[dict[str, str]]:
-    """What the evaluation drew, and what of it moves; mistakes of the first round alone."""
-    still = [{"name": path.stem, "kind": "jpeg", "data": jpeg_of(path)}
-             for path in sorted(folder.glob("*.png"))]  # fmt: skip
-    moving = [{"name": f"{path.stem}, moving", "kind": "webp", "data": as_it_is(path)}
-              for path in sorted(folder.glob(f"*{MOVING}"))]  # fmt: skip
-    wrong = [{"name": path.stem, "kind": "jpeg", "data": as_it_is(path)}
-             for path in sorted(folder.glob(MISTAKES))[:1]]  # fmt: skip
-    return still + moving + wrong
 
 
 def _numbers(

@@ -11,6 +11,8 @@ from typing import Any, Literal
 import jinja2
 import numpy as np
 
+from train.evaluation.result import MISTAKES, MOVING
+
 HTML = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
 STYLE = """
 body { font: 15px/1.45 sans-serif; color: #1b1b1b; max-width: 1200px; margin: 1.5em auto;
@@ -63,3 +65,18 @@ def jpeg_of(path: Path) -> str:
     pixels = (imread(path)[..., :3] * 255).round().astype(np.uint8)
     blob: bytes = simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), JPEG_QUALITY, "RGB", "420")
     return base64.b64encode(blob).decode()
+
+
+def pictures_of(folder: Path) -> list[dict[str, str]]:
+    """What an evaluation drew, and what of it moves; mistakes of the first round alone.
+
+    Returns:
+        Each as `name`, `kind` (jpeg, webp) and base64 `data`.
+    """
+    still = [{"name": path.stem, "kind": "jpeg", "data": jpeg_of(path)}
+             for path in sorted(folder.glob("*.png"))]  # fmt: skip
+    moving = [{"name": f"{path.stem}, moving", "kind": "webp", "data": as_it_is(path)}
+              for path in sorted(folder.glob(f"*{MOVING}"))]  # fmt: skip
+    wrong = [{"name": path.stem, "kind": "jpeg", "data": as_it_is(path)}
+             for path in sorted(folder.glob(MISTAKES))[:1]]  # fmt: skip
+    return still + moving + wrong

@@ -109,6 +109,8 @@ BESIDE: Mapping[str, tuple[str, ...]] = {
     "localization": ("foreign_sound", "centre", "chance"),
 }
 """Task -> endings of its first metric's controls, which become the columns TASK:ENDING."""
+CONTROL = ":"
+"""In the name of such a column."""
 
 
 @dataclass(frozen=True)

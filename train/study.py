@@ -7,8 +7,8 @@
 Each row of the paper's table is trained on the same clips (where all are long enough for all rows),
 as many of them, and evaluated alike, on a generated corpus whose truth is known (`planted`) and on
 GRID. What is trained lies in runs/studies/CORPUS/ROW-SEED and is shared by all studies; the table
-is runs/studies/NAME/study.md, and a section of `make report`. The same command goes on where it was
-interrupted, and does nothing again that is done.
+is runs/studies/NAME/study.md, and study.html beside it has figures, training curves and pictures.
+The same command goes on where it was interrupted, and does nothing again that is done.
 """
 
 import json
@@ -24,12 +24,14 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
+from train import studycurves, studypage
 from train.config import PretrainConfig
 from train.describe import example_batch
 from train.dist import choose_device
 from train.errors import UsageError
 from train.evaluation.config import EvalConfig
 from train.evaluation.driver import evaluate
+from train.evaluation.result import EVALUATIONS
 from train.evaluation.task import Protocol
 from train.methods import method_named, preset_named
 from train.pretrain import COMPLETE, PREEMPTED, pretrain
@@ -55,9 +57,14 @@ class Work:
     corpus: Corpus
     seed: int
 
+    @property
+    def name(self) -> str:
+        """Of the run, below the folder of all studies; the same for rows that train the same."""
+        return f"{self.corpus_name}/{self.row.run}-{self.seed}"
+
     def folder(self, config: StudyConfig) -> Path:
-        """Of the run; the same for rows that train the same."""
-        return config.folder / self.corpus_name / f"{self.row.run}-{self.seed}"
+        """Of the run."""
+        return config.folder / self.name
 
 
 def study(config: StudyConfig) -> int:
@@ -84,7 +91,8 @@ def study(config: StudyConfig) -> int:
         _refuse_another_study(one)
     _tell_plan(config, works, trained)
     deadline = None if config.minutes is None else time.monotonic() + 60 * config.minutes
-    started, results = time.monotonic(), []
+    started, results = time.monotonic(), list[Result]()
+    curves: dict[str, dict[str, list[float]]] = {}
     with _deaf_to_alarms():
         for number, (work, run) in enumerate(zip(works, runs, strict=True), 1):
             code = _trained(run, deadline)
@@ -94,7 +102,10 @@ def study(config: StudyConfig) -> int:
             if result is None:
                 return PREEMPTED
             results.append(result)
-            write(config, results)
+            if run is not None:
+                curves[work.name] = studycurves.of_run(run.folder)
+            write(config, results, curves)
+            studypage.write(config.folder / config.name)
             left = (time.monotonic() - started) / number * (len(works) - number)
             log.info("%d of %d rows done, at most about %d min left", number, len(works),
                      ceil(left / 60))  # fmt: skip
@@ -229,13 +240,14 @@ def _result(config: StudyConfig, work: Work, deadline: float | None) -> Result |
     for task in config.tasks_of(work.corpus_name):
         if _is_over(deadline):
             return None
-        scores |= scores_of(task, evaluate(eval_of(config, work, task)))
+        scores |= scores_of(task, evaluate(eval_of(config, work, task)), work.name)
     return Result(work.row.label, work.seed, scores)
 
 
-def scores_of(task: str, found: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def scores_of(task: str, found: dict[str, Any], run: str) -> dict[str, dict[str, Any]]:
     """Of a result.json the first metric, by the task's name, and its controls, see `BESIDE`."""
-    metrics, facts = found["metrics"], {"n": found["n_scored"], **_origin(found)}
+    where = {"result": f"{run}/{EVALUATIONS}/{found['name']}"}
+    metrics, facts = found["metrics"], {"n": found["n_scored"], **where, **_origin(found)}
     named = {metric["name"]: metric for metric in metrics}
     first = metrics[0]["name"]
     controls = {

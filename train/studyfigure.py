@@ -4,14 +4,12 @@ from typing import Any
 
 from train import page
 from train.curves import COLOURS, GREY
-from train.studies import STUDIES, Row, Study
+from train.studies import CONTROL, STUDIES, Row, Study
 
 WIDTH_OF_TASK, WIDTH_OF_LABELS, ROW_HEIGHT = 3.4, 2.6, 0.34
 CURVE_WIDTH, CURVE_HEIGHT = 4.6, 3.4
 """Inches."""
 ALL = "all"
-CONTROL = ":"
-"""In the name of a column: what a task's score is compared with, see `train.studies.BESIDE`."""
 STYLES = ("-", "--", ":")
 """Of the lines of controls."""
 

@@ -1,11 +1,13 @@
 """The table of a study: means and intervals, and whether rows stand in the paper's order."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from train.checkpoint import write_atomically
 from train.papers import TABLES
@@ -15,6 +17,7 @@ from train.tabletext import grid
 
 STUDY, MARKDOWN = "study.json", "study.md"
 LEVEL = 0.95
+Floats = npt.NDArray[np.float64]
 FEWEST_RANKED = 3
 """Of fewer rows an order says nothing."""
 
@@ -27,12 +30,15 @@ class Result:
     seed: int
     scores: dict[str, dict[str, Any]]
     """Task -> its first metric: `name`, `value`, `low`, `high`, `n`, `higher_is_better`, `unit`;
-    and the sha256 of checkpoint and index, when it was measured, and by which commit."""
+    `result`, its folder below the studies' one; the sha256 of checkpoint and index, when it was
+    measured, and by which commit."""
 
 
-def write(config: StudyConfig, results: list[Result]) -> None:
-    """study.json and study.md of the rows that are done."""
-    facts = facts_of(config.of, config.name, said(config), results)
+def write(
+    config: StudyConfig, results: list[Result], curves: dict[str, dict[str, list[float]]]
+) -> None:
+    """study.json and study.md of the rows that are done, with the curves of their runs."""
+    facts = facts_of(config.of, config.name, said(config), results, curves)
     folder = config.folder / config.name
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / STUDY, json.dumps(facts, indent=1) + "\n")
@@ -43,9 +49,18 @@ def write(config: StudyConfig, results: list[Result]) -> None:
 
 
 def facts_of(
-    study: Study, name: str, settings: dict[str, str], results: list[Result]
-) -> dict[str, Any]:
-    """What study.json holds: every score, its row's mean and interval, the order of rows."""
+    study: Study, name: str, settings: dict[str, str], results: list[Result],
+    curves: Mapping[str, Mapping[str, list[float]]] | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """What study.json holds: every score, its row's mean and interval, the order of rows.
+
+    Args:
+        study: whose rows.
+        name: its.
+        settings: corpus -> a sentence, see `said`.
+        results: what was measured.
+        curves: run -> what it measured in training, see `train.studycurves`.
+    """
     columns = list(dict.fromkeys(task for one in results for task in one.scores))
     rows: list[dict[str, Any]] = []
     for label in dict.fromkeys(one.row for one in results):
@@ -61,6 +76,7 @@ def facts_of(
         "results": [asdict(one) for one in results],
         "rows": rows,
         "agreement": {task: order for task, order in orders.items() if order is not None},
+        "curves": curves or {},
     }
 
 
@@ -119,11 +135,16 @@ def summary(scores: list[dict[str, Any]]) -> dict[str, Any]:
     kept = {name: scores[0].get(name) for name in ("name", "unit", "higher_is_better")}
     if len(values) == 1:
         return {**kept, **{name: scores[0][name] for name in ("value", "low", "high")}}
+    low, high = map(float, interval(values))
+    return {**kept, "value": float(values.mean()), "low": low, "high": high}
+
+
+def interval(values: Floats) -> tuple[Floats, Floats]:
+    """Of the mean over seeds, which are the first axis and two at least (Student's t): its ends."""
     from scipy import stats
 
-    half = float(stats.t.ppf((1 + LEVEL) / 2, len(values) - 1) * stats.sem(values))
-    mean = float(values.mean())
-    return {**kept, "value": mean, "low": mean - half, "high": mean + half}
+    half = stats.t.ppf((1 + LEVEL) / 2, len(values) - 1) * stats.sem(values, axis=0)
+    return values.mean(0) - half, values.mean(0) + half
 
 
 def agreement(study: Study, rows: list[dict[str, Any]], task: str) -> dict[str, Any] | None:

@@ -10,6 +10,8 @@ import pytest
 from train import overview
 from train.errors import UsageError
 from train.evaluation.result import Predictions, draw_confusion
+from train.studies import STUDIES
+from train.studytable import Result, facts_of
 
 METRIC = {"name": "top1", "value": 0.625, "low": 0.5, "high": 0.75, "n": 4,
           "higher_is_better": True, "unit": "fraction", "note": ""}  # fmt: skip
@@ -97,3 +99,41 @@ def test_a_result_that_is_none_is_named(tmp_path: Path) -> None:
     (folder / "result.json").write_text("{}")
     with pytest.raises(UsageError, match=r"esc50/result.json is no result of `train eval`"):
         overview.write(tmp_path)
+
+
+def test_what_a_study_shows_is_in_its_own_page(tmp_path: Path) -> None:
+    alone = leave(tmp_path, "esc50", result("esc50"), guesses())
+    shown = leave(tmp_path / "studies/planted", "words", result("planted_words"), guesses())
+    (shown / "mistakes-fold1.jpg").write_bytes(b"wrong")
+    (shown / "attention-val.webp").write_bytes(b"moving")
+    other = leave(tmp_path / "studies/planted", "words-2", result("planted_words"), guesses())
+    score = {**METRIC, "n": 4}
+    results = [
+        Result(
+            "crop",
+            seed,
+            {"planted_words": {**score, "result": str(folder.relative_to(tmp_path / "studies"))}},
+        )
+        for seed, folder in ((1, shown), (2, other))
+    ]
+    curves = {"planted/glcm-1": {"steps": [5.0, 15.0], "loss": [3.0, 2.0]}}
+    facts = facts_of(STUDIES["table8"], "table8", {"planted": "s."}, results, curves)
+    study = tmp_path / "studies/table8"
+    study.mkdir()
+    (study / "study.json").write_text(json.dumps(facts))
+    page, text = overview.write(tmp_path)
+    assert f'id="{"-".join(alone.parts[-3:])}"' in page.read_text()
+    assert 'href="studies/table8/study.html"' in page.read_text()
+    assert f'id="{"-".join(shown.parts[-3:])}"' not in page.read_text()
+    assert "\n| planted_words |" not in text.read_text(), "but its table is there"
+    assert "| crop | 62.5 [62.5, 62.5] |" in text.read_text()
+    html = (study / "study.html").read_text()
+    for data in ("d3Jvbmc=", "bW92aW5n"):
+        assert html.count(data) == 1, "of the first seed alone"
+    assert html.count("data:image/png") == 2, "the figure and the curves"
+    link = f"../{shown.relative_to(tmp_path / 'studies')}/result.json"
+    assert f'href="{link}"' in html
+    assert (study / link).is_file()
+    assert "words-2" in html
+    assert "attention pooling finds what sounds" in html, "the claim that it tests"
+    assert "several positive pairs" not in html

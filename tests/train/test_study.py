@@ -30,7 +30,7 @@ def fake_result(config: Any) -> dict[str, Any]:
     value = 0.1 if config.scratch else {"moco": 0.5, "glcm": 0.7}[config.checkpoint.name[:-2]]
     value += 0.02 * config.seed
     score = {"name": "top1", "value": value, "low": value - 0.01, "high": value + 0.01}
-    return {"task": config.task, "metrics": [score], "n_scored": 40}
+    return {"task": config.task, "name": config.task, "metrics": [score], "n_scored": 40}
 
 
 @pytest.fixture
@@ -115,6 +115,8 @@ def test_when_the_minutes_are_over_the_run_is_told_and_the_study_ends(
         return 85
 
     monkeypatch.setattr(study, "pretrain", waits_for_the_signal)
+    trained_first = replace(STUDIES["table5"], rows=(Row("Ours", "glcm"), RANDOM))
+    monkeypatch.setitem(STUDIES, "table5", trained_first)
     assert study.study(config(tmp_path, minutes=0.005)) == 85
     assert told == [signal.SIGUSR1]
     assert study.study(config(tmp_path, minutes=0.0)) == 85, "no time for anything"
@@ -249,15 +251,17 @@ def test_few_labels_are_looked_at_with_one_run_of_each_seed(
 def test_controls_of_a_score_stand_beside_it() -> None:
     names = ("pointing_game", "pointing_game:centre", "mass_ratio", "mass_ratio:centre")
     metrics = [{"name": name, "value": number / 10} for number, name in enumerate(names)]
-    result = {"metrics": metrics, "n_scored": 7, "created": "today", "git_commit": "c",
-              "checkpoint": {"sha256": "s"}, "shards": {"index_sha256": "i"}}  # fmt: skip
-    found = study.scores_of("localization", result)
+    result = {"metrics": metrics, "n_scored": 7, "name": "localization-val",
+              "created": "today", "git_commit": "c", "checkpoint": {"sha256": "s"},
+              "shards": {"index_sha256": "i"}}  # fmt: skip
+    found = study.scores_of("localization", result, "planted/glcm-1")
     assert {name: (score["name"], score["value"], score["n"]) for name, score in found.items()} == {
         "localization": ("pointing_game", 0.0, 7),
         "localization:centre": ("pointing_game:centre", 0.1, 7),
     }  # fmt: skip
     assert found["localization:centre"]["index_sha256"] == "i"
-    assert list(study.scores_of("planted_words", result)) == ["planted_words"]
+    assert found["localization"]["result"] == "planted/glcm-1/eval/localization-val"
+    assert list(study.scores_of("planted_words", result, "")) == ["planted_words"]
 
 
 def test_a_task_without_the_protocol_takes_the_nearest_it_has(tmp_path: Path) -> None:

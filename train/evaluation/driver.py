@@ -20,7 +20,13 @@ from train.evaluation.config import EvalConfig
 from train.evaluation.encoders import Encoders, from_scratch, load_checkpoint
 from train.evaluation.job import members_of
 from train.evaluation.labelled import LabelledSet, open_labelled, require_whole, with_stored
-from train.evaluation.result import ATTENTION_PICTURES, RESULT, Predictions, draw_confusion
+from train.evaluation.result import (
+    ATTENTION_PICTURES,
+    EVALUATIONS,
+    RESULT,
+    Predictions,
+    draw_confusion,
+)
 from train.evaluation.rounds import CARRIED_OUT, carry_out, seconds_of
 from train.evaluation.task import Round, Task
 from train.livepage import LivePage
@@ -63,6 +69,7 @@ def evaluate(config: EvalConfig) -> dict[str, Any]:
         _tell_replaced(folder, config, task, labelled, source)
         done = [carry_out(config, task, labelled, source, folder, one) for one in rounds]
         result = _result(config, task, labelled, source, rounds, done, expected)
+        result["name"] = folder.name
         result["seconds"] = round(sum(seconds_of(folder / one.name) for one in rounds), 1)
         result["confusion"] = draw_confusion(folder / "confusion.png", [p for p, _ in done])
         write_atomically(folder / RESULT, json.dumps(result, indent=1) + "\n")
@@ -193,7 +200,7 @@ def _folder(config: EvalConfig, task: Task, source: Encoders, labelled: Labelled
     strange = config.shards and labelled.dataset and labelled.dataset != task.dataset
     data = [Path(config.shards).name] if strange else []
     name = config.name or "-".join([task.name, *other, *few, *split, *data])
-    return _run_folder(config, source) / "eval" / name
+    return _run_folder(config, source) / EVALUATIONS / name
 
 
 @contextmanager

@@ -26,6 +26,8 @@ from train.session import write_table
 if TYPE_CHECKING:
     from train.evaluation.job import Job
 
+EVALUATIONS = "eval"
+"""Of a run, the folder with a folder for each result."""
 RESULT, PREDICTIONS, ROUND = "result.json", "predictions.parquet", "round.json"
 ATTENTION_PICTURES = "attention-*.png"
 """Of the task localization, beside result.json."""

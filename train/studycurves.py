@@ -1,0 +1,141 @@
+"""The training curves of a study: each row's mean over its seeds, with an interval.
+
+    facts["curves"]["planted/glcm-1"] -> {"steps": [5, 15, ...], "loss_g": [3.43, 3.41, ...], ...}
+
+A study.json holds them, thinned to `BINS` means a run, so that figures can be drawn where the runs
+are not, and of seeds that were run on several machines.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from train import page
+from train.curves import COLOURS, LOSSES, RETRIEVAL, look_of
+from train.record import Series, read_metrics
+from train.session import METRICS
+from train.studies import Row, Study
+from train.studytable import interval
+
+BINS = 30
+"""Of a run: each is the mean over so many parts of its steps, a batch's loss jumps."""
+DIGITS = 4
+"""That are kept of a value."""
+FEWEST_FOR_A_BAND = 3
+"""Of two seeds Student's interval is wider than the picture."""
+STEPS, LOSS, LOSS_PART = "steps", "loss", "loss_"
+COLUMNS, WIDTH, HEIGHT, LINE = 3, 3.9, 2.7, 0.2
+"""Inches, of a panel and of a line of the legend."""
+Curves = Mapping[str, Mapping[str, list[float]]]
+"""Run, as CORPUS/ROW-SEED, -> its `steps` and what was measured there, by name."""
+Floats = npt.NDArray[np.float64]
+
+
+# --- what a run leaves ----------------------------------------------------------------------------
+
+
+def of_run(folder: Path) -> dict[str, list[float]]:
+    """A run's losses and accuracies in training, thinned; empty of one that left none."""
+    series = read_metrics(folder / METRICS)
+    if LOSS not in series:
+        return {}
+    names = [name for name in series if look_of(name).group in (LOSSES, RETRIEVAL)
+             and np.array_equal(series[name].steps, series[LOSS].steps)]  # fmt: skip
+    return {STEPS: _thinned(Series(series[LOSS].steps, series[LOSS].steps.astype(np.float64))),
+            **{name: _thinned(series[name]) for name in names}}  # fmt: skip
+
+
+def _thinned(series: Series) -> list[float]:
+    parts = np.array_split(series.values, min(BINS, len(series.values)))
+    return [float(f"{part.mean():.{DIGITS}g}") for part in parts]
+
+
+# --- drawing --------------------------------------------------------------------------------------
+
+
+def draw(study: Study, curves: Curves) -> Any | None:
+    """A matplotlib figure, or None where there are no curves.
+
+    Of a study of one method a panel for each thing measured, a line for each row that is trained
+    otherwise; of several methods, whose losses are not alike, a panel for each with its own loss.
+    """
+    corpora = list(dict.fromkeys(run.partition("/")[0] for run in curves))
+    panels = [panel for corpus in corpora for panel in _panels(study, corpus, curves)]
+    if not panels:
+        return None
+    columns = min(COLUMNS, len(panels))
+    rows = -(-len(panels) // columns)
+    named = list(dict.fromkeys(label for _, _, lines in panels for label in lines))
+    room = LINE * (len(named) + 1) if len(named) > 1 else 0
+    figure, axes = page.figure(rows, WIDTH * columns, HEIGHT * rows + room, columns=columns)
+    colours = {label: COLOURS[place % len(COLOURS)] for place, label in enumerate(named)}
+    for place, (title, unit, lines) in zip(axes, panels, strict=False):
+        _draw_panel(place, title, unit, {colours[label]: runs for label, runs in lines.items()})
+    for place in axes[len(panels) :]:
+        place.set_visible(False)
+    if room:
+        marks = [axes[0].plot([], [], color=colours[label], label=label)[0] for label in named]
+        figure.legend(handles=marks, loc="outside lower left", frameon=False, fontsize=9)
+    return figure
+
+
+Lines = dict[str, list[tuple[Floats, Floats]]]
+"""Label -> steps and values of each seed."""
+
+
+def _panels(study: Study, corpus: str, curves: Curves) -> list[tuple[str, str, Lines]]:
+    """Title, unit and lines of each panel of a corpus."""
+    rows = _distinct(study)
+    runs = {row.label: _seeds_of(row, corpus, curves) for row in rows}
+    if len({row.method for row in rows}) > 1:
+        return [(f"{label}, its loss ({corpus})", look_of(LOSS).unit, _lines({"": each}, LOSS))
+                for label, each in runs.items() if each]  # fmt: skip
+    names = dict.fromkeys(name for each in runs.values() for run in each for name in run)
+    has_parts = any(name.startswith(LOSS_PART) for name in names)
+    shown = [name for name in names if name != STEPS and not (has_parts and name == LOSS)]
+    return [(f"{look_of(name).title} ({corpus})", look_of(name).unit, _lines(runs, name))
+            for name in shown]  # fmt: skip
+
+
+def _distinct(study: Study) -> list[Row]:
+    """A row of each thing that is trained: the last of those that share a run."""
+    return list({row.run: row for row in study.rows if row.trained}.values())
+
+
+def _seeds_of(row: Row, corpus: str, curves: Curves) -> list[Mapping[str, list[float]]]:
+    return [curve for run, curve in curves.items()
+            if run.rpartition("-")[0] == f"{corpus}/{row.run}" and curve]  # fmt: skip
+
+
+def _lines(runs: Mapping[str, Sequence[Mapping[str, list[float]]]], name: str) -> Lines:
+    found = {
+        label: [(np.array(run[STEPS]), np.array(run[name])) for run in each if name in run]
+        for label, each in runs.items()
+    }
+    return {label: seeds for label, seeds in found.items() if seeds}
+
+
+def _draw_panel(
+    axes: Any, title: str, unit: str, lines: Mapping[str, list[tuple[Floats, Floats]]]
+) -> None:
+    """Thin lines of the seeds, a thick one of their mean, and its interval from three seeds on."""
+    for colour, seeds in lines.items():
+        for steps, values in seeds:
+            axes.plot(steps, values, color=colour, linewidth=0.6, alpha=0.5)
+        shortest = min(len(steps) for steps, _ in seeds)
+        steps = seeds[0][0][:shortest]
+        values = np.stack([values[:shortest] for _, values in seeds])
+        axes.plot(steps, values.mean(0), color=colour, linewidth=1.8)
+        if len(seeds) >= FEWEST_FOR_A_BAND:
+            low, high = interval(values)
+            axes.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
+    seen = np.concatenate([values for seeds in lines.values() for _, values in seeds])
+    room = 0.05 * float(np.ptp(seen)) or 0.05
+    axes.set_ylim(seen.min() - room, seen.max() + room)  # wide bands do not set the scale
+    axes.set_title(title, fontsize=9)
+    axes.set(xlabel="step", ylabel=unit)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color="#dddddd", linewidth=0.6)

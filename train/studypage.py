@@ -1,0 +1,101 @@
+"""The page of a study: its table, figure, claims, training curves, and what was seen and missed.
+
+    make study NAME=table6       # -> runs/studies/table6/study.html, written anew after every row
+
+One file that opens offline. Of each row the pictures of its first seed are in it; the other seeds'
+lie beside their results, to which the page links.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Template
+
+from train import claims, page, studycurves, studyfigure
+from train.checkpoint import write_atomically
+from train.evaluation.result import RESULT
+from train.studies import CONTROL, STUDIES
+from train.studytable import STUDY, caption, table
+
+HTML = "study.html"
+
+PAGE: Template = page.HTML.from_string("""<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>GLAV: {{ name }}</title>
+<style>{{ style }}
+td, th { font-variant-numeric: tabular-nums; font-size: 14px }
+tr+tr { border-top: 1px solid #eee } .soft { color: #666 } .scroll { overflow-x: auto }
+.panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(420px, 1fr)); gap: 14px }
+figure { margin: 0 } details > summary { cursor: pointer; font-weight: 600; margin: .6em 0 }</style>
+{% macro grid(heads, rows) %}
+<div class="scroll"><table><tr>{% for head in heads %}<th>{{ head }}{% endfor %}</tr>
+{% for row in rows %}<tr>{% for cell in row %}<td>{{ cell }}{% endfor %}</tr>
+{% endfor %}</table></div>
+{% endmacro %}
+<h1>{{ name }}: {{ about }}</h1>
+<p class="soft">{{ said }}</p>
+{{ grid(heads, rows) }}
+<img alt="means, seeds and intervals" src="data:image/png;base64,{{ figure }}">
+{% if claims[1] %}
+<h2>What the paper says of it</h2>
+<p class="soft">Differences between rows of the same seed, in hundredths; a claim held where the
+95 % interval of their mean is above zero.</p>
+{{ grid(*claims) }}
+{% endif %}
+{% if curves %}
+<h2>Training</h2>
+<p class="soft">Thin: each seed; thick: their mean, with its 95 % interval from three seeds on.</p>
+<img alt="training curves" src="data:image/png;base64,{{ curves }}">
+{% endif %}
+<h2>What was seen, and what was missed</h2>
+{% for row in looks %}
+<details{% if loop.first %} open{% endif %}><summary>{{ row.label }}</summary>
+{% for one in row.results %}
+<p><a href="{{ one.link }}">{{ one.name }}</a> <span class="soft">{{ one.also }}</span></p>
+<div class="panels">{% for picture in one.pictures %}
+<figure><img alt="{{ picture.name }}" src="data:image/{{ picture.kind }};base64,{{ picture.data }}">
+<figcaption class="soft">{{ picture.name }}</figcaption></figure>
+{% endfor %}</div>
+{% endfor %}
+</details>
+{% endfor %}
+</html>
+""")
+
+
+def write(folder: Path) -> Path:
+    """Write FOLDER/study.html from its study.json, and from the results below the folder's own."""
+    facts = json.loads((folder / STUDY).read_bytes())
+    study = STUDIES[facts["name"]]
+    heads, rows = table(facts)
+    curves = studycurves.draw(study, facts.get("curves", {}))
+    html = PAGE.render(
+        style=page.STYLE, name=facts["name"], about=facts["about"], said=caption(facts),
+        heads=heads, rows=rows, figure=page.png(studyfigure.draw(facts)),
+        claims=claims.table(claims.about(facts["name"]), {facts["name"]: facts}),
+        curves=page.png(curves) if curves else "", looks=_looks(folder, facts),
+    )  # fmt: skip
+    write_atomically(folder / HTML, html)
+    return folder / HTML
+
+
+def _looks(folder: Path, facts: dict[str, Any]) -> list[dict[str, Any]]:
+    """Of each row the results of its first seed with their pictures, and links to the others."""
+    labels = dict.fromkeys(one["row"] for one in facts["results"])
+    looks = [{"label": label, "results": _results(folder, facts, label)} for label in labels]
+    return [look for look in looks if look["results"]]
+
+
+def _results(folder: Path, facts: dict[str, Any], label: str) -> list[dict[str, Any]]:
+    """A result a task, of the first seed that has one."""
+    found: dict[str, list[str]] = {}
+    for one in facts["results"]:
+        for column, score in one["scores"].items():
+            if one["row"] == label and score.get("result") and CONTROL not in column:
+                found.setdefault(column, []).append(score["result"])
+    return [
+        {"name": first, "link": f"../{first}/{RESULT}",
+         "pictures": page.pictures_of(folder.parent / first),
+         "also": f"also: {', '.join(others)}" if others else ""}
+        for first, *others in found.values()
+    ]  # fmt: skip
