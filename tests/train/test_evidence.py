@@ -64,6 +64,23 @@ def test_committed_means_and_intervals_follow_from_the_runs(name: str) -> None:
     assert checked == sum(task in row for row in facts["rows"] for task in facts["columns"]) > 0
 
 
+@pytest.mark.parametrize("name", committed(DOCS))
+def test_committed_ranks_and_captions_follow_from_the_runs(name: str) -> None:
+    """All that a study.json says besides its runs: an edited rank would show on the page alike."""
+    facts = committed(DOCS)[name]
+    again = facts_of(STUDIES[name], name, facts["said"], [Result(**r) for r in facts["results"]])
+    assert list(again) == list(facts)
+    for part in ("columns", "extent", "about"):
+        assert again[part] == facts[part]
+    assert [row["row"] for row in again["rows"]] == [row["row"] for row in facts["rows"]]
+    for ours, theirs in zip(again["rows"], facts["rows"], strict=True):
+        for task in facts["columns"]:
+            assert ours.get(task) == pytest.approx(theirs.get(task)), (ours["row"], task)
+    assert again["agreement"].keys() == facts["agreement"].keys()
+    for task, order in facts["agreement"].items():
+        assert again["agreement"][task] == pytest.approx(order), task
+
+
 def test_committed_scores_say_where_they_come_from() -> None:
     studies = committed(DOCS)
     assert studies
