@@ -18,6 +18,8 @@ from train.tabletext import grid
 STUDY, MARKDOWN = "study.json", "study.md"
 LEVEL = 0.95
 Floats = npt.NDArray[np.float64]
+WHOLE_SPLIT = "train"
+"""What is trained on where nothing is said."""
 FEWEST_RANKED = 3
 """Of fewer rows an order says nothing."""
 
@@ -100,11 +102,15 @@ def _said_of(config: StudyConfig, corpus: Corpus) -> str:
     seen = (config.steps or 0) * (config.batch_size or 0)
     preset = config.preset or (corpus.full if config.size == "full" else corpus.small)
     cells = "" if config.cells is None else f", features in {_times(config.cells)} cells"
+    pictures = "" if config.pictures is None else f", pictures {config.pictures}"
+    rounds = f" Rounds {config.rounds} alone." * bool(config.rounds)
+    part = "" if config.split == WHOLE_SPLIT else f"'s {config.split}"
     return (
         f"Preset {preset} of each method, which sees as many pictures of a clip as its config "
         f"says; {config.steps} steps of {config.batch_size} clips ({seen:,} clips seen) from "
-        f"{Path(corpus.shards).name}, scored on {Path(corpus.task_shards).name}; evaluation "
-        f"{config.protocol}{cells}, where a row or task has no other one of its own."
+        f"{Path(corpus.shards).name}{part}, scored on {Path(corpus.task_shards).name}; evaluation "
+        f"{config.protocol}{pictures}{cells}, where a row or task has no other one of its own."
+        f"{rounds}"
     )
 
 

@@ -19,7 +19,7 @@ from train.overview import write
 from train.studies import CORPORA, LIKE, SCRATCH, STUDIES, Row
 from train.study import Work, eval_of, run_of, step_seconds
 from train.study_config import StudyConfig, preset_of
-from train.studytable import agreement, goodness_in_paper, summary
+from train.studytable import agreement, goodness_in_paper, said as sayings, summary
 from train.tasks import TASKS
 
 RANDOM = Row(SCRATCH, trained=False)
@@ -80,6 +80,20 @@ def test_the_table_has_means_and_intervals_over_seeds(calls: list[Any], tmp_path
     text = (tmp_path / "runs/studies/table5/study.md").read_text()
     assert "| Ours | 72.0 [67.0, 77.0] | 72.0 [67.0, 77.0] |" in text
     assert "10 steps of 16 clips (160 clips seen) from grid-glcm" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [({"pictures": "frames"}, "evaluation linear, pictures frames, where"),
+     ({"rounds": "fold1"}, "of its own. Rounds fold1 alone."),
+     ({"split": "val"}, "from grid-glcm's val, scored on")],
+)  # fmt: skip
+def test_what_changes_scores_is_said_above_the_table(
+    changes: dict[str, str], said: str, tmp_path: Path
+) -> None:
+    """Results are put together where the same is said of them."""
+    assert said in sayings(config(tmp_path, **changes))["grid"]
+    assert said not in sayings(config(tmp_path))["grid"]
 
 
 def test_of_one_seed_the_interval_is_that_of_the_test_items() -> None:
