@@ -123,8 +123,26 @@ def extent(study: Study, results: list[Result]) -> str:
     missing = [row.label for row in study.all_rows if row.label not in there]
     return (
         f"Seed{'s' * several} {', '.join(map(str, seeds))}. Brackets: {LEVEL:.0%} intervals over "
-        f"{over}." + f" Not run: {'; '.join(missing)}." * bool(missing)
-    )
+        f"{over}." + _fewer(results, len(seeds))
+        + f" Not run: {'; '.join(missing)}." * bool(missing)
+    )  # fmt: skip
+
+
+def _fewer(results: list[Result], seeds: int) -> str:
+    """Which cells are of fewer seeds than the table; whole columns first, by their name alone."""
+    counts: dict[str, dict[str, int]] = {}
+    for one in results:
+        for task in one.scores:
+            of_task = counts.setdefault(task, {})
+            of_task[one.row] = of_task.get(one.row, 0) + 1
+    said = []
+    for task, of_task in counts.items():
+        if len(set(of_task.values())) == 1:
+            count = next(iter(of_task.values()))
+            said += [f"{task} {count}"] * (count < seeds)
+        else:
+            said += [f"{row}, {task} {n}" for row, n in of_task.items() if n < seeds]
+    return f" Of fewer seeds: {'; '.join(said)}." * bool(said)
 
 
 def _times(cells: tuple[int, int, int]) -> str:

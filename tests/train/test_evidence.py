@@ -172,6 +172,18 @@ def test_rows_and_tasks_of_another_day_stand_beside_those_that_are_there(
     assert both["results"][1]["scores"]["planted_class"]["value"] == pytest.approx(0.61)
 
 
+def test_cells_of_fewer_seeds_are_named() -> None:
+    both = study_of({SINGLE: [50, 52, 54], MULTI: [60, 62, 65]})
+    assert "fewer seeds" not in both["extent"]
+    one_short = study_of({SINGLE: [50, 52, 54], MULTI: [60, 62]})
+    assert f" Of fewer seeds: {MULTI}, planted_words 2. " in one_short["extent"]
+    for result in both["results"][:2] + both["results"][3:5]:
+        result["scores"]["planted_class"] = result["scores"]["planted_words"]
+    results = [Result(**one) for one in both["results"]]
+    again = facts_of(STUDIES["table7"], "table7", both["said"], results)
+    assert " Of fewer seeds: planted_class 2. " in again["extent"]
+
+
 def test_another_corpus_stands_beside_the_one_that_is_there(places: EvidenceConfig) -> None:
     planted = study_of({SINGLE: [50, 52], MULTI: [60, 62]})
     publish(places, planted)
