@@ -34,8 +34,9 @@ from train.evaluation.driver import evaluate
 from train.evaluation.result import EVALUATIONS
 from train.evaluation.task import Protocol
 from train.methods import method_named, preset_named
+from train.mixture import open_mixture, parse_shards
 from train.pretrain import COMPLETE, PREEMPTED, pretrain
-from train.session import CONFIG, FINISHED
+from train.session import CONFIG, FINISHED, ORIGIN
 from train.studies import BESIDE, CROP, LOOKS, Corpus, Row
 from train.study_config import StudyConfig
 from train.studytable import MARKDOWN, Result, write
@@ -167,6 +168,28 @@ def _refuse_another_study(run: PretrainConfig[Any]) -> None:
         raise UsageError(
             f"{run.folder} belongs to another study: {'; '.join(other)}. Repeat its settings, or "
             "name another folder with --run"
+        )
+    _refuse_other_clips(run)
+
+
+def _refuse_other_clips(run: PretrainConfig[Any]) -> None:
+    """A run of a corpus that was made anew since is none of the corpus that it is scored on.
+
+    Raises:
+        UsageError: it saw other clips than the shards hold now.
+    """
+    origin = run.folder / ORIGIN
+    if not origin.is_file():
+        return
+    seen = json.loads(origin.read_bytes()).get("fingerprint")
+    sources = parse_shards(run.shards, run.data, allow_http=run.allow_http, cache=run.cache())
+    mixture = open_mixture(
+        sources, reads=run.reads, split=run.split, subset_seed=run.subset_seed, view=run.view()
+    )
+    if seen not in (None, mixture.fingerprint()):
+        raise UsageError(
+            f"{run.folder} was trained on other clips than {run.shards} holds now; name another "
+            "folder with --run, or delete the run"
         )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.train.runs import toy
 from train import study
 from train.errors import UsageError
 from train.methods import METHODS
@@ -161,6 +162,15 @@ def test_a_run_of_another_size_is_no_row_of_this_table(calls: list[Any], tmp_pat
     longer = config(tmp_path, steps=20)
     with pytest.raises(UsageError, match=r"schedule_steps was 10, is 20.*another folder"):
         study.study(longer)
+
+
+def test_a_run_of_clips_that_were_made_anew_since_is_no_row_of_this_table(
+    undisturbed: Path, ten: Path, demo: Path
+) -> None:
+    """The path of the shards may be the same; finished runs are not opened by training."""
+    study._refuse_another_study(toy(ten, undisturbed, schedule_steps=None))
+    with pytest.raises(UsageError, match="was trained on other clips than"):
+        study._refuse_other_clips(toy(demo, undisturbed))
 
 
 def test_rows_that_train_the_same_share_a_run_within_and_between_studies(tmp_path: Path) -> None:
