@@ -13,7 +13,7 @@ from train.claims import CLAIMS, findings, verdict
 from train.errors import UsageError
 from train.evidence import EvidenceConfig, committed, evidence, filled
 from train.papers import TABLES
-from train.studies import STUDIES
+from train.studies import SCRATCH, STUDIES
 from train.studytable import Result, facts_of
 
 REPOSITORY = Path(__file__).parents[2]
@@ -227,6 +227,33 @@ def test_differences_are_taken_seed_by_seed() -> None:
     assert (one.seeds, one.verdict) == (3, "held")
 
 
+def test_attention_is_compared_with_its_controls_and_with_the_way_to_crops() -> None:
+    """The paper's attention is 4 points below crops and 23 above the full frame."""
+    score = {"name": "top1", "unit": "fraction", "higher_is_better": True, "low": 0, "high": 1}
+
+    def ran(name: str, values: dict[str, dict[str, list[float]]]) -> dict[str, Any]:
+        found = [
+            Result(row, seed, {task: {**score, "value": each[seed]} for task, each in of.items()})
+            for row, of in values.items() for seed in range(2)
+        ]  # fmt: skip
+        return facts_of(STUDIES[name], name, {"planted": "b."}, found)
+
+    table8 = {"full frame": [0.50, 0.51], "attention": [0.56, 0.59], "crop": [0.70, 0.71]}
+    studies = {
+        "table8": ran("table8", {row: {"planted_words": of} for row, of in table8.items()}),
+        "localization": ran("localization", {
+            "Ours": {"localization": [0.8, 0.7], "localization:centre": [0.1, 0.12],
+                     "localization:foreign_sound": [0.7, 0.7], "localization:chance": [0.1, 0.1]},
+            SCRATCH: {"localization": [0.3, 0.5]},
+        }),
+    }  # fmt: skip
+    found = {one.comparison.than: one.difference for one in findings(CLAIMS[3], studies)}
+    assert found == pytest.approx({
+        SCRATCH: 0.35, "Ours, foreign sound": 0.05, "Ours, centre": 0.64, "Ours, chance": 0.65,
+        "full frame": 0.07, "halfway from full frame to crop": -0.03,
+    })  # fmt: skip
+
+
 def test_verdicts() -> None:
     assert [verdict(*ends) for ends in ((0.1, 0.2), (-0.2, -0.1), (-0.1, 0.1))] == [
         "held", "did not hold", "undecided",
@@ -252,5 +279,5 @@ def test_claims_compare_rows_of_the_studies() -> None:
     labels = {name: {row.label for row in study.all_rows} for name, study in STUDIES.items()}
     for claim in CLAIMS:
         for one in claim.comparisons:
-            assert {one.better, one.worse} <= labels[one.study]
+            assert {one.better, one.worse, one.far or one.worse} <= labels[one.study]
     assert {t.table for t in TABLES if t.paper == "glcm"} >= {"5", "6", "7", "8", "9"}
