@@ -8,6 +8,7 @@ are not, and of seeds that were run on several machines.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -24,11 +25,15 @@ BINS = 30
 """Of a run: each is the mean over so many parts of its steps, a batch's loss jumps."""
 DIGITS = 4
 """That are kept of a value."""
+ROOM = 0.05
+"""Of a panel's height, above and below its curves."""
 FEWEST_FOR_A_BAND = 3
 """Of two seeds Student's interval is wider than the picture."""
 STEPS, LOSS, LOSS_PART = "steps", "loss", "loss_"
 COLUMNS, WIDTH, HEIGHT, LINE = 3, 3.9, 2.7, 0.2
 """Inches, of a panel and of a line of the legend."""
+LETTERS = 50
+"""Of a line of a panel's title."""
 Curves = Mapping[str, Mapping[str, list[float]]]
 """Run, as CORPUS/ROW-SEED, -> its `steps` and what was measured there, by name."""
 Floats = npt.NDArray[np.float64]
@@ -63,7 +68,11 @@ def draw(study: Study, curves: Curves) -> Any | None:
     otherwise; of several methods, whose losses are not alike, a panel for each with its own loss.
     """
     corpora = list(dict.fromkeys(run.partition("/")[0] for run in curves))
-    panels = [panel for corpus in corpora for panel in _panels(study, corpus, curves)]
+    panels = [
+        (title if len(corpora) == 1 else f"{title} ({corpus})", unit, lines)
+        for corpus in corpora
+        for title, unit, lines in _panels(study, corpus, curves)
+    ]
     if not panels:
         return None
     columns = min(COLUMNS, len(panels))
@@ -91,12 +100,12 @@ def _panels(study: Study, corpus: str, curves: Curves) -> list[tuple[str, str, L
     rows = _distinct(study)
     runs = {row.label: _seeds_of(row, corpus, curves) for row in rows}
     if len({row.method for row in rows}) > 1:
-        return [(f"{label}, its loss ({corpus})", look_of(LOSS).unit, _lines({"": each}, LOSS))
+        return [(f"{label}, its loss", look_of(LOSS).unit, _lines({"": each}, LOSS))
                 for label, each in runs.items() if each]  # fmt: skip
     names = dict.fromkeys(name for each in runs.values() for run in each for name in run)
     has_parts = any(name.startswith(LOSS_PART) for name in names)
     shown = [name for name in names if name != STEPS and not (has_parts and name == LOSS)]
-    return [(f"{look_of(name).title} ({corpus})", look_of(name).unit, _lines(runs, name))
+    return [(look_of(name).title, look_of(name).unit, _lines(runs, name))
             for name in shown]  # fmt: skip
 
 
@@ -132,10 +141,15 @@ def _draw_panel(
         if len(seeds) >= FEWEST_FOR_A_BAND:
             low, high = interval(values)
             axes.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
-    seen = np.concatenate([values for seeds in lines.values() for _, values in seeds])
-    room = 0.05 * float(np.ptp(seen)) or 0.05
-    axes.set_ylim(seen.min() - room, seen.max() + room)  # wide bands do not set the scale
-    axes.set_title(title, fontsize=9)
+    axes.set_ylim(*_limits([values for seeds in lines.values() for _, values in seeds]))
+    axes.set_title(fill(title, LETTERS), fontsize=9)
     axes.set(xlabel="step", ylabel=unit)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#dddddd", linewidth=0.6)
+
+
+def _limits(curves: Sequence[Floats]) -> tuple[float, float]:
+    """By where curves begin, and their second halves: neither a first jump nor a band sets them."""
+    seen = np.concatenate([[values[0], *values[len(values) // 2 :]] for values in curves])
+    room = ROOM * float(np.ptp(seen)) or ROOM
+    return seen.min() - room, seen.max() + room

@@ -49,7 +49,7 @@ figure { margin: 0 } details > summary { cursor: pointer; font-weight: 600; marg
 {% endif %}
 <h2>What was seen, and what was missed</h2>
 {% for row in looks %}
-<details{% if loop.first %} open{% endif %}><summary>{{ row.label }}</summary>
+<details{% if row.open %} open{% endif %}><summary>{{ row.label }}</summary>
 {% for one in row.results %}
 <p><a href="{{ one.link }}">{{ one.name }}</a> <span class="soft">{{ one.also }}</span></p>
 <div class="panels">{% for picture in one.pictures %}
@@ -81,9 +81,12 @@ def write(folder: Path) -> Path:
 
 def _looks(folder: Path, facts: dict[str, Any]) -> list[dict[str, Any]]:
     """Of each row the results of its first seed with their pictures, and links to the others."""
-    labels = dict.fromkeys(one["row"] for one in facts["results"])
-    looks = [{"label": label, "results": _results(folder, facts, label)} for label in labels]
-    return [look for look in looks if look["results"]]
+    random = {row.label for row in STUDIES[facts["name"]].all_rows if not row.trained}
+    found = {label: _results(folder, facts, label)
+             for label in dict.fromkeys(one["row"] for one in facts["results"])}  # fmt: skip
+    first = next((label for label in found if label not in random), None)
+    return [{"label": label, "results": results, "open": label == first}
+            for label, results in found.items() if results]  # fmt: skip
 
 
 def _results(folder: Path, facts: dict[str, Any], label: str) -> list[dict[str, Any]]:

@@ -223,7 +223,7 @@ def table(facts: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     found = facts.get("agreement", {})
     if found:
         cells = [_agreed(found[task]) if task in found else "" for task in columns]
-        lines.append(["*the paper's order (Spearman)*", *cells])
+        lines.append(["the paper's order (Spearman)", *cells])
     return ["row", *columns], lines
 
 

@@ -85,8 +85,7 @@ def test_rows_that_share_a_run_are_one_line() -> None:
 def test_methods_whose_losses_differ_have_a_panel_each() -> None:
     drawn = draw("table5", curves(moco=[[5, 4]], glcm=[[7, 6]]))
     shown = [axes for axes in drawn.axes if axes.get_visible()]
-    assert [axes.get_title() for axes in shown] == ["MoCo, its loss (planted)",
-                                                    "Ours, its loss (planted)"]  # fmt: skip
+    assert [axes.get_title() for axes in shown] == ["MoCo, its loss", "Ours, its loss"]
     assert [lines(axes)[0] for axes in shown] == [[5, 4], [7, 6]]
 
 
@@ -107,3 +106,11 @@ def test_a_run_named_like_another_with_a_switch_is_not_taken_for_it() -> None:
     (axes,) = draw("table7", found).axes
     assert lines(axes) == [[4, 4], [4, 4]]
     assert draw("table8", found) is None
+
+
+def test_of_several_corpora_each_panel_names_its_own() -> None:
+    found = curves(glcm=[[3.0, 2.0]])
+    found["grid/glcm-0"] = {"steps": [5.0, 15.0], "loss_l": [7.0, 6.0]}
+    first, second = draw("table8", found).axes
+    assert (first.get_title()[-10:], second.get_title()[-7:]) == (" (planted)", " (grid)")
+    assert lines(second)[-1] == [7, 6]
