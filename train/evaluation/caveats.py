@@ -57,8 +57,8 @@ def caveats(
     if config.limit is not None:
         notes.append(f"--limit {config.limit}: not all examples were trained on and scored")
     if config.labels is not None:
-        notes.append(f"--labels {config.labels}: learned from at most so many examples of a class; "
-                     "what validates is whole")  # fmt: skip
+        notes.append(f"--labels {config.labels}: learned from, and where the task has validation "
+                     "examples chosen by, at most so many examples of a class")  # fmt: skip
     if len(rounds) < len(task.all_rounds):
         notes.append(f"only {', '.join(one.name for one in rounds)} of the {len(task.all_rounds)} "
                      "rounds of the protocol")  # fmt: skip

@@ -66,8 +66,9 @@ class EvalConfig:
     limit: int | None = None
     """At most so many examples of each split, for trying things out; the result says so."""
     labels: int | None = None
-    """Learn from at most so many training examples of each class, drawn by --seed: what few labels
-    teach. Those of fewer are among those of more; validation and test examples all stay."""
+    """Learn from at most so many training examples of each class, and choose by at most so many
+    validation examples, drawn by --seed: what few labels teach. Those of fewer are among those of
+    more; test examples all stay."""
     overwrite: bool = False
     """Do again what is done."""
 

@@ -107,7 +107,7 @@ def job_of(
             f"{one.name}: no clip of {', '.join(one.train)} is there to train on{through}"
         )
     if config.labels is not None:
-        train = few_of_each(train, config.labels, config.seed)
+        train, val = (few_of_each(part, config.labels, config.seed) for part in (train, val))
     if not val and task.settings.protocol == "finetune" and task.settings.validation:
         train, val = held_out_groups(train, task.settings.validation, config.seed)
     round_folder = folder / one.name

@@ -262,6 +262,19 @@ def test_few_labels_stand_in_the_name_and_are_said(
         config(sounds, tmp_path / "run", labels=0)
 
 
+def test_with_few_labels_what_is_chosen_is_chosen_by_few(
+    sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = Round("fold1", ("demo:fold1",), ("demo:fold2",), val=("demo:fold3",))
+    monkeypatch.setitem(TASKS, "toy", replace(toy_task(), rounds=(one,)))
+    with caplog.at_level(logging.INFO):
+        driver.evaluate(config(sounds, tmp_path / "run", labels=2, protocol="knn"))
+        driver.evaluate(config(sounds, tmp_path / "run", protocol="knn"))
+    told = [line for line in caplog.messages if "to choose by" in line]
+    assert told == ["fold1: 4 to train on, 4 to choose by, 8 to score",
+                    "fold1: 8 to train on, 8 to choose by, 8 to score"]  # fmt: skip
+
+
 def test_labels_are_refused_where_none_are_learned_from(
     task: Task, sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
