@@ -52,7 +52,7 @@ class Claim:
 
 _GLOBAL = ("planted_class",)
 _LOCAL = ("planted_words", "planted_mismatch", "grid_digits", "grid_letters")
-_ALL = _GLOBAL + _LOCAL
+_ALL = (*_GLOBAL, *_LOCAL, "planted_events")
 _BOTH = "f: both encoders, both, both"
 
 CLAIMS = (

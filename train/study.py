@@ -37,7 +37,7 @@ from train.methods import method_named, preset_named
 from train.mixture import open_mixture, parse_shards
 from train.pretrain import COMPLETE, PREEMPTED, pretrain
 from train.session import CONFIG, FINISHED, ORIGIN
-from train.studies import BESIDE, CROP, LOOKS, Corpus, Row
+from train.studies import ALSO, BESIDE, CROP, LOOKS, Corpus, Row
 from train.study_config import StudyConfig
 from train.studytable import MARKDOWN, Result, write
 from train.tasks import task_named
@@ -268,17 +268,15 @@ def _result(config: StudyConfig, work: Work, deadline: float | None) -> Result |
 
 
 def scores_of(task: str, found: dict[str, Any], run: str) -> dict[str, dict[str, Any]]:
-    """Of a result.json the first metric, by the task's name, and its controls, see `BESIDE`."""
+    """Of a result.json the first metric by the task's name, and `BESIDE` and `ALSO` it."""
     where = {"result": f"{run}/{EVALUATIONS}/{found['name']}"}
     metrics, facts = found["metrics"], {"n": found["n_scored"], **where, **_origin(found)}
     named = {metric["name"]: metric for metric in metrics}
     first = metrics[0]["name"]
-    controls = {
-        f"{task}:{ending}": {**named[f"{first}:{ending}"], **facts}
-        for ending in BESIDE.get(task, ())
-        if f"{first}:{ending}" in named
-    }
-    return {task: {**metrics[0], **facts}, **controls}
+    others = {f"{task}:{ending}": f"{first}:{ending}" for ending in BESIDE.get(task, ())}
+    others |= {f"{task}:{name}": name for name in ALSO.get(task, ())}
+    beside = {column: {**named[name], **facts} for column, name in others.items() if name in named}
+    return {task: {**metrics[0], **facts}, **beside}
 
 
 def _origin(found: dict[str, Any]) -> dict[str, Any]:

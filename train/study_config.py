@@ -92,11 +92,11 @@ class StudyConfig:
                 raise UsageError(f"{name} is {getattr(self, name)}; expected 1 or more")
         if self.first_seed < 0:
             raise UsageError(f"first_seed is {self.first_seed}; expected 0 or more")
-        unknown = set(_listed(self.methods)) - {row.method for row in self.of.rows}
-        if unknown:
-            known = ", ".join(dict.fromkeys(row.method for row in self.of.rows))
+        known = dict.fromkeys(row.method for row in self.of.rows if row.trained)
+        if unknown := set(_listed(self.methods)) - set(known):
             raise UsageError(
-                f"--methods {', '.join(sorted(unknown))}; the study {self.name} has {known}"
+                f"--methods {', '.join(sorted(unknown))}; the study {self.name} has "
+                f"{', '.join(known)}"
             )
         self._check_corpora()
 
