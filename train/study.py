@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from train import studycurves, studypage
 from train.config import PretrainConfig
@@ -41,6 +41,9 @@ from train.studies import ALSO, BESIDE, CROP, LOOKS, Corpus, Row
 from train.study_config import StudyConfig
 from train.studytable import MARKDOWN, Result, write
 from train.tasks import task_named
+
+if TYPE_CHECKING:
+    import torch
 
 log = logging.getLogger(__name__)
 
@@ -223,33 +226,36 @@ def _tell_plan(config: StudyConfig, works: list[Work], runs: list[PretrainConfig
     )  # fmt: skip
     if not waiting:
         return
-    if choose_device(config.device, 0).type != "cpu":
-        log.info("how long that takes is not estimated: steps are timed on a CPU only")
-        return
+    device = choose_device(config.device, 0)
     kinds = {(run.method, repr(run.model)): run for run in waiting.values()}
-    spent = {kind: step_seconds(run) for kind, run in kinds.items()}
+    spent = {kind: step_seconds(run, device) for kind, run in kinds.items()}
     seconds = sum(spent[run.method, repr(run.model)] for run in waiting.values())
     minutes = ceil(seconds * (config.steps or 0) / 60)
     log.info("training them takes about %d min on this machine, by %d steps of each kind; "
              "evaluations come on top", minutes, TIMED_STEPS)  # fmt: skip
 
 
-def step_seconds(run: PretrainConfig[Any]) -> float:
-    """Seconds of a step of an empty batch on a CPU, without reading; the best of two."""
+def step_seconds(run: PretrainConfig[Any], device: "torch.device") -> float:
+    """Seconds of a step of an empty batch, without reading; the best of two."""
     import torch
 
     from train.cuts import RunFacts
     from train.pretrain import build_model
 
-    model: Any = build_model(run, torch.device("cpu"), RunFacts(1000, run.schedule_steps or 1, 100))
-    batch = example_batch(run.model, run.clips_per_batch)
+    model: Any = build_model(run, device, RunFacts(1000, run.schedule_steps or 1, 100))
+    with device:
+        batch = example_batch(run.model, run.clips_per_batch)
     for name in ("video", "mel", "wave"):
         if getattr(batch, name, None) is not None:
             getattr(batch, name).normal_()
     seconds = []
     for _ in range(TIMED_STEPS):
         started = time.perf_counter()
-        model(batch)["loss"].backward()
+        with torch.autocast(device.type, torch.bfloat16, run.uses_bf16(device)):
+            loss = model(batch)["loss"]
+        loss.backward()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
         seconds.append(time.perf_counter() - started)
     return min(seconds)
 

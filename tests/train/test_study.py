@@ -46,7 +46,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     monkeypatch.setattr(study, "pretrain", note)
     monkeypatch.setattr(study, "evaluate", fake_result)
-    monkeypatch.setattr(study, "step_seconds", lambda run: 0.1)
+    monkeypatch.setattr(study, "step_seconds", lambda run, device: 0.1)
     small = replace(STUDIES["table5"], rows=(Row("MoCo", "moco", paper="MoCo"),
                                              Row("Ours", "glcm", paper="Ours")))  # fmt: skip
     monkeypatch.setitem(STUDIES, "table5", small)
@@ -372,25 +372,28 @@ def test_tasks_that_are_named_are_taken_also_where_they_are_the_corpus_own(tmp_p
     assert settings.tasks_of("planted") == own
 
 
-def test_a_step_is_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On the CPU, also where there is a GPU."""
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+def test_a_step_is_timed(tmp_path: Path) -> None:
     run = run_of(config(tmp_path, preset="tiny", batch_size=2), work(STUDIES["table5"].rows[-1]))
-    assert 0 < step_seconds(run) < 60
+    assert 0 < step_seconds(run, torch.device("cpu")) < 60
 
 
-def test_of_runs_on_a_gpu_no_time_is_made_up(
-    calls: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(("gpus", "device"), [(0, "cpu"), (1, "cuda")])
+def test_steps_are_timed_where_they_are_trained(
+    gpus: int, device: str, calls: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     caplog.set_level(logging.INFO)
+    timed: list[str] = []
+
+    def note(run: Any, where: torch.device) -> float:
+        timed.append(where.type)
+        return 12.0
+
+    monkeypatch.setattr(study, "step_seconds", note)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     study.study(config(tmp_path))
-    assert "training them takes about" in caplog.text
-    caplog.clear()
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    study.study(config(tmp_path))
-    assert "takes about" not in caplog.text
-    assert "not estimated" in caplog.text
+    assert timed == [device] * 2, "MoCo and GLCM"
+    assert "training them takes about 4 min" in caplog.text, "2 runs, 10 steps of 12 seconds"
 
 
 @pytest.mark.parametrize("size", ["tiny", "tiny_grid", "grid", "full"])
