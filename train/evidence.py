@@ -4,7 +4,7 @@
 
 Each study.json goes to docs/evidence/STUDY.json, its figures beside it. Rows, seeds and tasks that
 are there already stay, if they were run with the same settings on the same clips, so that seeds of
-several days and machines come together; otherwise they are replaced. The tables of
+several days and machines come together; others are replaced with --replace alone. The tables of
 docs/evidence.md, which stand between `<!-- table6 -->` and `<!-- end -->`, are then written anew;
 the sentences about them are people's. The page's marks are the studies' names, and `claims`.
 Whatever is in --studies is published, with its steps and seeds: try things out in another `--run`.
@@ -39,6 +39,8 @@ CURVES = "-curves.png"
 DPI = 100
 CLAIMS_MARK = "claims"
 NOT_RUN = "*Not run yet.*"
+REPLACES = "replaces"
+"""First word of what is said of results that leave no room for those that are there."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class EvidenceConfig:
     """Folder of `train study`."""
     docs: Path = DOCS
     """Folder with evidence.md."""
+    replace: bool = False
+    """Results of other settings or clips take the place of those that are there."""
 
 
 def evidence(config: EvidenceConfig) -> list[str]:
@@ -68,12 +72,16 @@ def evidence(config: EvidenceConfig) -> list[str]:
             "`make study NAME=table6` makes it"
         )
     (config.docs / FOLDER).mkdir(parents=True, exist_ok=True)
-    before, told = committed(config.docs), []
-    for name, path in there.items():
-        facts, what = joined(before.get(name), json.loads(path.read_bytes()))
+    before = committed(config.docs)
+    after = {
+        name: joined(before.get(name), json.loads(path.read_bytes()))
+        for name, path in there.items()
+    }
+    if not config.replace:
+        _refuse_to_replace({name: what for name, (_, what) in after.items()}, config.studies)
+    for name, (facts, _) in after.items():
         text = json.dumps(facts, indent=1) + "\n"
         write_atomically(config.docs / FOLDER / f"{name}.json", text)
-        told.append(f"{name}: {what}")
     for ending in (STILL, MOVING):
         if overlays := sorted(config.studies.glob(OVERLAYS + ending)):
             shutil.copyfile(overlays[0], config.docs / FOLDER / f"{ATTENTION}{ending}")
@@ -83,7 +91,20 @@ def evidence(config: EvidenceConfig) -> list[str]:
             curves.savefig(config.docs / FOLDER / f"{name}{CURVES}", dpi=DPI)
     page = config.docs / PAGE
     write_atomically(page, filled(_text_of(page), committed(config.docs)))
-    return told
+    return [f"{name}: {what}" for name, (_, what) in after.items()]
+
+
+def _refuse_to_replace(told: Mapping[str, str], studies: Path) -> None:
+    """A trial must not take the place of published results unasked.
+
+    Raises:
+        UsageError: a study would; says which, and what is there.
+    """
+    if lost := [f"{name} {what}" for name, what in told.items() if what.startswith(REPLACES)]:
+        raise UsageError(
+            f"nothing was published, for of what is in {studies} {'; '.join(lost)}. Publish "
+            "another folder (--studies), or mean it: --replace"
+        )
 
 
 def joined(old: dict[str, Any] | None, new: dict[str, Any]) -> tuple[dict[str, Any], str]:
@@ -97,20 +118,23 @@ def joined(old: dict[str, Any] | None, new: dict[str, Any]) -> tuple[dict[str, A
     ours, theirs = new["said"], old["said"]
     if other := [name for name in ours if theirs.get(name, ours[name]) != ours[name]]:
         settings = "; ".join(f"{name}: {theirs[name]}" for name in other)
-        return new, f"replaces results of other settings ({settings})"
+        return new, f"{REPLACES} results of other settings ({settings})"
     if any(len(clips) > 1 for clips in _clips_of(old["results"] + new["results"]).values()):
-        return new, "replaces results on other clips (their shards' index has another SHA-256)"
+        return new, f"{REPLACES} results on other clips (their index has another SHA-256)"
     study = STUDIES[new["name"]]
     scores: dict[tuple[int, str], dict[str, Any]] = {}
     for one in (*old["results"], *new["results"]):
         scores.setdefault((one["seed"], one["row"]), {}).update(one["scores"])
     order = [row.label for row in study.all_rows]
-    both = sorted(scores, key=lambda key: (key[0], order.index(key[1])))
+    both = sorted((key for key in scores if key[1] in order),
+                  key=lambda key: (key[0], order.index(key[1])))  # fmt: skip
     results = [Result(row, seed, scores[seed, row]) for seed, row in both]
-    kept = len(scores) - len({(one["seed"], one["row"]) for one in new["results"]})
+    kept = len(both) - len({(one["seed"], one["row"]) for one in new["results"]})
     curves = {**old.get("curves", {}), **new.get("curves", {})}
     facts = facts_of(study, new["name"], {**theirs, **ours}, results, curves)
-    return facts, f"{kept} rows of other runs stay beside {len(scores) - kept} of these"
+    told = f"{kept} rows of other runs stay beside {len(both) - kept} of these"
+    gone = dict.fromkeys(row for _, row in scores if row not in order)
+    return facts, told + f"; no rows of the study any more: {', '.join(gone)}" * bool(gone)
 
 
 def _clips_of(results: Sequence[dict[str, Any]]) -> dict[str, set[str | None]]:
@@ -163,5 +187,5 @@ def _text_of(page: Path) -> str:
     try:
         return page.read_text()
     except OSError as error:
-        raise UsageError(f"{page} cannot be read ({error.strerror}); name the repository's docs "
-                         "with --docs") from error  # fmt: skip
+        raise UsageError(f"{page} cannot be read ({error.strerror}); --docs is the repository's "
+                         "docs, or a copy of that folder") from error  # fmt: skip

@@ -47,8 +47,12 @@ DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 """What is said by a disk that is full, over a quota or limit, read-only or broken."""
 
 
-def pretrain(config: PretrainConfig[Any]) -> int:
+def pretrain(config: PretrainConfig[Any], stop: Stop | None = None) -> int:
     """Train, or go on training.
+
+    Args:
+        config: of the run.
+        stop: set when it is told to stop, also where that is too late for this run.
 
     Returns:
         0 when the schedule or --max-steps is reached, 85 when told to stop and saved.
@@ -57,7 +61,7 @@ def pretrain(config: PretrainConfig[Any]) -> int:
         TrainError: with a sentence.
     """
     with (
-        session.stop_on_signals() as stop,
+        session.stop_on_signals(stop) as stop,
         joined(config.device) as ranks,
         session.opened(config.folder, ranks.is_first, config.copy_to) as run,
     ):

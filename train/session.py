@@ -83,9 +83,13 @@ class Stop:
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[Stop]:
-    """SIGTERM, SIGUSR1 and Ctrl-C ask for a stop instead of ending the process."""
-    stop = Stop()
+def stop_on_signals(stop: Stop | None = None) -> Iterator[Stop]:
+    """SIGTERM, SIGUSR1 and Ctrl-C ask for a stop instead of ending the process.
+
+    Args:
+        stop: what they set, of a caller that goes on with other things; None makes one.
+    """
+    stop = stop or Stop()
     before = {number: signal.signal(number, stop) for number in STOP_SIGNALS}
     try:
         yield stop

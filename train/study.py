@@ -36,7 +36,7 @@ from train.evaluation.task import Protocol
 from train.methods import method_named, preset_named
 from train.mixture import open_mixture, parse_shards
 from train.pretrain import COMPLETE, PREEMPTED, pretrain
-from train.session import CONFIG, FINISHED, ORIGIN
+from train.session import CONFIG, FINISHED, ORIGIN, Stop
 from train.studies import ALSO, BESIDE, CROP, LOOKS, Corpus, Row
 from train.study_config import StudyConfig
 from train.studytable import MARKDOWN, Result, write
@@ -123,15 +123,24 @@ def _trained(run: PretrainConfig[Any] | None, deadline: float | None) -> int:
         return PREEMPTED
     if run is None:
         return COMPLETE
+    stop = Stop()
     if deadline is None:
-        return pretrain(run)
+        return _unless_told(pretrain(run, stop), stop)
     left = deadline - time.monotonic()
     alarm = threading.Timer(left, os.kill, (os.getpid(), signal.SIGUSR1))
     alarm.start()
     try:
-        return pretrain(run)
+        return _unless_told(pretrain(run, stop), stop)
     finally:
         alarm.cancel()
+
+
+def _unless_told(code: int, stop: Stop) -> int:
+    """A run that was told to stop in its last step is complete; the study is not."""
+    if code == COMPLETE and stop.wanted:
+        log.info("%s: the run was at its end; the same command goes on", stop.name)
+        return PREEMPTED
+    return code
 
 
 def _is_over(deadline: float | None) -> bool:

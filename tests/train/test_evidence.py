@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,16 @@ def test_rows_and_tasks_of_another_day_stand_beside_those_that_are_there(
     assert both["results"][1]["scores"]["planted_class"]["value"] == pytest.approx(0.61)
 
 
+def test_rows_that_the_study_has_no_more_are_left_out_and_told(places: EvidenceConfig) -> None:
+    old = study_of({MULTI: [50]})
+    old["results"][0]["row"] = "a row of once"
+    (places.docs / "evidence").mkdir()
+    (places.docs / "evidence/table7.json").write_text(json.dumps(old))
+    told, facts = publish(places, study_of({MULTI: [60]}))
+    assert "no rows of the study any more: a row of once" in told[0]
+    assert [(one["row"], one["seed"]) for one in facts["results"]] == [(MULTI, 0)]
+
+
 def test_cells_of_fewer_seeds_are_named() -> None:
     both = study_of({SINGLE: [50, 52, 54], MULTI: [60, 62, 65]})
     assert "fewer seeds" not in both["extent"]
@@ -203,7 +214,11 @@ def test_other_settings_or_clips_replace_what_is_there(
 ) -> None:
     publish(places, study_of({MULTI: [60]}))
     facts = study_of({MULTI: [62]}, first_seed=1, **other)
-    (told,), found = publish(places, facts)
+    before = committed(places.docs)
+    with pytest.raises(UsageError, match=r"nothing was published.* table7 replaces results o"):
+        publish(places, facts)
+    assert committed(places.docs) == before
+    (told,), found = publish(replace(places, replace=True), facts)
     assert told.startswith("table7: replaces results o") and found == facts
 
 
