@@ -22,12 +22,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from train import studycurves, studypage
 from train.config import PretrainConfig
-from train.describe import example_batch
-from train.dist import choose_device
 from train.errors import UsageError
 from train.evaluation.config import EvalConfig
 from train.evaluation.driver import evaluate
@@ -36,20 +34,17 @@ from train.evaluation.task import Protocol
 from train.methods import method_named, preset_named
 from train.mixture import open_mixture, parse_shards
 from train.pretrain import COMPLETE, PREEMPTED, pretrain
-from train.session import CONFIG, FINISHED, ORIGIN, Stop
+from train.session import CONFIG, ORIGIN, Stop
 from train.studies import ALSO, BESIDE, CROP, LOOKS, Corpus, Row
 from train.study_config import StudyConfig
+from train.studyplan import require_shards, tell_plan
 from train.studytable import MARKDOWN, Result, write
 from train.tasks import task_named
-
-if TYPE_CHECKING:
-    import torch
 
 log = logging.getLogger(__name__)
 
 SAME = ("model", "preset", "shards", "split", "batch_size", "schedule_steps", "seed")
 """What rows must have in common with what the table says of them."""
-TIMED_STEPS = 2
 
 
 @dataclass(frozen=True)
@@ -82,6 +77,7 @@ def study(config: StudyConfig) -> int:
     """
     assert config.seeds is not None
     corpora = config.used_corpora()
+    require_shards(corpora)
     works = [
         Work(row, name, corpus, seed)
         for seed in range(config.first_seed, config.first_seed + config.seeds)
@@ -93,9 +89,11 @@ def study(config: StudyConfig) -> int:
     trained = [run for run in runs if run is not None]
     for one in trained:
         _refuse_another_study(one)
-    _tell_plan(config, works, trained)
-    deadline = None if config.minutes is None else time.monotonic() + 60 * config.minutes
     started, results = time.monotonic(), list[Result]()
+    deadline = None if config.minutes is None else started + 60 * config.minutes
+    tell_plan(config, [(work.row, run) for work, run in zip(works, runs, strict=True)], deadline)
+    if config.plan:
+        return COMPLETE
     curves: dict[str, dict[str, list[float]]] = {}
     with _deaf_to_alarms():
         for number, (work, run) in enumerate(zip(works, runs, strict=True), 1):
@@ -220,55 +218,6 @@ def run_of(config: StudyConfig, work: Work) -> PretrainConfig[Any]:
     )  # fmt: skip
 
 
-# --- how long it takes ----------------------------------------------------------------------------
-
-
-def _tell_plan(config: StudyConfig, works: list[Work], runs: list[PretrainConfig[Any]]) -> None:
-    """Say what is going to be done, and about how long the trainings take."""
-    waiting = {run.run: run for run in runs if not (run.folder / FINISHED).is_file()}
-    corpora = dict.fromkeys(work.corpus_name for work in works)
-    columns = [task for name in corpora for task in config.tasks_of(name)]
-    log.info(
-        "%s: %d rows, %d runs to train of %s steps with %s clips each; then %s on every row",
-        config.of.about, len(works), len(waiting), config.steps, config.batch_size,
-        ", ".join(columns),
-    )  # fmt: skip
-    if not waiting:
-        return
-    device = choose_device(config.device, 0)
-    kinds = {(run.method, repr(run.model)): run for run in waiting.values()}
-    spent = {kind: step_seconds(run, device) for kind, run in kinds.items()}
-    seconds = sum(spent[run.method, repr(run.model)] for run in waiting.values())
-    minutes = ceil(seconds * (config.steps or 0) / 60)
-    log.info("training them takes about %d min on this machine, by %d steps of each kind; "
-             "evaluations come on top", minutes, TIMED_STEPS)  # fmt: skip
-
-
-def step_seconds(run: PretrainConfig[Any], device: "torch.device") -> float:
-    """Seconds of a step of an empty batch, without reading; the best of two."""
-    import torch
-
-    from train.cuts import RunFacts
-    from train.pretrain import build_model
-
-    model: Any = build_model(run, device, RunFacts(1000, run.schedule_steps or 1, 100))
-    with device:
-        batch = example_batch(run.model, run.clips_per_batch)
-    for name in ("video", "mel", "wave"):
-        if getattr(batch, name, None) is not None:
-            getattr(batch, name).normal_()
-    seconds = []
-    for _ in range(TIMED_STEPS):
-        started = time.perf_counter()
-        with torch.autocast(device.type, torch.bfloat16, run.uses_bf16(device)):
-            loss = model(batch)["loss"]
-        loss.backward()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        seconds.append(time.perf_counter() - started)
-    return min(seconds)
-
-
 # --- evaluations ----------------------------------------------------------------------------------
 
 
@@ -314,7 +263,7 @@ def eval_of(config: StudyConfig, work: Work, task: str) -> EvalConfig:
     return EvalConfig(
         task=task, shards=work.corpus.task_shards, protocol=protocol_for(task, config.protocol),
         rounds=config.rounds, seed=work.seed, device=config.device, threads=config.threads,
-        workers=config.workers, run=str(folder),
+        workers=config.workers, run=str(folder), allow_missing=config.allow_missing,
         preset="" if row.trained else config.preset_for(work.corpus, row.method),
         checkpoint=folder if row.trained else None, scratch=not row.trained, **look,
     )  # fmt: skip

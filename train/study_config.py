@@ -45,16 +45,18 @@ class StudyConfig:
     tasks: str = ""
     """Other tasks than the study's own, with commas between."""
     methods: str = ""
-    """Only these methods, with commas between; the table says so."""
+    """Only these methods, with commas between; the table says so. Random weights stay."""
+    only: tuple[str, ...] = ()
+    """Only these rows, as the table names them or up to the colon: --only a f, --only "crop, 5"."""
     preset: str = ""
     """Of every method: tiny_grid, tiny, `grid` or `full` for the paper's sizes; empty is the
     corpus's for the size."""
     steps: int | None = None
-    """Of each run; None is the size's, as for the two below."""
+    """Of each run; None is the size's: 300 of small, 3000 of full."""
     batch_size: int | None = None
-    """Clips a step, the same for every method."""
+    """Clips a step, the same for every method; None is the size's: 16 of small, 32 of full."""
     seeds: int | None = None
-    """Runs of each row; with several the interval is over seeds, else over test items."""
+    """Runs of each row, None is 3; of several the interval is over seeds, else over test items."""
     first_seed: int = 0
     """The runs' seeds are this and those after it: further ones on another day, another machine;
     `python -m train evidence` puts them together."""
@@ -68,6 +70,11 @@ class StudyConfig:
     """Only these folds."""
     split: str = "train"
     """Of the shards that are trained on."""
+    allow_missing: bool = False
+    """Score test splits of which clips are missing, as in a set that was made with --limit, for
+    trying things out: no number of a benchmark. The table says so."""
+    plan: bool = False
+    """Only say which rows would be trained and looked at, and about how long that takes."""
     minutes: float | None = None
     """Stop after so long, saved, with exit code 85: for queues and pieces. An evaluation that has
     begun is ended first."""
@@ -98,6 +105,10 @@ class StudyConfig:
                 f"--methods {', '.join(sorted(unknown))}; the study {self.name} has "
                 f"{', '.join(known)}"
             )
+        for asked in self.only:
+            if not any(_is_called(row, asked) for row in self.of.all_rows):
+                labels = "; ".join(row.label for row in self.of.all_rows)
+                raise UsageError(f"--only {asked!r}: no row of {self.name} is called so: {labels}")
         self._check_corpora()
 
     def _check_corpora(self) -> None:
@@ -121,11 +132,13 @@ class StudyConfig:
 
     @property
     def rows(self) -> list[Row]:
-        """The rows that are asked for; random weights always."""
-        asked = set(_listed(self.methods))
+        """The rows that are asked for; by methods random weights always."""
+        methods = set(_listed(self.methods))
         return [
-            row for row in self.of.all_rows if not (asked and row.trained) or row.method in asked
-        ]
+            row for row in self.of.all_rows
+            if (not (methods and row.trained) or row.method in methods)
+            and (not self.only or any(_is_called(row, asked) for asked in self.only))
+        ]  # fmt: skip
 
     @property
     def folder(self) -> Path:
@@ -162,6 +175,11 @@ class StudyConfig:
         """The preset of a method."""
         own = corpus.full if self.size == "full" else corpus.small
         return preset_of(self.preset or own, method)
+
+
+def _is_called(row: Row, name: str) -> bool:
+    """By its label, or what stands before its colon."""
+    return name in (row.label, row.label.partition(":")[0])
 
 
 def _listed(text: str) -> list[str]:

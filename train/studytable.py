@@ -103,6 +103,7 @@ def _said_of(config: StudyConfig, corpus: Corpus) -> str:
     preset = config.preset or (corpus.full if config.size == "full" else corpus.small)
     cells = "" if config.cells is None else f", features in {_times(config.cells)} cells"
     pictures = "" if config.pictures is None else f", pictures {config.pictures}"
+    missing = " Clips that are missing were left out." * config.allow_missing
     rounds = f" Rounds {config.rounds} alone." * bool(config.rounds)
     part = "" if config.split == WHOLE_SPLIT else f"'s {config.split}"
     return (
@@ -110,7 +111,7 @@ def _said_of(config: StudyConfig, corpus: Corpus) -> str:
         f"says; {config.steps} steps of {config.batch_size} clips ({seen:,} clips seen) from "
         f"{Path(corpus.shards).name}{part}, scored on {Path(corpus.task_shards).name}; evaluation "
         f"{config.protocol}{pictures}{cells}, where a row or task has no other one of its own."
-        f"{rounds}"
+        f"{rounds}{missing}"
     )
 
 

@@ -13,15 +13,16 @@ import pytest
 import torch
 
 from tests.train.runs import toy
-from train import study
+from train import study, studyplan
 from train.errors import UsageError
 from train.evaluation.encoders import wanted_features
 from train.methods import METHODS, preset_named
 from train.overview import write
 from train.studies import CORPORA, LIKE, SCRATCH, STUDIES, Row
-from train.study import Work, eval_of, run_of, step_seconds
+from train.study import Work, eval_of, run_of
 from train.study_config import StudyConfig, preset_of
-from train.studytable import agreement, goodness_in_paper, said as sayings, summary
+from train.studyplan import step_seconds
+from train.studytable import agreement, goodness_in_paper, said as said_above, summary
 from train.tasks import TASKS
 
 RANDOM = Row(SCRATCH, trained=False)
@@ -46,7 +47,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     monkeypatch.setattr(study, "pretrain", note)
     monkeypatch.setattr(study, "evaluate", fake_result)
-    monkeypatch.setattr(study, "step_seconds", lambda run, device: 0.1)
+    monkeypatch.setattr(study, "require_shards", lambda corpora: None)
+    monkeypatch.setattr(studyplan, "step_seconds", lambda run, device: 0.1)
     small = replace(STUDIES["table5"], rows=(Row("MoCo", "moco", paper="MoCo"),
                                              Row("Ours", "glcm", paper="Ours")))  # fmt: skip
     monkeypatch.setitem(STUDIES, "table5", small)
@@ -94,8 +96,8 @@ def test_what_changes_scores_is_said_above_the_table(
     changes: dict[str, str], said: str, tmp_path: Path
 ) -> None:
     """Results are put together where the same is said of them."""
-    assert said in sayings(config(tmp_path, **changes))["grid"]
-    assert said not in sayings(config(tmp_path))["grid"]
+    assert said in said_above(config(tmp_path, **changes))["grid"]
+    assert said not in said_above(config(tmp_path))["grid"]
 
 
 def test_of_one_seed_the_interval_is_that_of_the_test_items() -> None:
@@ -404,7 +406,7 @@ def test_steps_are_timed_where_they_are_trained(
         timed.append(where.type)
         return 12.0
 
-    monkeypatch.setattr(study, "step_seconds", note)
+    monkeypatch.setattr(studyplan, "step_seconds", note)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     study.study(config(tmp_path))
     assert timed == [device] * 2, "MoCo and GLCM"
@@ -424,3 +426,52 @@ def test_every_row_of_table_5_has_a_run(row: Row, tmp_path: Path) -> None:
     assert run.val_every == 0
     assert run.clips_per_batch == 16
     assert run.model == METHODS[row.method].presets["tiny_grid"]
+
+
+# --- what is asked for --------------------------------------------------------------------------
+
+
+def test_rows_can_be_chosen_by_name_or_letter(calls: list[Any], tmp_path: Path) -> None:
+    assert [row.label for row in config(tmp_path, name="table6", only=("f", "a")).rows] == [
+        "a: both encoders, L_g, z_g", "f: both encoders, both, both"]  # fmt: skip
+    few = config(tmp_path, name="labels", only=("crop, 5",))
+    assert [row.label for row in few.rows] == ["crop, 5"]
+    with pytest.raises(UsageError, match="--only 'g': no row of table6 is called so: random weig"):
+        config(tmp_path, name="table6", only=("g",))
+    study.study(config(tmp_path, only=("MoCo",)))
+    assert [run.method for run in calls] == ["moco"]
+
+
+def test_a_plan_names_rows_and_trains_none(
+    calls: list[Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    assert study.study(config(tmp_path, plan=True, seeds=2, first_seed=3)) == 0
+    assert not calls
+    assert "3 rows with the seeds 3 to 4, 4 runs to train of 10 steps" in caplog.text
+    assert f"MoCo: {tmp_path}/runs/studies/grid/moco-4, to train" in caplog.text
+    assert "random weights (glcm): nothing to train" in caplog.text
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_estimate_gives_up_where_the_minutes_are_over(
+    calls: list[Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    assert study.study(config(tmp_path, minutes=0.0)) == 85
+    assert "no estimate" in caplog.text
+    assert "takes about" not in caplog.text
+
+
+def test_shards_that_are_not_there_are_named_before_anything_is_timed(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"grid has no shards in nix: `make shards DATASET=grid "):
+        study.study(config(tmp_path, shards="nix"))
+    stored = replace(CORPORA["grid"], shards="s3://a/b", task_shards="s3://a/c")
+    studyplan.require_shards({"grid": stored})  # found out when they are opened
+
+
+def test_what_may_be_missing_is_said_and_passed_on(tmp_path: Path) -> None:
+    some = config(tmp_path, allow_missing=True)
+    assert eval_of(some, work(RANDOM), "grid_digits").allow_missing
+    assert said_above(some)["grid"].endswith("Clips that are missing were left out.")
+    assert "missing" not in said_above(config(tmp_path))["grid"]

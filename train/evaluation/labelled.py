@@ -283,7 +283,8 @@ def require_whole(labelled: LabelledSet, splits: Sequence[str], allow_missing: b
             f"{labelled.shard_set.name}, so no accuracy over the others is the benchmark's:\n"
             + "\n".join(listed)
             + f"\n`python -m pipeline errors {labelled.shard_set.store}` says why; add the files "
-            "and run `make shards` again, or score what is there with --allow-missing"
+            "and run `make shards` again, without --limit where they were not run, or score what "
+            "is there with --allow-missing"
         )
     return max(expected, published)
 

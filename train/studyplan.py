@@ -1,0 +1,122 @@
+"""What a study would do, and about how long that takes: told before it begins."""
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from math import ceil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from train.config import PretrainConfig
+from train.describe import example_batch
+from train.dist import choose_device
+from train.errors import UsageError
+from train.index import INDEX_NAME
+from train.session import FINISHED
+from train.studies import Corpus, Row
+from train.study_config import StudyConfig
+
+if TYPE_CHECKING:
+    import torch
+
+log = logging.getLogger(__name__)
+
+TIMED_STEPS = 2
+TIMED_CLIPS = 4
+"""Of a step on a CPU, which takes as much longer as it has more of them; a GPU gets a whole one."""
+Run = PretrainConfig[Any]
+
+
+def require_shards(corpora: Mapping[str, Corpus]) -> None:
+    """All of them are there; of stores that is found out when they are opened.
+
+    Raises:
+        UsageError: one is not; says what makes it.
+    """
+    for name, corpus in corpora.items():
+        for path in (corpus.shards, corpus.task_shards):
+            if "://" not in path and not (Path(path) / INDEX_NAME).is_file():
+                raise UsageError(f"the corpus {name} has no shards in {path}: `{corpus.make}` "
+                                 "makes them, --shards and --task-shards name others")  # fmt: skip
+
+
+def tell_plan(
+    config: StudyConfig, works: Sequence[tuple[Row, Run | None]], deadline: float | None
+) -> None:
+    """Say what is going to be done, and about how long the trainings take.
+
+    Args:
+        config: of the study; with its `plan` every row is named.
+        works: each row of each seed and corpus, with its run if it has one.
+        deadline: by the monotonic clock; the estimate is given up there.
+    """
+    waiting = {run.run: run for _, run in works
+               if run is not None and not (run.folder / FINISHED).is_file()}  # fmt: skip
+    columns = [task for name in config.used_corpora() for task in config.tasks_of(name)]
+    log.info(
+        "%s: %d rows with %s, %d runs to train of %s steps of %s clips; then %s on every row",
+        config.of.about, len(config.rows), _seeds(config), len(waiting), config.steps,
+        config.batch_size, ", ".join(columns),
+    )  # fmt: skip
+    if config.plan:
+        _tell_rows(works, waiting)
+    if waiting:
+        _tell_minutes(config, list(waiting.values()), deadline)
+
+
+def _seeds(config: StudyConfig) -> str:
+    last = config.first_seed + (config.seeds or 1) - 1
+    if last == config.first_seed:
+        return f"the seed {last}"
+    return f"the seeds {config.first_seed} to {last}"
+
+
+def _tell_rows(works: Sequence[tuple[Row, Run | None]], waiting: Mapping[str, Run]) -> None:
+    for row, run in works:
+        if run is None:
+            log.info("  %s: nothing to train", row.label)
+        else:
+            log.info("  %s: %s, %s", row.label, run.run,
+                     "to train" if run.run in waiting else "trained")  # fmt: skip
+
+
+def _tell_minutes(config: StudyConfig, runs: Sequence[Run], deadline: float | None) -> None:
+    device = choose_device(config.device, 0)
+    kinds = {(run.method, repr(run.model)): run for run in runs}
+    log.info("timing %d steps of each of %d kinds of runs on %s", TIMED_STEPS, len(kinds), device)
+    spent = {}
+    for kind, run in kinds.items():
+        if deadline is not None and time.monotonic() >= deadline:
+            log.info("the minutes are over before all were timed: no estimate")
+            return
+        spent[kind] = step_seconds(run, device)
+    seconds = sum(spent[run.method, repr(run.model)] for run in runs)
+    log.info("training them takes about %d min on this machine; evaluations come on top: once a "
+             "row is done, the time left is told with them",
+             ceil(seconds * (config.steps or 0) / 60))  # fmt: skip
+
+
+def step_seconds(run: Run, device: "torch.device") -> float:
+    """Seconds of a step of an empty batch, without reading; the best of two."""
+    import torch
+
+    from train.cuts import RunFacts
+    from train.pretrain import build_model
+
+    clips = min(run.clips_per_batch, TIMED_CLIPS) if device.type == "cpu" else run.clips_per_batch
+    model: Any = build_model(run, device, RunFacts(1000, run.schedule_steps or 1, 100))
+    with device:
+        batch = example_batch(run.model, clips)
+    for name in ("video", "mel", "wave"):
+        if getattr(batch, name, None) is not None:
+            getattr(batch, name).normal_()
+    seconds = []
+    for _ in range(TIMED_STEPS):
+        started = time.perf_counter()
+        with torch.autocast(device.type, torch.bfloat16, run.uses_bf16(device)):
+            loss = model(batch)["loss"]
+        loss.backward()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds.append(time.perf_counter() - started)
+    return min(seconds) * run.clips_per_batch / clips
