@@ -38,7 +38,7 @@ from train.session import CONFIG, ORIGIN, Stop
 from train.studies import ALSO, BESIDE, CROP, LOOKS, Corpus, Row
 from train.study_config import StudyConfig
 from train.studyplan import require_shards, tell_plan
-from train.studytable import MARKDOWN, Result, write
+from train.studytable import Result, write
 from train.tasks import task_named
 
 log = logging.getLogger(__name__)
@@ -89,29 +89,39 @@ def study(config: StudyConfig) -> int:
     trained = [run for run in runs if run is not None]
     for one in trained:
         _refuse_another_study(one)
-    started, results = time.monotonic(), list[Result]()
-    deadline = None if config.minutes is None else started + 60 * config.minutes
+    deadline = None if config.minutes is None else time.monotonic() + 60 * config.minutes
     tell_plan(config, [(work.row, run) for work, run in zip(works, runs, strict=True)], deadline)
     if config.plan:
         return COMPLETE
-    curves: dict[str, dict[str, list[float]]] = {}
-    with _deaf_to_alarms():
-        for number, (work, run) in enumerate(zip(works, runs, strict=True), 1):
-            code = _trained(run, deadline)
-            if code != COMPLETE:
-                return code
-            result = _result(config, work, deadline)
-            if result is None:
-                return PREEMPTED
-            results.append(result)
-            if run is not None:
-                curves[work.name] = studycurves.of_run(run.folder)
-            write(config, results, curves)
-            studypage.write(config.folder / config.name)
-            left = (time.monotonic() - started) / number * (len(works) - number)
-            log.info("%d of %d rows done, at most about %d min left", number, len(works),
-                     ceil(left / 60))  # fmt: skip
-    log.info("%s", config.folder / config.name / MARKDOWN)
+    results: list[Result] = []
+    try:
+        with _deaf_to_alarms():
+            return _carried_out(config, works, runs, deadline, results)
+    finally:
+        if results:
+            log.info("%s", studypage.write(config.folder / config.name))
+
+
+def _carried_out(
+    config: StudyConfig, works: list[Work], runs: list[PretrainConfig[Any] | None],
+    deadline: float | None, results: list[Result],
+) -> int:  # fmt: skip
+    """Each row trained and looked at, and the table written anew; `results` gets what was found."""
+    started, curves = time.monotonic(), dict[str, dict[str, list[float]]]()
+    for number, (work, run) in enumerate(zip(works, runs, strict=True), 1):
+        code = _trained(run, deadline)
+        if code != COMPLETE:
+            return code
+        result = _result(config, work, deadline)
+        if result is None:
+            return PREEMPTED
+        results.append(result)
+        if run is not None:
+            curves[work.name] = studycurves.of_run(run.folder)
+        write(config, results, curves)
+        left = (time.monotonic() - started) / number * (len(works) - number)
+        log.info("%d of %d rows done, at most about %d min left", number, len(works),
+                 ceil(left / 60))  # fmt: skip
     return COMPLETE
 
 
