@@ -1,6 +1,6 @@
 """The page of a study: its table, figure, claims, training curves, and what was seen and missed.
 
-    make study NAME=table6       # -> runs/studies/table6/study.html, written anew when the command ends
+    make study NAME=table6       # -> runs/studies/table6/study.html, written when the command ends
 
 One file that opens offline. Of each row the pictures of its first seed are in it; the other seeds'
 lie beside their results, to which the page links.
