@@ -53,9 +53,16 @@ details > summary { cursor: pointer; font-weight: 600; margin: .6em 0 }
 <h1>Results</h1>
 <p class="soft">{{ folder }}, as of {{ now }}. Numbers in brackets: 95 % bootstrap intervals over
 test items. A cell is empty where nothing was run.</p>
-<nav>{% for one in results %}<a href="#{{ one.anchor }}">{{ one.title }}</a> {% endfor %}
-{% for study in studies %}<a href="#{{ study.name }}">{{ study.name }}</a> {% endfor %}
+<nav>{% for study in studies %}<a href="#{{ study.name }}">{{ study.name }}</a> {% endfor %}
+{% for one in results %}<a href="#{{ one.anchor }}">{{ one.title }}</a> {% endfor %}
 <a href="#papers">the papers' tables</a> <a href="#runs">runs</a></nav>
+{% for study in studies %}
+<h2 id="{{ study.name }}">{{ study.name }}: {{ study.about }}</h2>
+<p class="soft">{{ study.said }}</p>
+{{ grid(study.heads, study.rows) }}
+<img alt="{{ study.name }}: means, seeds and intervals" src="data:image/png;base64,{{ study.png }}">
+<p><a href="{{ study.link }}">Training curves, and what each row saw and missed</a></p>
+{% endfor %}
 {% if not results %}
 <p>No evaluation has been run yet: <code>make eval TASK=...</code> lists the tasks.</p>
 {% else %}
@@ -80,13 +87,6 @@ test items. A cell is empty where nothing was run.</p>
 <details{% if one.open %} open{% endif %}><summary>{{ one.examples_title }}</summary>
 {{ grid(one.example_heads, one.examples) }}</details>
 {% endif %}
-{% endfor %}
-{% for study in studies %}
-<h2 id="{{ study.name }}">{{ study.name }}: {{ study.about }}</h2>
-<p class="soft">{{ study.said }}</p>
-{{ grid(study.heads, study.rows) }}
-<img alt="{{ study.name }}: means, seeds and intervals" src="data:image/png;base64,{{ study.png }}">
-<p><a href="{{ study.link }}">Training curves, and what each row saw and missed</a></p>
 {% endfor %}
 <h2 id="papers">The papers' tables</h2>
 <div class="scroll">{{ papers }}</div>

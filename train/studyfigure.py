@@ -4,10 +4,10 @@ from typing import Any
 
 from train import page
 from train.curves import COLOURS, GREY
-from train.studies import CONTROL, STUDIES, Row, Study
+from train.studies import BESIDE, CONTROL, STUDIES, Row, Study
 
 WIDTH_OF_TASK, WIDTH_OF_LABELS, ROW_HEIGHT = 3.4, 2.6, 0.34
-CURVE_WIDTH, CURVE_HEIGHT = 4.6, 3.4
+CURVE_WIDTH, CURVE_HEIGHT, LEGEND_WIDTH = 3.9, 3.4, 1.8
 """Inches."""
 ALL = "all"
 STYLES = ("-", "--", ":")
@@ -20,7 +20,7 @@ def draw(facts: dict[str, Any]) -> Any:
     tasks = [column for column in facts["columns"] if CONTROL not in column]
     curves = any("labels" in row.look for row in study.rows)
     width, height = (
-        (CURVE_WIDTH * len(tasks), CURVE_HEIGHT) if curves
+        (CURVE_WIDTH * len(tasks) + LEGEND_WIDTH, CURVE_HEIGHT) if curves
         else (WIDTH_OF_LABELS + WIDTH_OF_TASK * len(tasks), 1 + ROW_HEIGHT * len(facts["rows"]))
     )  # fmt: skip
     figure, panels = page.figure(1, width, height, columns=len(tasks))
@@ -32,7 +32,10 @@ def draw(facts: dict[str, Any]) -> Any:
         else:
             _draw_intervals(axes, facts, task, named=axes is panels[0])
     if curves:
-        panels[0].legend(frameon=False, fontsize=8)
+        marks: dict[str, Any] = {}
+        for axes in panels:
+            marks |= {line.get_label(): line for line in axes.get_lines()}
+        figure.legend(marks.values(), marks, loc="outside right upper", frameon=False, fontsize=8)
     return figure
 
 
@@ -68,9 +71,12 @@ def _draw_intervals(axes: Any, facts: dict[str, Any], task: str, named: bool) ->
 
 def _draw_controls(axes: Any, facts: dict[str, Any], task: str) -> None:
     """A line for each control that does not depend on the row."""
-    columns = [column for column in facts["columns"] if column.startswith(f"{task}{CONTROL}")]
+    beside = [f"{task}{CONTROL}{ending}" for ending in BESIDE.get(task, ())]
+    columns = [column for column in beside if column in facts["columns"]]
     for column, style in zip(columns, STYLES, strict=False):
         scores = [row[column] for row in facts["rows"] if column in row]
+        if len(scores) < sum(task in row for row in facts["rows"]):
+            continue  # of a single row nothing is the same in all
         values = {round(percent(score) * score["value"], 6) for score in scores}
         if len(values) == 1:
             name, (value,) = column.partition(CONTROL)[2], values

@@ -234,8 +234,12 @@ def _agreed(found: dict[str, Any]) -> str:
 
 
 def _shown(score: dict[str, Any]) -> str:
-    scale, digits = (100, 1) if score.get("unit") in (None, "fraction") else (1, 3)
+    is_share = score.get("unit") in (None, "fraction")
+    scale, digits = (100, 1) if is_share else (1, 3)
     text = f"{scale * score['value']:.{digits}f}"
-    if score["low"] is None:
+    low, high = score["low"], score["high"]
+    if low is None:
         return text
-    return f"{text} [{scale * score['low']:.{digits}f}, {scale * score['high']:.{digits}f}]"
+    if is_share and score.get("higher_is_better", True):  # an error rate may be above 1
+        low, high = max(low, 0), min(high, 1)
+    return f"{text} [{scale * low:.{digits}f}, {scale * high:.{digits}f}]"

@@ -22,7 +22,7 @@ from train.studies import CORPORA, LIKE, SCRATCH, STUDIES, Row
 from train.study import Work, eval_of, run_of
 from train.study_config import StudyConfig, preset_of
 from train.studyplan import step_seconds
-from train.studytable import agreement, goodness_in_paper, said as said_above, summary
+from train.studytable import agreement, goodness_in_paper, said as said_above, summary, table
 from train.tasks import TASKS
 
 RANDOM = Row(SCRATCH, trained=False)
@@ -98,6 +98,15 @@ def test_what_changes_scores_is_said_above_the_table(
     """Results are put together where the same is said of them."""
     assert said in said_above(config(tmp_path, **changes))["grid"]
     assert said not in said_above(config(tmp_path))["grid"]
+
+
+def test_an_interval_of_a_share_is_shown_within_what_shares_can_be() -> None:
+    of = {"name": "top1", "value": 0.9, "low": -0.2, "high": 1.3}
+    cells = [(of, "90.0 [0.0, 100.0]"), ({**of, "higher_is_better": False}, "90.0 [-20.0, 130.0]"),
+             ({**of, "unit": "ratio"}, "0.900 [-0.200, 1.300]")]  # fmt: skip
+    for score, shown in cells:
+        facts = {"columns": ["t"], "rows": [{"row": "r", "t": score}], "agreement": {}}
+        assert table(facts)[1] == [["r", shown]]
 
 
 def test_of_one_seed_the_interval_is_that_of_the_test_items() -> None:

@@ -56,7 +56,8 @@ def test_controls_that_all_rows_share_are_lines_of_their_tasks_panel() -> None:
     results = [
         Result(row, 0, {"localization": {**WORDS, "value": value},
                         "localization:centre": {**WORDS, "value": 0.12},
-                        "localization:foreign_sound": {**WORDS, "value": foreign}})
+                        "localization:foreign_sound": {**WORDS, "value": foreign},
+                        "localization:iou:centre": {**WORDS, "value": 0.3}})
         for row, value, foreign in rows
     ]  # fmt: skip
     study = STUDIES["localization"]
@@ -64,6 +65,14 @@ def test_controls_that_all_rows_share_are_lines_of_their_tasks_panel() -> None:
     (control,) = [line for line in axes.get_lines() if line.get_label().startswith("centre")]
     assert list(control.get_xdata()) == [pytest.approx(12)] * 2
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["centre 12.0"]
+
+
+def test_a_control_that_one_row_of_two_has_is_no_line_of_both() -> None:
+    results = [Result("Ours", 0, {"localization": {**WORDS, "value": 0.8},
+                                  "localization:centre": {**WORDS, "value": 0.12}}),
+               Result("Ours, L_g only", 0, {"localization": {**WORDS, "value": 0.1}})]  # fmt: skip
+    drawn = draw(facts_of(STUDIES["localization"], "localization", {"planted": "s."}, results))
+    assert drawn.axes[0].get_legend() is None
 
 
 def test_what_is_no_share_has_its_own_axis() -> None:
@@ -90,3 +99,10 @@ def test_few_labels_are_curves_dashed_of_random_weights() -> None:
         "attention": ([3], pytest.approx([40]), "-"),
     }
     assert found == expected
+
+
+def test_the_legend_of_few_labels_has_what_any_panel_shows() -> None:
+    results = [Result("crop, 5", 0, {"planted_words": {**WORDS, "value": 0.8}}),
+               Result("face, 5", 0, {"grid_digits": {**WORDS, "value": 0.3}})]  # fmt: skip
+    (legend,) = draw(facts_of(STUDIES["labels"], "labels", {"planted": "s."}, results)).legends
+    assert [text.get_text() for text in legend.get_texts()] == ["crop", "face"]
