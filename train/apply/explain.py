@@ -24,7 +24,7 @@ import tyro
 
 from train.apply import encoding
 from train.apply.clips import Clip, Sums, clips_of, covering, places_of
-from train.apply.overlay import Canvas, pictures, top_of
+from train.apply.overlay import Canvas, pictures
 from train.apply.videos import Recipe, Video, existing, shards_of
 from train.cores import limit_threads
 from train.dist import choose_device
@@ -32,6 +32,7 @@ from train.errors import TrainError, UsageError
 from train.evaluation.clips import ClipView, batched, read_clips
 from train.evaluation.encoders import Encoders, load_checkpoint
 from train.evaluation.maps import require_attention
+from train.heat import top_of
 from train.index import ShardSet
 from train.read import ShardReader
 

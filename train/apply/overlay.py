@@ -6,18 +6,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch.nn import functional
 
 from train.augment import PLAIN_SIDE
+from train.heat import COLOURS, heat
 
-COLOURS = "inferno"
-STRONGEST_ALPHA = 0.65
-"""How much of the video the strongest attention hides; none is hidden where there is none."""
 LEGEND_PIXELS = 104
-LEAST_TOP = 2.0
-"""The end of the colour bar, times uniform, at least: a flat map must not look like knowledge."""
-TOP_QUANTILE = 0.995
 Floats = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
 
@@ -49,11 +42,6 @@ class Canvas:
         return (self.width - side) // 2, (self.height - side) // 2, side
 
 
-def top_of(maps: Floats) -> float:
-    """The end of the colour bar, times uniform."""
-    return max(LEAST_TOP, float(np.quantile(maps, TOP_QUANTILE)))
-
-
 def pictures(maps: Floats, canvas: Canvas, top: float) -> Iterator[Pixels]:
     """RGBA (height, width, 4) for each map.
 
@@ -62,27 +50,15 @@ def pictures(maps: Floats, canvas: Canvas, top: float) -> Iterator[Pixels]:
         canvas: where the map lies.
         top: of the colour bar.
     """
-    from matplotlib import colormaps
-
-    colours = colormaps[COLOURS]
     left, upper, side = canvas.crop
     empty = np.zeros((canvas.height, canvas.size[0], 4), np.uint8)
     empty[:, canvas.width :] = legend(canvas.height, top)
     for one in maps:
         picture = empty.copy()
-        strength = np.clip(_enlarged(one, side) / top, 0, 1)
         seen = picture[upper : upper + side, left : left + side]
-        seen[..., :3] = (colours(strength)[..., :3] * 255).round()
-        seen[..., 3] = (strength * STRONGEST_ALPHA * 255).round()
+        seen[...] = heat(one, side, top)
         _outline(seen)
         yield picture
-
-
-def _enlarged(one: Floats, side: int) -> Floats:
-    """(H, W) -> (side, side), bilinear."""
-    grid = torch.from_numpy(np.ascontiguousarray(one))[None, None].float()
-    large: Floats = functional.interpolate(grid, (side, side), mode="bilinear")[0, 0].numpy()
-    return large
 
 
 def _outline(seen: Pixels) -> None:

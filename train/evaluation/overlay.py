@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from train.heat import COLOURS, heat, top_of
+
 COLUMNS = 4
-COLOURS, ALPHA = "inferno", 0.55
+STILL_PIXELS = 288
 CELL_PIXELS, CAPTION_PIXELS = 104, 16
 QUALITY = 20
 """Of the moving picture, 0 to 100: with these cells a dozen clips of 6 s stay below 400 kB."""
@@ -44,10 +46,20 @@ class Shown:
 
 
 def scale_of(shown: list[Shown]) -> float:
-    """The strongest attention, times uniform: the end of every picture's colours."""
-    return max(
-        float(one.maps[0].max() * one.maps[0].size) for clip in shown for one in clip.windows
-    )
+    """Of all these maps: the end of every picture's colours, times uniform."""
+    return top_of(np.stack([_times_uniform(one) for clip in shown for one in clip.windows]))
+
+
+def _times_uniform(one: Seen) -> Floats:
+    return one.maps[0] * one.maps[0].size
+
+
+def under_map(one: Seen, place: int, side: int, top: float) -> Any:
+    """A frame of a window in grey, (side, side), with the window's map over it in colours."""
+    from PIL import Image
+
+    grey = Image.fromarray(one.frames[place]).convert("L").resize((side, side)).convert("RGBA")
+    return Image.alpha_composite(grey, Image.fromarray(heat(_times_uniform(one), side, top)))
 
 
 # --- still --------------------------------------------------------------------------------------
@@ -59,6 +71,8 @@ def draw(path: Path, shown: list[Shown]) -> None:
     As what sounds moves within a window, the boxes of all its frames are drawn, the middle frame's
     thick.
     """
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
 
     columns = min(COLUMNS, len(shown))
@@ -70,18 +84,17 @@ def draw(path: Path, shown: list[Shown]) -> None:
         axes.set_axis_off()
     for axes, clip in zip(grid, shown, strict=False):
         one = clip.windows[0]
-        att = one.maps[0]
-        axes.imshow(one.frames[len(one.frames) // 2], extent=(0, 1, 1, 0))
-        image = axes.imshow(att * att.size, extent=(0, 1, 1, 0), cmap=COLOURS, alpha=ALPHA, vmin=0,
-                            vmax=top)  # fmt: skip
+        axes.imshow(under_map(one, len(one.frames) // 2, STILL_PIXELS, top), extent=(0, 1, 1, 0))
         _draw_boxes(axes, one.boxes)
         title = f"{clip.name}, window at {one.start / clip.fps:.1f} s\n{clip.caption}"
         axes.set_title(title, fontsize=8)
         axes.set(xlim=(0, 1), ylim=(1, 0))
-    figure.colorbar(image, ax=grid.tolist(), shrink=0.6, label="attention, x uniform")
+    colours = ScalarMappable(Normalize(0, top), COLOURS)
+    figure.colorbar(colours, ax=grid.tolist(), shrink=0.6, extend="max",
+                    label="attention, x uniform")  # fmt: skip
     figure.suptitle(
-        "Attention of one window a clip over its middle frame. Green: where the source is in each "
-        "frame of the\nwindow (thick: in this frame). Numbers are of all windows of the clip.",
+        "Attention of one window a clip over its middle frame, in grey. Green: where the source is "
+        "in each\nframe of the window (thick: this frame). Numbers are of all windows of the clip.",
         fontsize=9,
     )
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -146,14 +159,9 @@ def _moment(clip: Shown, step: int) -> tuple[Seen, int]:
 
 def _cell(one: Seen, place: int, top: float) -> Any:
     """A frame with the window's map over it and the frame's box."""
-    from matplotlib import colormaps
-    from PIL import Image, ImageDraw
+    from PIL import ImageDraw
 
-    att = one.maps[0]
-    coloured = colormaps[COLOURS](att * att.size / top)[..., :3]
-    size, nearest = (CELL_PIXELS, CELL_PIXELS), Image.Resampling.NEAREST
-    map_ = Image.fromarray((255 * coloured).round().astype(np.uint8)).resize(size, nearest)
-    cell = Image.blend(Image.fromarray(one.frames[place]).resize(size), map_, ALPHA)
+    cell = under_map(one, place, CELL_PIXELS, top).convert("RGB")
     if np.isfinite(box := one.boxes[min(place, len(one.boxes) - 1)]).all():
         edges = (np.clip(box, 0, 1) * (CELL_PIXELS - 1)).round().tolist()
         ImageDraw.Draw(cell).rectangle(edges, outline="lime", width=2)

@@ -21,10 +21,11 @@ from tests.train.apply.conftest import VideoMaker
 from train.apply import encoding, explain as explaining
 from train.apply.clips import clips_of
 from train.apply.explain import ExplainOptions, attention_maps, explain, part_of
-from train.apply.overlay import LEGEND_PIXELS, Canvas, pictures, top_of
+from train.apply.overlay import LEGEND_PIXELS, Canvas, pictures
 from train.augment import centre_pictures
 from train.errors import TrainError, UsageError
 from train.evaluation.encoders import load_checkpoint
+from train.heat import top_of
 from train.index import open_shards
 from train.read import ShardReader
 
