@@ -270,12 +270,15 @@ def eval_of(config: StudyConfig, work: Work, task: str) -> EvalConfig:
     look = {"pictures": config.pictures, "cells": config.cells, **LOOKS.get(task, {}), **row.look}
     if look["pictures"] == CROP:
         look["pictures"] = work.corpus.crop
+    weights: dict[str, Any] = {"checkpoint": folder} if row.trained else {
+        "scratch": True, "method": row.method,
+        "preset": config.preset_for(work.corpus, row.method),
+    }  # fmt: skip
     return EvalConfig(
         task=task, shards=work.corpus.task_shards, protocol=protocol_for(task, config.protocol),
         rounds=config.rounds, seed=work.seed, device=config.device, threads=config.threads,
         workers=config.workers, run=str(folder), allow_missing=config.allow_missing,
-        preset="" if row.trained else config.preset_for(work.corpus, row.method),
-        checkpoint=folder if row.trained else None, scratch=not row.trained, **look,
+        **look, **weights,
     )  # fmt: skip
 
 

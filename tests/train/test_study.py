@@ -437,6 +437,14 @@ def test_every_row_of_table_5_has_a_run(row: Row, tmp_path: Path) -> None:
     assert run.model == METHODS[row.method].presets["tiny_grid"]
 
 
+def test_random_weights_are_those_of_the_rows_own_method(tmp_path: Path) -> None:
+    settings = config(tmp_path)
+    glcm, one = (eval_of(settings, work(row), "grid_digits") for row in STUDIES["table5"].rows[:2])
+    assert (glcm.method, glcm.scratch) == ("glcm", True)
+    assert (one.method, one.scratch) == ("moco", True)
+    assert one.run.endswith("grid/random-moco-0")
+
+
 # --- what is asked for --------------------------------------------------------------------------
 
 
