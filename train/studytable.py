@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from train.checkpoint import write_atomically
 from train.papers import TABLES
-from train.studies import LIKE, Corpus, Study
+from train.studies import CONTROL, LIKE, Corpus, Study
 from train.study_config import StudyConfig
 from train.tabletext import grid
 
@@ -130,7 +130,10 @@ def extent(study: Study, results: list[Result]) -> str:
 
 
 def _fewer(results: list[Result], seeds: int) -> str:
-    """Which cells are of fewer seeds than the table; whole columns first, by their name alone."""
+    """Which cells are of fewer seeds than the table; of whole columns the name alone.
+
+    What stands beside a task's score is named once, as TASK:..., where its counts are the same.
+    """
     counts: dict[str, dict[str, int]] = {}
     for one in results:
         for task in one.scores:
@@ -140,10 +143,15 @@ def _fewer(results: list[Result], seeds: int) -> str:
     for task, of_task in counts.items():
         if len(set(of_task.values())) == 1:
             count = next(iter(of_task.values()))
-            said += [f"{task} {count}"] * (count < seeds)
+            said += [f"{_named(task)} {count}"] * (count < seeds)
         else:
-            said += [f"{row}, {task} {n}" for row, n in of_task.items() if n < seeds]
-    return f" Of fewer seeds: {'; '.join(said)}." * bool(said)
+            said += [f"{row}, {_named(task)} {n}" for row, n in of_task.items() if n < seeds]
+    return f" Of fewer seeds: {'; '.join(dict.fromkeys(said))}." * bool(said)
+
+
+def _named(column: str) -> str:
+    task, control, _ = column.partition(CONTROL)
+    return f"{task}:..." if control else task
 
 
 def _times(cells: tuple[int, int, int]) -> str:

@@ -193,6 +193,13 @@ def test_cells_of_fewer_seeds_are_named() -> None:
     results = [Result(**one) for one in both["results"]]
     again = facts_of(STUDIES["table7"], "table7", both["said"], results)
     assert " Of fewer seeds: planted_class 2. " in again["extent"]
+    for result in both["results"][:2] + both["results"][3:4]:
+        for control in ("a", "b"):
+            result["scores"][f"planted_words:{control}"] = result["scores"]["planted_words"]
+    results = [Result(**one) for one in both["results"]]
+    again = facts_of(STUDIES["table7"], "table7", both["said"], results)
+    assert (f"planted_class 2; {SINGLE}, planted_words:... 2; {MULTI}, planted_words:... 1. "
+            in again["extent"])  # fmt: skip
 
 
 def test_another_corpus_stands_beside_the_one_that_is_there(places: EvidenceConfig) -> None:
