@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from train.studies import BESIDE, MULTI, SCRATCH, SINGLE
+from train.studies import BESIDE, LONG, MULTI, SCRATCH, SINGLE
 from train.studytable import goodness, interval
 
 Verdict = Literal["held", "did not hold", "undecided", "not run"]
@@ -70,6 +70,9 @@ CLAIMS = (
     Claim(4, "attention pooling finds what sounds, and comes close to crops", (
         Comparison("localization", "Ours", SCRATCH, ("localization",)),
         *(Comparison("localization", "Ours", "Ours", ("localization",), control=control)
+          for control in BESIDE["localization"]),
+        Comparison("longer", LONG, SCRATCH, ("localization",)),
+        *(Comparison("longer", LONG, LONG, ("localization",), control=control)
           for control in BESIDE["localization"]),
         Comparison("table8", "attention", "full frame", _LOCAL),
         Comparison("table8", "attention", "full frame", _LOCAL, far="crop"),

@@ -16,6 +16,7 @@ ONE_ENCODER = "random weights (one encoder)"
 """The same of the video encoder that the other methods of Table 5 share."""
 CROP = "crop"
 """In a row's look: the pictures that a corpus calls its `crop`."""
+SHORT, LONG = "the studies' steps", "four times as many"
 MULTI, SINGLE = "No pooling & multiple pos. pairs", "Avg pooling & single pos. pair"
 
 
@@ -36,6 +37,8 @@ class Row:
     """Random weights where it is False."""
     corpora: tuple[str, ...] = ()
     """On which it can be looked at; empty: on all."""
+    longer: int = 1
+    """Times the study's steps for which it is trained."""
 
     @property
     def run(self) -> str:
@@ -43,7 +46,7 @@ class Row:
         if not self.trained:
             return f"random-{self.method}"
         switches = (f"{name}_{value}" for name, value in self.model.items())
-        return "-".join([self.method, *switches])
+        return "-".join([self.method, *switches, *([f"x{self.longer}"] if self.longer > 1 else [])])
 
 
 @dataclass(frozen=True)
@@ -227,6 +230,11 @@ STUDIES = {
         (_glcm("Ours", None), _glcm("Ours, L_g only", None, objective="g")),
         tasks={"planted": ("localization",), "grid": ()},
     ),
+    "longer": Study(
+        "what four times as many steps change, of both objectives",
+        (_glcm(SHORT, None), Row(LONG, longer=4)),
+        tasks={"planted": ("planted_words", "planted_class", "localization"), "grid": ()},
+    ),
     "labels": Study(
         "lip reading with few labels, from crops (and their local features alone), faces, and "
         "frames with attention",
@@ -240,4 +248,5 @@ STUDIES = {
         tasks={"planted": ("planted_words",)},
     ),
 }  # fmt: skip
-"""Tables 5 to 9, the attention map, and few labels; the preset's own M is 3, its pairs summed."""
+"""Tables 5 to 9, the attention map, longer training, and few labels; the preset's own M is 3, its
+pairs summed."""

@@ -221,8 +221,8 @@ def run_of(config: StudyConfig, work: Work) -> PretrainConfig[Any]:
     return PretrainConfig(
         model=replace(preset_named(row.method, preset), **row.model), method=row.method,
         preset=preset, shards=corpus.shards, split=config.split, seed=work.seed,
-        schedule_steps=config.steps, run=str(work.folder(config)), device=config.device,
-        threads=config.threads, workers=config.workers,
+        schedule_steps=(config.steps or 1) * row.longer, run=str(work.folder(config)),
+        device=config.device, threads=config.threads, workers=config.workers,
         val_every=0,  # the schedule's end is evaluated: choosing `best` differs between methods
         **recipe,
     )  # fmt: skip

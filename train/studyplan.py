@@ -90,10 +90,10 @@ def _tell_minutes(config: StudyConfig, runs: Sequence[Run], deadline: float | No
             log.info("the minutes are over before all were timed: no estimate")
             return
         spent[kind] = step_seconds(run, device)
-    seconds = sum(spent[run.method, repr(run.model)] for run in runs)
+    seconds = sum(spent[run.method, repr(run.model)] * (run.schedule_steps or 0) for run in runs)
     log.info("training them takes about %d min on this machine; evaluations come on top: once a "
              "row is done, the time left is told with them",
-             ceil(seconds * (config.steps or 0) / 60))  # fmt: skip
+             ceil(seconds / 60))  # fmt: skip
 
 
 def step_seconds(run: Run, device: "torch.device") -> float:

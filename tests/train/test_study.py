@@ -445,6 +445,21 @@ def test_random_weights_are_those_of_the_rows_own_method(tmp_path: Path) -> None
     assert one.run.endswith("grid/random-moco-0")
 
 
+def test_a_row_that_is_trained_longer_has_a_run_of_its_own(
+    calls: list[Any], tmp_path: Path, caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(studyplan, "step_seconds", lambda run, device: 12.0)
+    assert study.study(config(tmp_path, name="longer", corpora="planted", plan=True)) == 0
+    assert "training them takes about 10 min" in caplog.text, "10 steps and 40"
+    short, long = STUDIES["longer"].rows
+    settings = config(tmp_path, name="longer", corpora="planted")
+    runs = [run_of(settings, work(row, "planted")) for row in (short, long)]
+    found = [(run.folder.name, run.schedule_steps) for run in runs]
+    assert found == [("glcm-0", 10), ("glcm-x4-0", 40)]
+
+
 # --- what is asked for --------------------------------------------------------------------------
 
 
