@@ -8,7 +8,7 @@ several days and machines come together; others are replaced with --replace alon
 docs/evidence.md, which stand between `<!-- table6 -->` and `<!-- end -->`, are then written anew;
 the sentences about them are people's. The page's marks are the studies' names, and `claims`.
 Whatever is in --studies is published, with its steps and seeds: try things out in another `--run`.
-The pictures of the attention map are those of GLCM's first run.
+The pictures of the attention map are those of GLCM's first run, and of its first longer one.
 """
 
 import json
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from train import claims, studycurves, studyfigure
+from train import claims, page, studycurves, studyfigure
 from train.checkpoint import write_atomically
 from train.config import RUNS
 from train.errors import UsageError
@@ -30,10 +30,13 @@ from train.tabletext import grid
 
 DOCS = Path("docs")
 PAGE, FOLDER = "evidence.md", "evidence"
-ATTENTION, STILL = "attention", ".png"
-"""In FOLDER: the map of GLCM's first run over some held-out clips, still and moving."""
-OVERLAYS = "planted/glcm-[0-9]*/eval/localization-*/attention-*"
-"""Below --studies."""
+STILL = ".png"
+OVERLAYS = {
+    "attention": "planted/glcm-[0-9]*/eval/localization-*/attention-*",
+    "attention-longer": "planted/glcm-x*/eval/localization-*/attention-*",
+}
+"""In FOLDER: the map over some held-out clips, still and moving -> where it is below --studies, of
+GLCM's first run and of the first that was trained longer."""
 CURVES = "-curves.png"
 """Ending of the picture of a study's training, beside its figure."""
 DPI = 100
@@ -80,17 +83,18 @@ def evidence(config: EvidenceConfig) -> list[str]:
     if not config.replace:
         _refuse_to_replace({name: what for name, (_, what) in after.items()}, config.studies)
     for name, (facts, _) in after.items():
-        text = json.dumps(facts, indent=1) + "\n"
-        write_atomically(config.docs / FOLDER / f"{name}.json", text)
-    for ending in (STILL, MOVING):
-        if overlays := sorted(config.studies.glob(OVERLAYS + ending)):
-            shutil.copyfile(overlays[0], config.docs / FOLDER / f"{ATTENTION}{ending}")
+        write_atomically(config.docs / FOLDER / f"{name}.json", json.dumps(facts, indent=1) + "\n")
+    for name, where in OVERLAYS.items():
+        if still := sorted(config.studies.glob(where + STILL)):
+            (config.docs / FOLDER / f"{name}.jpg").write_bytes(page.as_jpeg(still[0]))
+        if moving := sorted(config.studies.glob(where + MOVING)):
+            shutil.copyfile(moving[0], config.docs / FOLDER / f"{name}{MOVING}")
     for name, facts in committed(config.docs).items():
         studyfigure.draw(facts).savefig(config.docs / FOLDER / f"{name}.png", dpi=DPI)
         if curves := studycurves.draw(STUDIES[name], facts.get("curves", {})):
             curves.savefig(config.docs / FOLDER / f"{name}{CURVES}", dpi=DPI)
-    page = config.docs / PAGE
-    write_atomically(page, filled(_text_of(page), committed(config.docs)))
+    text = filled(_text_of(config.docs / PAGE), committed(config.docs))
+    write_atomically(config.docs / PAGE, text)
     return [f"{name}: {what}" for name, (_, what) in after.items()]
 
 

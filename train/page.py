@@ -59,12 +59,17 @@ def as_it_is(path: Path) -> str:
 
 def jpeg_of(path: Path) -> str:
     """A PNG file with photographs in it as a small base64 JPEG, for `data:image/jpeg;base64,`."""
+    return base64.b64encode(as_jpeg(path)).decode()
+
+
+def as_jpeg(path: Path) -> bytes:
+    """A PNG file with photographs in it as a small JPEG."""
     import simplejpeg
     from matplotlib.image import imread
 
     pixels = (imread(path)[..., :3] * 255).round().astype(np.uint8)
     blob: bytes = simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), JPEG_QUALITY, "RGB", "420")
-    return base64.b64encode(blob).decode()
+    return blob
 
 
 def pictures_of(folder: Path) -> list[dict[str, str]]:

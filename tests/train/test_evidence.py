@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy import stats
 
 from train.claims import CLAIMS, findings, verdict
@@ -139,14 +140,18 @@ def test_studies_are_copied_and_shown(places: EvidenceConfig) -> None:
 
 
 def test_the_picture_is_that_of_glcms_own_first_run(places: EvidenceConfig) -> None:
-    for run in ("glcm-1", "glcm-objective_g-0", "glcm-0"):
+    reds = {"glcm-1": 40, "glcm-objective_g-0": 80, "glcm-0": 120, "glcm-x4-1": 200}
+    for run, red in reds.items():
         folder = places.studies / f"planted/{run}/eval/localization-planted-glcm"
         folder.mkdir(parents=True)
-        (folder / "attention-val.png").write_bytes(run.encode())
+        Image.new("RGB", (16, 16), (red, 0, 0)).save(folder / "attention-val.png")
         (folder / "attention-val.webp").write_bytes(f"{run} moving".encode())
     publish(places, study_of({MULTI: [60]}))
-    assert (places.docs / "evidence/attention.png").read_bytes() == b"glcm-0"
-    assert (places.docs / "evidence/attention.webp").read_bytes() == b"glcm-0 moving"
+    for name, run in (("attention", "glcm-0"), ("attention-longer", "glcm-x4-1")):
+        with Image.open(places.docs / f"evidence/{name}.jpg") as still:
+            assert abs(np.asarray(still)[8, 8, 0] - reds[run]) < 5
+        moving = places.docs / f"evidence/{name}.webp"
+        assert moving.read_bytes() == f"{run} moving".encode()
 
 
 def test_seeds_of_another_day_stand_beside_those_that_are_there(places: EvidenceConfig) -> None:

@@ -14,8 +14,6 @@ STILL_PIXELS = 288
 CELL_PIXELS, CAPTION_PIXELS = 104, 16
 QUALITY, EFFORT = 10, 6
 """Of the moving picture, 0 to 100 and 0 to 6: so a dozen clips of 6 s stay below 400 kB."""
-STILL_COLOURS = 128
-"""Of the still one, a third as large as with all."""
 Floats = npt.NDArray[np.float64]
 Pixels = npt.NDArray[np.uint8]
 UNSEEN: Pixels = np.zeros((0, 0, 0, 3), np.uint8)
@@ -76,7 +74,6 @@ def draw(path: Path, shown: list[Shown]) -> None:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
-    from PIL import Image
 
     columns = min(COLUMNS, len(shown))
     rows = -(-len(shown) // columns)
@@ -102,9 +99,6 @@ def draw(path: Path, shown: list[Shown]) -> None:
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
-    with Image.open(path) as still:
-        few = still.convert("RGB").quantize(STILL_COLOURS)
-    few.save(path, optimize=True)
 
 
 def _draw_boxes(axes: Any, boxes: Floats) -> None:
