@@ -24,6 +24,7 @@ PAGE: Template = page.HTML.from_string("""<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>GLAV: {{ name }}</title>
 <style>{{ style }}
 td, th { font-variant-numeric: tabular-nums; font-size: 14px }
+td:first-child { min-width: 14em }
 tr+tr { border-top: 1px solid #eee } .soft { color: #666 } .scroll { overflow-x: auto }
 .panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(420px, 1fr)); gap: 14px }
 figure { margin: 0 } details > summary { cursor: pointer; font-weight: 600; margin: .6em 0 }</style>
