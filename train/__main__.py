@@ -371,7 +371,7 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(exit_code(error))
     except KeyboardInterrupt as error:
-        print(str(error) or "stopped before anything was done", file=sys.stderr)
+        print(str(error) or "stopped; what was done before is kept", file=sys.stderr)
         sys.exit(130)
 
 
