@@ -64,6 +64,7 @@ def test_no_row_of_a_cache_that_keeps_nothing(
     clip: Media, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(elsewhere, "CACHE_BYTES", 1)
+    monkeypatch.setattr(elsewhere, "SHARD_SECONDS", 3 * CLIP_SECONDS)  # of one shard are no waits
     monkeypatch.setattr(loading, "WINDOW_FRAMES", 8)
     rows = elsewhere.measure(clip, tmp_path, 1)
     assert next(rows).goal == "upload"

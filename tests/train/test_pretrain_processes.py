@@ -188,6 +188,6 @@ def test_refusals_have_their_exit_codes(tmp_path: Path) -> None:
     assert code("pretrain", "--shards", str(out), "--run", run)[0] == 5
     (out / "shardindex.json").unlink()
     assert code("pretrain", "--shards", str(out), "--run", run)[0] == 3
-    assert "known: glcm" in code("pretrain", "--method", "glmc")[1]
+    assert "known: avid" in code("pretrain", "--method", "glmc")[1]
     assert code("pretrain", "--model.frames", "31")[0] == 2
     assert code("nonsense")[0] == 2
