@@ -4,8 +4,8 @@
 
 The papers' tables with our rows (empty where nothing was run), every result with its rounds,
 training curve, confusions, examples and pictures, and each run's losses and attention maps. Of
-studies it has the tables and figures; what stands in them is shown in their own pages. The page is
-one file that opens offline; the Markdown holds the tables.
+studies it has the tables and figures; their evaluations, hundreds, are shown in pages of their own.
+The page is one file that opens offline; the Markdown holds the tables.
 """
 
 import glob
@@ -63,9 +63,13 @@ test items. A cell is empty where nothing was run.</p>
 <img alt="{{ study.name }}: means, seeds and intervals" src="data:image/png;base64,{{ study.png }}">
 <p><a href="{{ study.link }}">Training curves, and what each row saw and missed</a></p>
 {% endfor %}
-{% if not results %}
+{% if of_studies %}
+<p>The {{ of_studies }} evaluations of studies are not listed here, but in their tables and beside
+their runs.</p>
+{% endif %}
+{% if not results and not of_studies %}
 <p>No evaluation has been run yet: <code>make eval TASK=...</code> lists the tasks.</p>
-{% else %}
+{% elif results %}
 <h2>All results</h2>
 {{ grid(overview_heads, overview) }}
 {% endif %}
@@ -125,16 +129,14 @@ def write(folder: Path = RUNS) -> tuple[Path, Path]:
             "pretrain`) or evaluate one (`make eval TASK=...`)"
         )
     paths = _below(folder, f"**/eval/**/{RESULT}")
-    studies, shown = [], set[Path]()
-    for path in _below(folder, f"**/{STUDY}"):
-        facts = json.loads(path.read_bytes())
-        studies.append(_study(folder, path.parent, facts))
-        shown |= _results_in(path.parent, facts)
-    paths = [path for path in paths if path not in shown]
+    studies = [_study(folder, path.parent) for path in _below(folder, f"**/{STUDY}")]
+    roots = {(folder / study["link"]).parents[1] for study in studies} - {folder}
+    of_studies = [path for path in paths if roots & set(path.parents)]
+    paths = [path for path in paths if path not in of_studies]
     results = [tables.read_result(path) for path in paths]
     filled, rest = tables.filled(results), tables.others(results)
     page, text = folder / REPORT, folder / MARKDOWN
-    write_atomically(text, "# Results\n\n" + _overview_text(results)
+    write_atomically(text, "# Results\n\n" + _overview_text(results, bool(studies))
                      + "".join(map(_study_text, studies))
                      + tabletext.markdown(filled, rest))  # fmt: skip
     html = PAGE.render(
@@ -145,6 +147,7 @@ def write(folder: Path = RUNS) -> tuple[Path, Path]:
         overview=[_overview(result) for result in results],
         results=[_section(path, one) for path, one in zip(paths, results, strict=True)],
         studies=studies,
+        of_studies=len(of_studies),
         papers=Markup(tabletext.html(filled, ())),
         runs=_runs(folder),
     )
@@ -174,9 +177,9 @@ def _overview(result: dict[str, Any]) -> list[str]:
     ]
 
 
-def _overview_text(results: Sequence[dict[str, Any]]) -> str:
+def _overview_text(results: Sequence[dict[str, Any]], with_studies: bool) -> str:
     if not results:
-        return "No evaluation has been run yet.\n\n"
+        return "" if with_studies else "No evaluation has been run yet.\n\n"
     return _grid_text(OVERVIEW, [_overview(result) for result in results])
 
 
@@ -188,18 +191,13 @@ def _grid_text(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 # --- studies ------------------------------------------------------------------------------------
 
 
-def _study(folder: Path, study: Path, facts: dict[str, Any]) -> dict[str, Any]:
+def _study(folder: Path, study: Path) -> dict[str, Any]:
     """Its table and figure, and a link to its own page, which is written anew."""
+    facts = json.loads((study / STUDY).read_bytes())
     heads, rows = study_table(facts)
     link = studypage.write(study).relative_to(folder)
     return {"name": study.name, "about": facts["about"], "said": caption(facts), "heads": heads,
             "rows": rows, "png": png(studyfigure.draw(facts)), "link": link}  # fmt: skip
-
-
-def _results_in(study: Path, facts: dict[str, Any]) -> set[Path]:
-    """What a study's table says, and its page shows: hundreds, in a page of all results a wall."""
-    scores = [score for one in facts["results"] for score in one["scores"].values()]
-    return {study.parent / score["result"] / RESULT for score in scores if score.get("result")}
 
 
 def _study_text(study: dict[str, Any]) -> str:

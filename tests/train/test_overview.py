@@ -121,7 +121,10 @@ def test_what_a_study_shows_is_in_its_own_page(tmp_path: Path) -> None:
     study = tmp_path / "studies/table8"
     study.mkdir()
     (study / "study.json").write_text(json.dumps(facts))
+    leave(tmp_path / "studies/planted", "of-another-day", result("planted_words"), guesses())
     page, text = overview.write(tmp_path)
+    assert "The 3 evaluations of studies are not listed here" in page.read_text()
+    assert "of-another-day" not in page.read_text()
     assert f'id="{"-".join(alone.parts[-3:])}"' in page.read_text()
     assert 'href="studies/table8/study.html"' in page.read_text()
     assert f'id="{"-".join(shown.parts[-3:])}"' not in page.read_text()
