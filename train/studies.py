@@ -17,6 +17,7 @@ ONE_ENCODER = "random weights (one encoder)"
 CROP = "crop"
 """In a row's look: the pictures that a corpus calls its `crop`."""
 SHORT, LONG = "the studies' steps", "four times as many"
+"""Rows of the study of longer training."""
 MULTI, SINGLE = "No pooling & multiple pos. pairs", "Avg pooling & single pos. pair"
 
 

@@ -86,8 +86,7 @@ def study(config: StudyConfig) -> int:
         if name in (row.corpora or corpora)
     ]
     runs = [run_of(config, work) if work.row.trained else None for work in works]
-    trained = [run for run in runs if run is not None]
-    for one in trained:
+    for one in {run.run: run for run in runs if run is not None}.values():
         _refuse_another_study(one)
     deadline = None if config.minutes is None else time.monotonic() + 60 * config.minutes
     tell_plan(config, [(work.row, run) for work, run in zip(works, runs, strict=True)], deadline)
@@ -132,23 +131,27 @@ def _trained(run: PretrainConfig[Any] | None, deadline: float | None) -> int:
     if run is None:
         return COMPLETE
     stop = Stop()
+    with _alarm_at(deadline):
+        code = pretrain(run, stop)
+    if code == COMPLETE and stop.wanted:  # in its last step: the run is complete, the study is not
+        log.info("%s: the run was at its end; the same command goes on", stop.name)
+        return PREEMPTED
+    return code
+
+
+@contextmanager
+def _alarm_at(deadline: float | None) -> Iterator[None]:
+    """Ask this process to stop when the time is over."""
     if deadline is None:
-        return _unless_told(pretrain(run, stop), stop)
+        yield
+        return
     left = deadline - time.monotonic()
     alarm = threading.Timer(left, os.kill, (os.getpid(), signal.SIGUSR1))
     alarm.start()
     try:
-        return _unless_told(pretrain(run, stop), stop)
+        yield
     finally:
         alarm.cancel()
-
-
-def _unless_told(code: int, stop: Stop) -> int:
-    """A run that was told to stop in its last step is complete; the study is not."""
-    if code == COMPLETE and stop.wanted:
-        log.info("%s: the run was at its end; the same command goes on", stop.name)
-        return PREEMPTED
-    return code
 
 
 def _is_over(deadline: float | None) -> bool:
@@ -215,13 +218,14 @@ def _refuse_other_clips(run: PretrainConfig[Any]) -> None:
 
 def run_of(config: StudyConfig, work: Work) -> PretrainConfig[Any]:
     """The run of a row: the method's own recipe, but the study's clips, batch and length."""
+    assert config.steps is not None
     row, corpus = work.row, work.corpus
     preset = config.preset_for(corpus, row.method)
     recipe = method_named(row.method).recipe_of(preset) | {"batch_size": config.batch_size}
     return PretrainConfig(
         model=replace(preset_named(row.method, preset), **row.model), method=row.method,
         preset=preset, shards=corpus.shards, split=config.split, seed=work.seed,
-        schedule_steps=(config.steps or 1) * row.longer, run=str(work.folder(config)),
+        schedule_steps=config.steps * row.longer, run=str(work.folder(config)),
         device=config.device, threads=config.threads, workers=config.workers,
         val_every=0,  # the schedule's end is evaluated: choosing `best` differs between methods
         **recipe,
