@@ -17,7 +17,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from train import claims, page, studycurves, studyfigure
 from train.checkpoint import write_atomically
@@ -42,8 +42,17 @@ CURVES = "-curves.png"
 DPI = 100
 CLAIMS_MARK = "claims"
 NOT_RUN = "*Not run yet.*"
-REPLACES = "replaces"
-"""First word of what is said of results that leave no room for those that are there."""
+
+
+class Joined(NamedTuple):
+    """A study's results with those that were there."""
+
+    facts: dict[str, Any]
+    """As study.json."""
+    told: str
+    """A sentence about the old ones."""
+    replaces: bool = False
+    """Whether those could not stay."""
 
 
 @dataclass(frozen=True)
@@ -81,9 +90,10 @@ def evidence(config: EvidenceConfig) -> list[str]:
         for name, path in there.items()
     }
     if not config.replace:
-        _refuse_to_replace({name: what for name, (_, what) in after.items()}, config.studies)
-    for name, (facts, _) in after.items():
-        write_atomically(config.docs / FOLDER / f"{name}.json", json.dumps(facts, indent=1) + "\n")
+        _refuse_to_replace(after, config.studies)
+    for name, one in after.items():
+        text = json.dumps(one.facts, indent=1) + "\n"
+        write_atomically(config.docs / FOLDER / f"{name}.json", text)
     for name, where in OVERLAYS.items():
         if still := sorted(config.studies.glob(where + STILL)):
             (config.docs / FOLDER / f"{name}.jpg").write_bytes(page.as_jpeg(still[0]))
@@ -95,36 +105,33 @@ def evidence(config: EvidenceConfig) -> list[str]:
             curves.savefig(config.docs / FOLDER / f"{name}{CURVES}", dpi=DPI)
     text = filled(_text_of(config.docs / PAGE), committed(config.docs))
     write_atomically(config.docs / PAGE, text)
-    return [f"{name}: {what}" for name, (_, what) in after.items()]
+    return [f"{name}: {one.told}" for name, one in after.items()]
 
 
-def _refuse_to_replace(told: Mapping[str, str], studies: Path) -> None:
+def _refuse_to_replace(found: Mapping[str, Joined], studies: Path) -> None:
     """A trial must not take the place of published results unasked.
 
     Raises:
         UsageError: a study would; says which, and what is there.
     """
-    if lost := [f"{name} {what}" for name, what in told.items() if what.startswith(REPLACES)]:
+    if lost := [f"{name} {one.told}" for name, one in found.items() if one.replaces]:
         raise UsageError(
             f"nothing was published, for of what is in {studies} {'; '.join(lost)}. Publish "
             "another folder (--studies), or mean it: --replace"
         )
 
 
-def joined(old: dict[str, Any] | None, new: dict[str, Any]) -> tuple[dict[str, Any], str]:
-    """A study's new results with the old ones that can stand beside them.
-
-    Returns:
-        The study.json of both, and a sentence about the old ones.
-    """
+def joined(old: dict[str, Any] | None, new: dict[str, Any]) -> Joined:
+    """A study's new results with the old ones that can stand beside them."""
     if old is None:
-        return new, "new"
+        return Joined(new, "new")
     ours, theirs = new["said"], old["said"]
     if other := [name for name in ours if theirs.get(name, ours[name]) != ours[name]]:
         settings = "; ".join(f"{name}: {theirs[name]}" for name in other)
-        return new, f"{REPLACES} results of other settings ({settings})"
+        return Joined(new, f"replaces results of other settings ({settings})", replaces=True)
     if any(len(clips) > 1 for clips in _clips_of(old["results"] + new["results"]).values()):
-        return new, f"{REPLACES} results on other clips (their index has another SHA-256)"
+        clips = "replaces results on other clips (their index has another SHA-256)"
+        return Joined(new, clips, replaces=True)
     study = STUDIES[new["name"]]
     scores: dict[tuple[int, str], dict[str, Any]] = {}
     for one in (*old["results"], *new["results"]):
@@ -138,7 +145,8 @@ def joined(old: dict[str, Any] | None, new: dict[str, Any]) -> tuple[dict[str, A
     facts = facts_of(study, new["name"], {**theirs, **ours}, results, curves)
     told = f"{kept} rows of other runs stay beside {len(both) - kept} of these"
     gone = dict.fromkeys(row for _, row in scores if row not in order)
-    return facts, told + f"; no rows of the study any more: {', '.join(gone)}" * bool(gone)
+    told += f"; no rows of the study any more: {', '.join(gone)}" * bool(gone)
+    return Joined(facts, told)
 
 
 def _clips_of(results: Sequence[dict[str, Any]]) -> dict[str, set[str | None]]:

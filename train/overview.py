@@ -26,7 +26,7 @@ from train.curves import LOSSES, RETRIEVAL
 from train.errors import UsageError
 from train.evaluation.result import PREDICTIONS, RESULT, Predictions
 from train.livepage import REPORT
-from train.page import HTML, STYLE, figure, pictures_of, png
+from train.page import GRID, HTML, STYLE, STYLE_OF_RESULTS, figure, pictures_of, png
 from train.record import Record, read_run
 from train.report import attention_of, headline
 from train.studytable import STUDY, caption, table as study_table
@@ -36,20 +36,12 @@ SHOWN_EXAMPLES = 12
 SHOWN_RUNS = 8
 """Runs whose curves are in the page; of the others there are links."""
 
-PAGE: Template = HTML.from_string("""<!doctype html>
+PAGE: Template = HTML.from_string(
+    GRID
+    + """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>GLAV: results</title>
 <style>{{ style }}
-td, th { font-variant-numeric: tabular-nums; font-size: 14px }
-tr+tr { border-top: 1px solid #eee } .soft { color: #666 }
-.panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(420px, 1fr)); gap: 14px }
-nav a { margin-right: .9em } .scroll { overflow-x: auto } ol { font-size: 13px; color: #444 }
-details > summary { cursor: pointer; font-weight: 600; margin: .6em 0 }
-.wrong { color: #a11 }</style>
-{% macro grid(heads, rows) %}
-<div class="scroll"><table><tr>{% for head in heads %}<th>{{ head }}{% endfor %}</tr>
-{% for row in rows %}<tr>{% for cell in row %}<td>{{ cell }}{% endfor %}</tr>
-{% endfor %}</table></div>
-{% endmacro %}
+nav a { margin-right: .9em } ol { font-size: 13px; color: #444 }</style>
 <h1>Results</h1>
 <p class="soft">{{ folder }}, as of {{ now }}. Numbers in brackets: 95 % bootstrap intervals over
 test items. A cell is empty where nothing was run.</p>
@@ -111,7 +103,8 @@ their runs.</p>
 {% endfor %}
 {% endfor %}
 </html>
-""")
+"""
+)
 
 
 def write(folder: Path = RUNS) -> tuple[Path, Path]:
@@ -140,7 +133,7 @@ def write(folder: Path = RUNS) -> tuple[Path, Path]:
                      + "".join(map(_study_text, studies))
                      + tabletext.markdown(filled, rest))  # fmt: skip
     html = PAGE.render(
-        style=STYLE,
+        style=STYLE + STYLE_OF_RESULTS,
         folder=folder.resolve(),
         now=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         overview_heads=OVERVIEW,

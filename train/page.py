@@ -22,6 +22,20 @@ table { border-collapse: collapse } th { text-align: left; font-weight: 600 }
 td, th { padding: 3px 1.2em 3px 0; vertical-align: top }
 img { max-width: 100% }
 """
+STYLE_OF_RESULTS = """
+td, th { font-variant-numeric: tabular-nums; font-size: 14px }
+tr+tr { border-top: 1px solid #eee } .soft { color: #666 } .scroll { overflow-x: auto }
+.panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(420px, 1fr)); gap: 14px }
+details > summary { cursor: pointer; font-weight: 600; margin: .6em 0 }
+"""
+"""Beside `STYLE`, of pages with tables of results."""
+GRID = """{% macro grid(heads, rows) %}
+<div class="scroll"><table><tr>{% for head in heads %}<th>{{ head }}{% endfor %}</tr>
+{% for row in rows %}<tr>{% for cell in row %}<td>{{ cell }}{% endfor %}</tr>
+{% endfor %}</table></div>
+{% endmacro %}
+"""
+"""Before such a page's template: `grid(heads, rows)`, a table."""
 DPI = 80
 JPEG_QUALITY = 80
 

@@ -19,7 +19,7 @@ from train.curves import COLOURS, LOSSES, RETRIEVAL, look_of
 from train.record import Series, read_metrics
 from train.session import METRICS
 from train.studies import Row, Study
-from train.studytable import interval
+from train.studytable import Curves, interval
 
 BINS = 30
 """Of a run: each is the mean over so many parts of its steps, a batch's loss jumps."""
@@ -34,8 +34,6 @@ COLUMNS, WIDTH, HEIGHT, LINE = 3, 3.9, 2.7, 0.2
 """Inches, of a panel and of a line of the legend."""
 LETTERS = 50
 """Of a line of a panel's title."""
-Curves = Mapping[str, Mapping[str, list[float]]]
-"""Run, as CORPUS/ROW-SEED, -> its `steps` and what was measured there, by name."""
 Floats = npt.NDArray[np.float64]
 
 

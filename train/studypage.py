@@ -20,19 +20,12 @@ from train.studytable import STUDY, caption, table
 
 HTML = "study.html"
 
-PAGE: Template = page.HTML.from_string("""<!doctype html>
+PAGE: Template = page.HTML.from_string(
+    page.GRID
+    + """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>GLAV: {{ name }}</title>
 <style>{{ style }}
-td, th { font-variant-numeric: tabular-nums; font-size: 14px }
-td:first-child { min-width: 14em }
-tr+tr { border-top: 1px solid #eee } .soft { color: #666 } .scroll { overflow-x: auto }
-.panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(420px, 1fr)); gap: 14px }
-figure { margin: 0 } details > summary { cursor: pointer; font-weight: 600; margin: .6em 0 }</style>
-{% macro grid(heads, rows) %}
-<div class="scroll"><table><tr>{% for head in heads %}<th>{{ head }}{% endfor %}</tr>
-{% for row in rows %}<tr>{% for cell in row %}<td>{{ cell }}{% endfor %}</tr>
-{% endfor %}</table></div>
-{% endmacro %}
+td:first-child { min-width: 14em } figure { margin: 0 }</style>
 <h1>{{ name }}: {{ about }}</h1>
 <p class="soft">{{ said }}</p>
 {{ grid(heads, rows) }}
@@ -61,7 +54,8 @@ figure { margin: 0 } details > summary { cursor: pointer; font-weight: 600; marg
 </details>
 {% endfor %}
 </html>
-""")
+"""
+)
 
 
 def write(folder: Path) -> Path:
@@ -71,7 +65,8 @@ def write(folder: Path) -> Path:
     heads, rows = table(facts)
     curves = studycurves.draw(study, facts.get("curves", {}))
     html = PAGE.render(
-        style=page.STYLE, name=facts["name"], about=facts["about"], said=caption(facts),
+        style=page.STYLE + page.STYLE_OF_RESULTS, name=facts["name"], about=facts["about"],
+        said=caption(facts),
         heads=heads, rows=rows, figure=page.png(studyfigure.draw(facts)),
         claims=claims.table(claims.about(facts["name"]), {facts["name"]: facts}),
         curves=page.png(curves) if curves else "", looks=_looks(folder, facts),

@@ -20,6 +20,8 @@ LEVEL = 0.95
 Floats = npt.NDArray[np.float64]
 WHOLE_SPLIT = "train"
 """What is trained on where nothing is said."""
+Curves = Mapping[str, Mapping[str, list[float]]]
+"""Run, as CORPUS/ROW-SEED, -> its `steps` and what was measured there, by name."""
 FEWEST_RANKED = 3
 """Of fewer rows an order says nothing."""
 
@@ -36,9 +38,7 @@ class Result:
     measured, and by which commit."""
 
 
-def write(
-    config: StudyConfig, results: list[Result], curves: dict[str, dict[str, list[float]]]
-) -> None:
+def write(config: StudyConfig, results: list[Result], curves: Curves) -> None:
     """study.json and study.md of the rows that are done, with the curves of their runs."""
     facts = facts_of(config.of, config.name, said(config), results, curves)
     folder = config.folder / config.name
@@ -52,7 +52,7 @@ def write(
 
 def facts_of(
     study: Study, name: str, settings: dict[str, str], results: list[Result],
-    curves: Mapping[str, Mapping[str, list[float]]] | None = None,
+    curves: Curves | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """What study.json holds: every score, its row's mean and interval, the order of rows.
 
