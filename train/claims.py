@@ -50,8 +50,8 @@ class Claim:
     comparisons: tuple[Comparison, ...]
 
 
-_GLOBAL = ("planted_class",)
-_LOCAL = ("planted_words", "planted_mismatch", "grid_digits", "grid_letters")
+_GLOBAL = ("planted_class", "av_retrieval:class_auc:global")
+_LOCAL = ("planted_words", "planted_mismatch", "av_retrieval", "grid_digits", "grid_letters")
 _ALL = (*_GLOBAL, *_LOCAL, "planted_events")
 _BOTH = "f: both encoders, both, both"
 

@@ -73,7 +73,8 @@ class Corpus:
 CORPORA = {
     "planted": Corpus(
         "data/shards/planted-glcm", "data/shards/planted-glcm",
-        ("planted_class", "planted_words", "planted_sentences", "planted_mismatch"),
+        ("planted_class", "planted_words", "planted_sentences", "planted_mismatch",
+         "av_retrieval"),
         "tiny", "full", "make shards DATASET=planted", "box",
     ),
     "grid": Corpus(
@@ -104,6 +105,7 @@ LOOKS: Mapping[str, Mapping[str, Any]] = {
     "grid_letters": {"cells": (4, 4, 4)},
     "grid_sentences": {"cells": (1, 4, 4)},
     "localization": {"cells": (1, 1, 1)},
+    "av_retrieval": {"cells": (1, 1, 1), "pictures": "frames"},
 }
 """Settings of tasks that go before a study's. Words and sentences are seen as the paper sees LRW
 and LRS2, cut to what speaks (GRID's tasks are by themselves), and keep when and where apart;
@@ -115,7 +117,10 @@ BESIDE: Mapping[str, tuple[str, ...]] = {
     "localization": ("foreign_sound", "centre", "chance"),
 }
 """Task -> endings of its first metric's controls, which become the columns TASK:ENDING."""
-ALSO: Mapping[str, tuple[str, ...]] = {"localization": ("iou", "iou:centre", "mass_ratio")}
+ALSO: Mapping[str, tuple[str, ...]] = {
+    "localization": ("iou", "iou:centre", "mass_ratio"),
+    "av_retrieval": ("a2v_r10:global", "class_auc:global"),
+}
 """Task -> its other metrics that are columns, too, TASK:METRIC."""
 CONTROL = ":"
 """In the name of such columns."""
@@ -234,7 +239,8 @@ STUDIES = {
     "longer": Study(
         "what four times as many steps change, of both objectives",
         (_glcm(SHORT, None), Row(LONG, longer=4)),
-        tasks={"planted": ("planted_words", "planted_class", "localization"), "grid": ()},
+        tasks={"planted": ("planted_words", "planted_class", "localization", "av_retrieval"),
+               "grid": ()},
     ),
     "labels": Study(
         "lip reading with few labels, from crops (and their local features alone), faces, and "

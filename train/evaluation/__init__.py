@@ -10,7 +10,7 @@
     fused       probes of sound, pictures and both; retrieval: the nearest clips
     segments    a clip in equal parts, their sound attending to their frames (AVE)
     maps        attention maps against boxes; overlay: their picture (localization)
-    timing      is a sound in time with pictures (avsync)
+    timing      is a sound in time with pictures (avsync); matching: with those of other clips
     heads       what is trained on top of the encoders; finetune: the loop that trains both
     kept        ROUND/model.pt: a fine-tuned model, to be used on other clips
     classify    example -> class scores, by any of these protocols

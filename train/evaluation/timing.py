@@ -17,6 +17,23 @@ AT_ONCE = 16
 Floats = npt.NDArray[np.float64]
 
 
+def require_in_time(encoders: Encoders) -> None:
+    """Refuse what cannot say how well sound and pictures are in time.
+
+    Raises:
+        UsageError: the method has no such score, or the encoders no features that know the time.
+    """
+    module: Any = encoders.module
+    if not hasattr(module, "in_time") or not hasattr(module, "embed_global"):
+        raise UsageError(
+            f"the method {encoders.method} does not say how well sound and pictures are in "
+            "time: it has no `in_time` with `embed_global` as Glcm has them; name a checkpoint "
+            "of glcm"
+        )
+    if "fl" not in encoders.channels:
+        raise UsageError("the encoders have no local features fl, which know the time")
+
+
 class Timing:
     """A method's score of a sound and pictures: higher where frames and slices agree in time."""
 
@@ -26,16 +43,9 @@ class Timing:
         Raises:
             UsageError: the method has no such score.
         """
-        module: Any = encoders.module
-        if not hasattr(module, "in_time") or not hasattr(module, "embed_global"):
-            raise UsageError(
-                f"the method {encoders.method} does not say how well sound and pictures are in "
-                "time: it has no `in_time` with `embed_global` as Glcm has them; name a checkpoint "
-                "of glcm"
-            )
-        if "fl" not in encoders.channels:
-            raise UsageError("the encoders have no local features fl, which know the time")
-        self._module, self._encoders = module, encoders
+        require_in_time(encoders)
+        self._module: Any = encoders.module
+        self._encoders = encoders
 
     @torch.no_grad()
     def scores(

@@ -8,6 +8,7 @@ import difflib
 
 from train.errors import UsageError
 from train.evaluation.task import Task
+from train.tasks.av_retrieval import AV_RETRIEVAL
 from train.tasks.ave import AVE, AVE_WEAK
 from train.tasks.avsync import AVSYNC
 from train.tasks.classify import CLASSIFY, RETRIEVE
@@ -42,6 +43,7 @@ TASKS: dict[str, Task] = {
         AVE,
         AVE_WEAK,
         AVSYNC,
+        AV_RETRIEVAL,
         LOCALIZATION,
         LRW,
         LRS2,

@@ -9,8 +9,8 @@
 Words are seen, not heard. Five sets of three mouth shapes in four orders each are the 20 words, so
 that features that do not know the order of a word's pictures get a quarter of them right at most.
 `--pictures box` cuts the frames to the performer, as a perfect detector would; `--pooling
-full_attention` lets the sound find it in whole frames. `localization` and `avsync` take these
-shards, too. Each clip has a performer of its own.
+full_attention` lets the sound find it in whole frames. `localization`, `avsync` and `av_retrieval`
+take these shards, too. Each clip has a performer of its own.
 """
 
 from collections.abc import Sequence

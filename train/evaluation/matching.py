@@ -1,0 +1,126 @@
+"""How well each sound of some clips goes with the pictures of each (task av_retrieval).
+
+A method has two scores of a sound and pictures, which are what its objectives compare:
+
+    global   that of L_g (`GlobalLoss.scores`): what a clip is like as a whole, whenever it happens
+    local    that of L_l (`Glcm.in_time`): frames against the slices of their time, pooled by the
+             sound's attention
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.metrics import roc_auc_score
+from torch import Tensor
+from tqdm import tqdm
+
+from train.evaluation.clips import ClipBatch
+from train.evaluation.encoders import Encoders
+from train.evaluation.timing import AT_ONCE, require_in_time
+
+GLOBAL, LOCAL = KINDS = ("global", "local")
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A window of each of some clips, on the CPU."""
+
+    fl: Tensor
+    """(B, C, T, H, W)."""
+    fa: Tensor
+    """(B, C, 3T)."""
+    audio: Tensor
+    """(B, D) of the sound, for L_g."""
+    grid: Tensor
+    """(B, P, D) of the pictures."""
+
+    def to(self, device: torch.device) -> "Embedded":
+        """Elsewhere."""
+        return Embedded(*(getattr(self, field.name).to(device) for field in fields(self)))
+
+
+@torch.no_grad()
+def embed(encoders: Encoders, batches: Iterable[ClipBatch]) -> list[Embedded]:
+    """Windows as the objectives see them, at most `AT_ONCE` to an entry.
+
+    Args:
+        encoders: in evaluation mode, on the batches' device, with both scores.
+        batches: with pictures and sound.
+
+    Raises:
+        UsageError: the method has no such scores.
+    """
+    require_in_time(encoders)
+    module: Any = encoders.module
+    found = []
+    for raw in batches:
+        batch = raw.centred(encoders.crop)
+        seen = encoders.features(batch.video, batch.sound, ("fg", "fl", "fa"))
+        audio, grid = module.embed_global(seen.get("fg", seen["fl"]), seen["fa"])
+        whole = (seen["fl"], seen["fa"], audio, grid)
+        parts = zip(*(tensor.cpu().split(AT_ONCE) for tensor in whole), strict=True)
+        found += [Embedded(*part) for part in parts]
+    return found
+
+
+@torch.no_grad()
+def match(encoders: Encoders, windows: list[Embedded], device: torch.device) -> dict[str, Floats]:
+    """Both scores of every sound with all pictures.
+
+    Args:
+        encoders: those that embedded the windows, on the device.
+        windows: N clips in all.
+        device: where to compute.
+
+    Returns:
+        By kind (N, N): sounds by pictures; comparable within a kind.
+    """
+    module: Any = encoders.module
+    rows: dict[str, list[Tensor]] = {kind: [] for kind in KINDS}
+    for sounds in tqdm(windows, desc="pairs", unit="sounds", disable=None):
+        heard = sounds.to(device)
+        line: dict[str, list[Tensor]] = {kind: [] for kind in KINDS}
+        for pictures in windows:
+            shown = pictures.to(device)
+            line[GLOBAL].append(module.loss_g.scores(heard.audio, shown.grid))
+            line[LOCAL].append(module.in_time(shown.fl, heard.fa, heard.audio, shown.grid))
+        for kind in KINDS:
+            rows[kind].append(torch.cat(line[kind], dim=1).cpu())
+    return {kind: torch.cat(rows[kind]).double().numpy() for kind in KINDS}
+
+
+def ranks_of_own(scores: Floats) -> Ints:
+    """(N, N), queries by candidates -> (N,): 1 where a query's own candidate scores highest.
+
+    A tie counts against it, so that a collapsed model is not a perfect one.
+    """
+    found: Ints = (scores >= np.diag(scores)[:, None]).sum(axis=1)
+    return found
+
+
+def auc_of_class(scores: Floats, classes: Ints) -> Floats:
+    """Does a query rank other candidates of its class above the rest? Its own one is left out.
+
+    Args:
+        scores: (N, N), queries by candidates.
+        classes: (N,), -1 where unknown: such clips neither ask nor answer.
+
+    Returns:
+        (N,) area under the ROC curve, 0.5 by chance; NaN where the class, or another one, has no
+        other clip.
+    """
+    found = np.full(len(classes), np.nan)
+    known = classes >= 0
+    for query in np.flatnonzero(known).tolist():
+        others = known.copy()
+        others[query] = False
+        same = classes[others] == classes[query]
+        if 0 < same.sum() < len(same):
+            found[query] = roc_auc_score(same, scores[query, others])
+    return found

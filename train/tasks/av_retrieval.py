@@ -1,0 +1,151 @@
+"""Does a held-out clip's sound find its pictures among those of all clips, and the other way round?
+
+Nothing is trained. Clips are compared by what the method's objectives compare, see
+`train.evaluation.matching`: `local`, the score of L_l, knows what happens when; `global`, that of
+L_g, what a clip is like.
+
+    a2v_r1:local      share of sounds whose own pictures come first among all clips' (R@1); v2a:
+                      pictures whose own sound does. R@1, 5 and 10 of either score. Ties are misses;
+                      chance is K over the clips
+    class_auc:global  where clips have labels: does a sound rank the pictures of *other* clips of
+                      its class above the rest, and pictures the sounds? Area under the ROC curve,
+                      mean over queries and both directions; chance 0.5. Random weights cannot do
+                      it, whatever colours and timbres they let through: nothing has told them
+                      which sound belongs to which picture
+
+One window of each clip, its middle, or with --clips several, whose scores are averaged: the first
+with the first, the second with the second.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from train.errors import UsageError
+from train.evaluation.clips import Look
+from train.evaluation.job import Job
+from train.evaluation.labelled import Example, LabelledSet
+from train.evaluation.matching import KINDS, auc_of_class, embed, match, ranks_of_own
+from train.evaluation.result import Predictions
+from train.evaluation.task import Round, Settings, Task
+from train.metrics import Score, average
+
+RECALLS = (1, 5, 10)
+MOST_CLIPS = 5000
+"""All pairs are compared, and the features of all clips kept in memory meanwhile."""
+DIRECTIONS = ("a2v", "v2a")
+CLASS_AUC = "class_auc"
+Floats = npt.NDArray[np.float64]
+
+
+def examples(labelled: LabelledSet, splits: Sequence[str], settings: Settings) -> list[Example]:
+    """Clips of some splits, labelled or not."""
+    return labelled.clips(splits)
+
+
+def predict(job: Job) -> Predictions:
+    """Compare every sound with all pictures.
+
+    Raises:
+        UsageError: the method has no such scores, too few or too many clips, settings without a
+            meaning here.
+    """
+    _check(job)
+    encoders = job.encoders()
+    encoders.module.eval()
+    sums = {kind: np.zeros((len(job.test),) * 2) for kind in KINDS}
+    for looks in _windows(job):
+        embedded = embed(encoders, job.read(job.test, job.in_batches(looks)))
+        for kind, scores in match(encoders, embedded, job.device).items():
+            sums[kind] += scores
+    classes = classes_of(job)
+    numbers = {
+        name: values for kind in KINDS for name, values in measured(kind, sums[kind], classes)
+    }
+    return Predictions(
+        names=[example.name for example in job.test],
+        groups=[example.group for example in job.test],
+        targets=[None] * len(job.test),
+        said=[None] * len(job.test),
+        classes=(),
+        numbers=numbers,
+        notes=[f"{len(job.test)} clips, windows of {job.window / job.labelled.fps:g} s; chance: "
+               f"R@K K/{len(job.test)}, class_auc 0.5"],
+    )  # fmt: skip
+
+
+def _check(job: Job) -> None:
+    settings, clips = job.settings, len(job.test)
+    if settings.modality != "V+A" or settings.crops != 1 or settings.clips < 1 or not job.window:
+        raise UsageError("sound is compared with pictures, window by window: leave --modality, "
+                         "--crops and --frames as they are, and --clips at 1 or more")  # fmt: skip
+    if not 2 <= clips <= MOST_CLIPS:
+        raise UsageError(f"{clips} clips in the split; expected 2 to {MOST_CLIPS:,}, as all pairs "
+                         "are compared: --limit 1000 takes so many")  # fmt: skip
+
+
+def _windows(job: Job) -> Iterator[list[Look]]:
+    """A window of every clip, and another one of every clip, ..."""
+    looks = job.scored(job.test)
+    for number in range(job.settings.clips):
+        yield looks[number :: job.settings.clips]
+
+
+def classes_of(job: Job) -> npt.NDArray[np.int64]:
+    """(N,) number of each test clip's first label, -1 of none."""
+    table = job.labelled.manifest.select(["key", "labels"]).to_pylist()
+    first = {row["key"]: row["labels"][0] for row in table if row["labels"]}
+    return np.array([first.get(one.name, -1) for one in job.test], np.int64)
+
+
+def measured(
+    kind: str, scores: Floats, classes: npt.NDArray[np.int64]
+) -> Iterator[tuple[str, list[float]]]:
+    """What is known of each clip.
+
+    Args:
+        kind: of the score.
+        scores: (N, N), sounds by pictures.
+        classes: (N,), -1 where unknown.
+
+    Yields:
+        Name and one value a clip: `a2v_rank:KIND`, `v2a_rank:KIND` (1 is first), and
+        `class_auc:KIND`, the mean of both directions, NaN where there is none.
+    """
+    both = dict(zip(DIRECTIONS, (scores, scores.T), strict=True))
+    for direction, queries in both.items():
+        yield f"{direction}_rank:{kind}", ranks_of_own(queries).astype(float).tolist()
+    aucs = [auc_of_class(queries, classes) for queries in both.values()]
+    yield f"{CLASS_AUC}:{kind}", np.mean(aucs, axis=0).tolist()
+
+
+def measure(predictions: Predictions) -> list[Score]:
+    """R@K of both scores and directions, and what is known of classes; intervals by clip."""
+    numbers = {name: np.array(values) for name, values in predictions.numbers.items()}
+    found = [
+        average(f"{direction}_r{k}:{kind}", numbers[f"{direction}_rank:{kind}"] <= k)
+        for kind in reversed(KINDS)
+        for direction in DIRECTIONS
+        for k in RECALLS
+        if k < len(predictions.names)
+    ]
+    names = [f"{CLASS_AUC}:{kind}" for kind in KINDS]
+    return found + [
+        average(name, numbers[name]) for name in names if np.isfinite(numbers[name]).any()
+    ]
+
+
+AV_RETRIEVAL = Task(
+    name="av_retrieval",
+    about="does a sound find its own pictures among all clips', and those of its class: R@K, AUC",
+    dataset="demo",
+    profile="glcm",
+    obtain="make demo, or name other shards with held-out clips (SHARDS=path)",
+    rounds=(Round("val", ("val",)),),
+    settings=Settings(protocol="frozen", modality="V+A", clips=1),
+    predict=predict,
+    measure=measure,
+    examples=examples,
+    protocols=("frozen",),
+)
