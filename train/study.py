@@ -13,12 +13,7 @@ The same command goes on where it was interrupted, and does nothing again that i
 
 import json
 import logging
-import os
-import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
@@ -37,6 +32,7 @@ from train.pretrain import COMPLETE, PREEMPTED, pretrain
 from train.session import CONFIG, ORIGIN, Stop
 from train.studies import ALSO, BESIDE, CROP, LOOKS, Corpus, Row
 from train.study_config import StudyConfig
+from train.studyclock import Clock, OutOfTime, deaf_to_alarms
 from train.studyplan import require_shards, tell_plan
 from train.studytable import Result, write
 from train.tasks import task_named
@@ -88,14 +84,14 @@ def study(config: StudyConfig) -> int:
     runs = [run_of(config, work) if work.row.trained else None for work in works]
     for one in {run.run: run for run in runs if run is not None}.values():
         _refuse_another_study(one)
-    deadline = None if config.minutes is None else time.monotonic() + 60 * config.minutes
-    tell_plan(config, [(work.row, run) for work, run in zip(works, runs, strict=True)], deadline)
+    clock = Clock(config.minutes)
+    tell_plan(config, [(work.row, run) for work, run in zip(works, runs, strict=True)], clock.end)
     if config.plan:
         return COMPLETE
     results: list[Result] = []
     try:
-        with _deaf_to_alarms():
-            return _carried_out(config, works, runs, deadline, results)
+        with deaf_to_alarms():
+            return _carried_out(config, works, runs, clock, results)
     finally:
         if results:
             log.info("%s", studypage.write(config.folder / config.name))
@@ -103,15 +99,15 @@ def study(config: StudyConfig) -> int:
 
 def _carried_out(
     config: StudyConfig, works: list[Work], runs: list[PretrainConfig[Any] | None],
-    deadline: float | None, results: list[Result],
+    clock: Clock, results: list[Result],
 ) -> int:  # fmt: skip
     """Each row trained and looked at, and the table written anew; `results` gets what was found."""
     started, curves = time.monotonic(), dict[str, dict[str, list[float]]]()
     for number, (work, run) in enumerate(zip(works, runs, strict=True), 1):
-        code = _trained(run, deadline)
+        code = _trained(run, clock)
         if code != COMPLETE:
             return code
-        result = _result(config, work, deadline)
+        result = _result(config, work, clock)
         if result is None:
             return PREEMPTED
         results.append(result)
@@ -124,52 +120,19 @@ def _carried_out(
     return COMPLETE
 
 
-def _trained(run: PretrainConfig[Any] | None, deadline: float | None) -> int:
+def _trained(run: PretrainConfig[Any] | None, clock: Clock) -> int:
     """Train a run to its end, or until the time is over."""
-    if _is_over(deadline):
+    if clock.is_over():
         return PREEMPTED
     if run is None:
         return COMPLETE
     stop = Stop()
-    with _alarm_at(deadline):
+    with clock.rings():
         code = pretrain(run, stop)
     if code == COMPLETE and stop.wanted:  # in its last step: the run is complete, the study is not
         log.info("%s: the run was at its end; the same command goes on", stop.name)
         return PREEMPTED
     return code
-
-
-@contextmanager
-def _alarm_at(deadline: float | None) -> Iterator[None]:
-    """Ask this process to stop when the time is over."""
-    if deadline is None:
-        yield
-        return
-    left = deadline - time.monotonic()
-    alarm = threading.Timer(left, os.kill, (os.getpid(), signal.SIGUSR1))
-    alarm.start()
-    try:
-        yield
-    finally:
-        alarm.cancel()
-
-
-def _is_over(deadline: float | None) -> bool:
-    """Whether the time is over; says so."""
-    over = deadline is not None and time.monotonic() >= deadline
-    if over:
-        log.info("the minutes are over; the same command goes on")
-    return over
-
-
-@contextmanager
-def _deaf_to_alarms() -> Iterator[None]:
-    """An alarm that rings beside the training loop, which hears it, must not end the process."""
-    before = signal.signal(signal.SIGUSR1, lambda _number, _frame: None)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGUSR1, before)
 
 
 def _refuse_another_study(run: PretrainConfig[Any]) -> None:
@@ -235,13 +198,20 @@ def run_of(config: StudyConfig, work: Work) -> PretrainConfig[Any]:
 # --- evaluations ----------------------------------------------------------------------------------
 
 
-def _result(config: StudyConfig, work: Work, deadline: float | None) -> Result | None:
-    """The scores of a row, by task; None where the time is over before the last."""
+def _result(config: StudyConfig, work: Work, clock: Clock) -> Result | None:
+    """The scores of a row, by task; None where the time is over before the last is done."""
     scores: dict[str, dict[str, Any]] = {}
     for task in config.tasks_of(work.corpus_name):
-        if _is_over(deadline):
+        if clock.is_over():
             return None
-        scores |= scores_of(task, evaluate(eval_of(config, work, task)), work.name)
+        try:
+            with clock.cuts():
+                found = evaluate(eval_of(config, work, task))
+        except OutOfTime:
+            log.info("the minutes are over within %s of %s; the same command goes on", task,
+                     work.name)  # fmt: skip
+            return None
+        scores |= scores_of(task, found, work.name)
     return Result(work.row.label, work.seed, scores)
 
 

@@ -179,6 +179,43 @@ def test_when_the_minutes_are_over_no_further_evaluation_begins(
     assert evaluated == ["grid_digits", "grid_letters"], "of the first row, without training"
 
 
+def test_an_evaluation_at_the_end_of_the_minutes_is_cut_and_done_by_the_next_piece(
+    calls: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    caplog.set_level(logging.INFO)
+    begun: list[str] = []
+
+    def the_second_has_no_end(one: Any) -> dict[str, Any]:
+        begun.append(one.task)
+        time.sleep(0.4 if len(begun) == 1 else 60)
+        return fake_result(one)
+
+    monkeypatch.setattr(study, "evaluate", the_second_has_no_end)
+    heard = signal.getsignal(signal.SIGUSR1)
+    assert study.study(config(tmp_path, minutes=0.01)) == 85
+    assert begun == ["grid_digits", "grid_letters"]
+    assert "the minutes are over within grid_letters of grid/random-glcm-0" in caplog.text
+    assert signal.getsignal(signal.SIGUSR1) == heard
+    monkeypatch.setattr(study, "evaluate", fake_result)
+    assert study.study(config(tmp_path)) == 0
+
+
+def test_an_evaluation_longer_than_a_piece_is_done_by_a_piece_that_begins_with_it(
+    calls: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[str] = []
+
+    def takes_long(one: Any) -> dict[str, Any]:
+        time.sleep(0.6)
+        ended.append(one.task)
+        return fake_result(one)
+
+    monkeypatch.setattr(study, "evaluate", takes_long)
+    assert study.study(config(tmp_path, minutes=0.005)) == 85
+    assert ended == ["grid_digits"]
+
+
 def test_a_run_of_another_size_is_no_row_of_this_table(calls: list[Any], tmp_path: Path) -> None:
     run = run_of(config(tmp_path), work(Row("MoCo", "moco")))
     run.folder.mkdir(parents=True)
