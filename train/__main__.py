@@ -134,6 +134,7 @@ def report(arguments: list[str]) -> int:
     """All results beside the papers'; with RUNs, a run as a page, or several in one."""
     from train.overview import __doc__ as about_all, write as write_overview
     from train.report import __doc__ as about, report as run_report
+    from train.studypage import is_study, rewrite
 
     parser = argparse.ArgumentParser(
         prog="python -m train report", description=f"{about_all}\n{about}",
@@ -144,13 +145,16 @@ def report(arguments: list[str]) -> int:
         "runs",
         metavar="RUN",
         nargs="*",
-        help="name of a folder below runs/, or a path; none: all results",
+        help="name of a folder below runs/, or a path, of a study too (runs/studies/table6); none: "
+        "all results",
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="where the page goes; default "
                         "RUN/report.html, of several compare.html in the last one")  # fmt: skip
     named = parser.parse_args(arguments)
     try:
-        if named.runs:
+        if len(named.runs) == 1 and is_study(named.runs[0]):
+            print(rewrite(named.runs[0]))
+        elif named.runs:
             print(run_report(named.runs, named.out))
         else:
             print("\n".join(map(str, write_overview())))

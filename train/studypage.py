@@ -14,6 +14,8 @@ from jinja2 import Template
 
 from train import claims, page, studycurves, studyfigure
 from train.checkpoint import write_atomically
+from train.config import RUNS
+from train.errors import UsageError
 from train.evaluation.result import RESULT
 from train.studies import CONTROL, STUDIES
 from train.studytable import STUDY, caption, table
@@ -58,9 +60,32 @@ td:first-child { min-width: 14em } figure { margin: 0 }</style>
 )
 
 
+def is_study(name: str) -> bool:
+    """Whether a name or path, as `python -m train report` takes them, is a study's folder."""
+    return (_folder(name) / STUDY).is_file()
+
+
+def rewrite(name: str) -> Path:
+    """The page of the study of a name or path, anew."""
+    return write(_folder(name))
+
+
+def _folder(name: str) -> Path:
+    return Path(name) if "/" in name else RUNS / "studies" / name
+
+
 def write(folder: Path) -> Path:
-    """Write FOLDER/study.html from its study.json, and from the results below the folder's own."""
+    """Write FOLDER/study.html from its study.json, and from the results below the folder's own.
+
+    Raises:
+        UsageError: it is of a study that this program does not have.
+    """
     facts = json.loads((folder / STUDY).read_bytes())
+    if facts["name"] not in STUDIES:
+        raise UsageError(
+            f"{folder / STUDY} is of the study {facts['name']!r}; known: {', '.join(STUDIES)}. "
+            "Remove the folder if it is of an old version"
+        )
     study = STUDIES[facts["name"]]
     heads, rows = table(facts)
     curves = studycurves.draw(study, facts.get("curves", {}))

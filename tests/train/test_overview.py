@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from train import overview
+from train.__main__ import report as command
 from train.errors import UsageError
 from train.evaluation.result import Predictions, draw_confusion
 from train.studies import STUDIES
@@ -140,3 +141,11 @@ def test_what_a_study_shows_is_in_its_own_page(tmp_path: Path) -> None:
     assert "words-2" in html
     assert "attention pooling finds what sounds" in html, "the claim that it tests"
     assert "several positive pairs" not in html
+    (study / "study.html").unlink()
+    assert command([str(study)]) == 0, "of a study alone, by the command of runs"
+    assert (study / "study.html").read_text() == html
+    with pytest.raises(UsageError, match=r"is no run.*It holds studies, .* own: table8"):
+        command([str(tmp_path / "studies")])
+    (study / "study.json").write_text(json.dumps({**facts, "name": "table4"}))
+    with pytest.raises(UsageError, match=r"of the study 'table4'; known: table5, .*Remove"):
+        command([str(study)])
