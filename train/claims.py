@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from train.studies import BESIDE, LONG, MULTI, SCRATCH, SINGLE
+from train.studies import BESIDE, LONG, MULTI, OTHERS, SCRATCH, SINGLE, at_low_rate
 from train.studytable import goodness, interval
 
 Verdict = Literal["held", "did not hold", "undecided", "not run"]
@@ -78,8 +78,12 @@ CLAIMS = (
         Comparison("table8", "attention", "full frame", _LOCAL, far="crop"),
     )),
     Claim(5, "the other objectives of Table 5 are weaker on local tasks", tuple(
-        Comparison("table5", "Ours", other, _LOCAL)
-        for other in ("MoCo", "CPC", "DPC", "VDIM", "AVTS", "AVSlowFast")
+        comparison
+        for other in OTHERS
+        for comparison in (
+            Comparison("table5", "Ours", other, _LOCAL),
+            Comparison("rates", "Ours", at_low_rate(other), _LOCAL),
+        )
     )),
 )  # fmt: skip
 

@@ -18,6 +18,10 @@ CROP = "crop"
 """In a row's look: the pictures that a corpus calls its `crop`."""
 SHORT, LONG = "the studies' steps", "four times as many"
 """Rows of the study of longer training."""
+OTHERS = ("MoCo", "CPC", "DPC", "VDIM", "AVTS", "AVSlowFast")
+"""What Table 5 compares GLCM with."""
+LOW_RATE = 3e-4
+"""Of the study of learning rates; the methods' own is 1e-3."""
 MULTI, SINGLE = "No pooling & multiple pos. pairs", "Avg pooling & single pos. pair"
 
 
@@ -40,14 +44,20 @@ class Row:
     """On which it can be looked at; empty: on all."""
     longer: int = 1
     """Times the study's steps for which it is trained."""
+    rate: float | None = None
+    """Peak learning rate, other than the method's own."""
 
     @property
     def run(self) -> str:
         """Name of what is trained: rows with the same one share it."""
         if not self.trained:
             return f"random-{self.method}"
-        switches = (f"{name}_{value}" for name, value in self.model.items())
-        return "-".join([self.method, *switches, *([f"x{self.longer}"] if self.longer > 1 else [])])
+        switches = [f"{name}_{value}" for name, value in self.model.items()]
+        if self.longer > 1:
+            switches.append(f"x{self.longer}")
+        if self.rate is not None:
+            switches.append(f"lr{self.rate:g}")
+        return "-".join([self.method, *switches])
 
 
 @dataclass(frozen=True)
@@ -165,6 +175,11 @@ _SEEN: Mapping[str, Mapping[str, Any]] = {
 """What the rows of Table 8 look at."""
 
 
+def at_low_rate(name: str) -> str:
+    """A row of the study of learning rates."""
+    return f"{name}, rate {LOW_RATE:g}"
+
+
 def _with_labels(name: str, look: Mapping[str, Any], corpora: tuple[str, ...] = ()) -> list[Row]:
     """Pretrained and random weights, with more and more labels of each class."""
     counts = {"1 label a class": 1, "5": 5, "20": 20, "all": None}
@@ -181,8 +196,7 @@ STUDIES = {
         (
             Row(SCRATCH, trained=False),
             Row(ONE_ENCODER, "moco", trained=False),
-            *(Row(name, name.lower(), paper=name)
-              for name in ("MoCo", "CPC", "DPC", "VDIM", "AVTS", "AVSlowFast")),
+            *(Row(name, name.lower(), paper=name) for name in OTHERS),
             Row("Ours", "glcm", paper="Ours"),
         ),
         table="5",
@@ -242,6 +256,16 @@ STUDIES = {
         tasks={"planted": ("planted_words", "planted_class", "localization", "av_retrieval"),
                "grid": ()},
     ),
+    "rates": Study(
+        "the objectives of Table 5 at their own learning rate and at a third of it",
+        (
+            Row(ONE_ENCODER, "moco", trained=False),
+            *(Row(name if rate is None else at_low_rate(name),
+                  "glcm" if name == "Ours" else name.lower(), rate=rate)
+              for name in (*OTHERS, "Ours") for rate in (None, LOW_RATE)),
+        ),
+        tasks={"planted": ("planted_words",)},
+    ),
     "labels": Study(
         "lip reading with few labels, from crops (and their local features alone), faces, and "
         "frames with attention",
@@ -255,5 +279,5 @@ STUDIES = {
         tasks={"planted": ("planted_words",)},
     ),
 }  # fmt: skip
-"""Tables 5 to 9, the attention map, longer training, and few labels; the preset's own M is 3, its
-pairs summed."""
+"""Tables 5 to 9, the attention map, longer training, learning rates, and few labels; the preset's
+own M is 3, its pairs summed."""

@@ -185,6 +185,8 @@ def run_of(config: StudyConfig, work: Work) -> PretrainConfig[Any]:
     row, corpus = work.row, work.corpus
     preset = config.preset_for(corpus, row.method)
     recipe = method_named(row.method).recipe_of(preset) | {"batch_size": config.batch_size}
+    if row.rate is not None:
+        recipe["lr"] = row.rate
     return PretrainConfig(
         model=replace(preset_named(row.method, preset), **row.model), method=row.method,
         preset=preset, shards=corpus.shards, split=config.split, seed=work.seed,

@@ -32,7 +32,8 @@ class StudyConfig:
     """One study."""
 
     name: tyro.conf.Positional[str]
-    """A name of `train.studies.STUDIES`: table5 ... table9, localization, longer, labels."""
+    """A name of `train.studies.STUDIES`: table5 ... table9, localization, longer, rates,
+    labels."""
     size: Literal["small", "full"] = "small"
     """small: tiny networks, for two CPU cores; full: the paper's networks, for a GPU."""
     corpora: str = ""

@@ -497,6 +497,19 @@ def test_a_row_that_is_trained_longer_has_a_run_of_its_own(
     assert found == [("glcm-0", 10), ("glcm-x4-0", 40)]
 
 
+def test_a_row_with_a_rate_of_its_own_has_a_run_of_its_own(tmp_path: Path) -> None:
+    settings = config(tmp_path, name="rates", corpora="planted")
+    rows = {row.label: row for row in STUDIES["rates"].rows}
+    own, low, ours = (
+        run_of(settings, work(rows[label], "planted"))
+        for label in ("MoCo", "MoCo, rate 0.0003", "Ours, rate 0.0003")
+    )
+    assert (own.folder.name, own.lr) == ("moco-0", 1e-3)
+    assert (low.folder.name, low.lr, low.method) == ("moco-lr0.0003-0", 3e-4, "moco")
+    assert (ours.folder.name, ours.lr, ours.method) == ("glcm-lr0.0003-0", 3e-4, "glcm")
+    assert own.folder == run_of(settings, work(Row("MoCo", "moco"), "planted")).folder
+
+
 # --- what is asked for --------------------------------------------------------------------------
 
 
