@@ -152,8 +152,11 @@ def report(arguments: list[str]) -> int:
                         "RUN/report.html, of several compare.html in the last one")  # fmt: skip
     named = parser.parse_args(arguments)
     try:
-        if len(named.runs) == 1 and is_study(named.runs[0]):
-            print(rewrite(named.runs[0]))
+        if studies := [name for name in named.runs if is_study(name)]:
+            if len(named.runs) > 1 or named.out:
+                raise UsageError(f"{studies[0]} is a study: its page is written beside its "
+                                 "study.json, one at a time and without --out")  # fmt: skip
+            print(rewrite(studies[0]))
         elif named.runs:
             print(run_report(named.runs, named.out))
         else:

@@ -259,6 +259,7 @@ STUDIES = {
     "rates": Study(
         "the objectives of Table 5 at their own learning rate and at a third of it",
         (
+            Row(SCRATCH, trained=False),
             Row(ONE_ENCODER, "moco", trained=False),
             *(Row(name if rate is None else at_low_rate(name),
                   "glcm" if name == "Ours" else name.lower(), rate=rate)

@@ -24,22 +24,22 @@ from train.config import PretrainConfig
 from train.errors import UsageError
 from train.evaluation.config import EvalConfig
 from train.evaluation.driver import evaluate
-from train.evaluation.result import EVALUATIONS
+from train.evaluation.result import EVALUATIONS, PREDICTIONS
 from train.evaluation.task import Protocol
 from train.methods import method_named, preset_named
 from train.mixture import open_mixture, parse_shards
 from train.pretrain import COMPLETE, PREEMPTED, pretrain
-from train.session import CONFIG, ORIGIN, Stop
+from train.session import CONFIG, FINISHED, ORIGIN, Stop
 from train.studies import ALSO, BESIDE, CROP, LOOKS, Corpus, Row
 from train.study_config import StudyConfig
 from train.studyclock import Clock, OutOfTime, deaf_to_alarms
-from train.studyplan import require_shards, tell_plan
+from train.studyplan import require_shards, require_splits, tell_plan
 from train.studytable import Result, write
 from train.tasks import task_named
 
 log = logging.getLogger(__name__)
 
-SAME = ("model", "preset", "shards", "split", "batch_size", "schedule_steps", "seed")
+SAME = ("model", "preset", "shards", "split", "batch_size", "schedule_steps", "seed", "lr")
 """What rows must have in common with what the table says of them."""
 
 
@@ -74,6 +74,7 @@ def study(config: StudyConfig) -> int:
     assert config.seeds is not None
     corpora = config.used_corpora()
     require_shards(corpora)
+    require_splits(config, corpora)
     works = [
         Work(row, name, corpus, seed)
         for seed in range(config.first_seed, config.first_seed + config.seeds)
@@ -127,6 +128,7 @@ def _trained(run: PretrainConfig[Any] | None, clock: Clock) -> int:
     if run is None:
         return COMPLETE
     stop = Stop()
+    clock.worked |= not (run.folder / FINISHED).is_file()
     with clock.rings():
         code = pretrain(run, stop)
     if code == COMPLETE and stop.wanted:  # in its last step: the run is complete, the study is not
@@ -206,6 +208,7 @@ def _result(config: StudyConfig, work: Work, clock: Clock) -> Result | None:
     for task in config.tasks_of(work.corpus_name):
         if clock.is_over():
             return None
+        begun = time.time()
         try:
             with clock.cuts():
                 found = evaluate(eval_of(config, work, task))
@@ -213,8 +216,15 @@ def _result(config: StudyConfig, work: Work, clock: Clock) -> Result | None:
             log.info("the minutes are over within %s of %s; the same command goes on", task,
                      work.name)  # fmt: skip
             return None
+        clock.worked |= _is_new(work.folder(config), found, begun)
         scores |= scores_of(task, found, work.name)
     return Result(work.row.label, work.seed, scores)
+
+
+def _is_new(run: Path, found: dict[str, Any], since: float) -> bool:
+    """Whether a result is of now, not read again."""
+    said = (run / EVALUATIONS / found["name"]).glob(f"*/{PREDICTIONS}")
+    return any(path.stat().st_mtime >= since for path in said)
 
 
 def scores_of(task: str, found: dict[str, Any], run: str) -> dict[str, dict[str, Any]]:

@@ -77,8 +77,8 @@ class StudyConfig:
     plan: bool = False
     """Only say which rows would be trained and looked at, and about how long that takes."""
     minutes: float | None = None
-    """Stop after so long, saved, with exit code 85: for queues and pieces. An evaluation that began
-    in the first half of them is ended first, a later one is cut and goes on in the next piece."""
+    """Stop after so long, saved, with exit code 85: for queues and pieces. An evaluation is cut,
+    and begun again by the next piece, unless it is the first thing that the piece does."""
     run: str = ""
     """Folder of all studies; empty is runs/studies."""
     device: str = "auto"

@@ -1,6 +1,6 @@
 """The minutes of a piece of a study: at their end training is asked to stop, an evaluation is cut.
 
-A run goes on from its checkpoint, an evaluation from the parts of its features that are kept.
+A run goes on from its checkpoint, an evaluation from those parts of its features that were whole.
 """
 
 import logging
@@ -24,9 +24,10 @@ class Clock:
 
     def __init__(self, minutes: float | None) -> None:
         """Take the length of the piece; None has no end."""
-        self._began = time.monotonic()
-        self.end = None if minutes is None else self._began + 60 * minutes
+        self.end = None if minutes is None else time.monotonic() + 60 * minutes
         """By the monotonic clock."""
+        self.worked = False
+        """Whether the piece has done something new; whoever does it says so."""
 
     def is_over(self) -> bool:
         """Whether the time is over; says so."""
@@ -37,26 +38,30 @@ class Clock:
 
     @contextmanager
     def rings(self) -> Iterator[None]:
-        """Send this process SIGUSR1 when the time is over, which the training loop hears."""
+        """Send this process SIGUSR1 when the time is over, which the training loop hears.
+
+        Again each second until the block is left: Python drops what a handler raises while an
+        object is being destroyed.
+        """
         if self.end is None:
             yield
             return
-        left = self.end - time.monotonic()
-        alarm = threading.Timer(left, os.kill, (os.getpid(), signal.SIGUSR1))
-        alarm.start()
+        left = threading.Event()
+        bell = threading.Thread(target=_ring, args=(self.end, left), daemon=True)
         try:
+            bell.start()  # it may ring before this returns
             yield
         finally:
-            alarm.cancel()
+            left.set()
+            bell.join()
 
     @contextmanager
     def cuts(self) -> Iterator[None]:
-        """Raise OutOfTime in the main thread when the time is over.
+        """Raise OutOfTime in the main thread when the time is over, if the piece has `worked`.
 
-        What begins in the first half of the minutes is left to end: the next piece begins with
-        what this one cuts, which would otherwise never be done where it is longer than a piece.
+        Each piece ends at least one thing: what is longer than a piece would else never be done.
         """
-        if self.end is None or time.monotonic() < (self._began + self.end) / 2:
+        if not self.worked:
             yield
             return
         before = signal.signal(signal.SIGUSR1, _cut)
@@ -65,6 +70,14 @@ class Clock:
                 yield
         finally:
             signal.signal(signal.SIGUSR1, before)
+
+
+def _ring(end: float, left: threading.Event) -> None:
+    """Signal from the end on, every second until `left`."""
+    wait = max(end - time.monotonic(), 0)
+    while not left.wait(wait):
+        os.kill(os.getpid(), signal.SIGUSR1)
+        wait = 1.0
 
 
 def _cut(_number: int, _frame: Any) -> NoReturn:

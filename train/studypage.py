@@ -78,9 +78,13 @@ def write(folder: Path) -> Path:
     """Write FOLDER/study.html from its study.json, and from the results below the folder's own.
 
     Raises:
-        UsageError: it is of a study that this program does not have.
+        UsageError: it cannot be read, or is of a study that this program does not have.
     """
-    facts = json.loads((folder / STUDY).read_bytes())
+    try:
+        facts = json.loads((folder / STUDY).read_bytes())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{folder / STUDY} cannot be read ({error}); the command of the study "
+                         "writes it anew")  from error  # fmt: skip
     if facts["name"] not in STUDIES:
         raise UsageError(
             f"{folder / STUDY} is of the study {facts['name']!r}; known: {', '.join(STUDIES)}. "

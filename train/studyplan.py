@@ -7,14 +7,17 @@ from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stores import open_store
 from train.config import PretrainConfig
 from train.describe import example_batch
 from train.dist import choose_device
 from train.errors import UsageError
+from train.evaluation.labelled import open_labelled, require_whole
 from train.index import INDEX_NAME
 from train.session import FINISHED
 from train.studies import Corpus, Row
 from train.study_config import StudyConfig
+from train.tasks import task_named
 
 if TYPE_CHECKING:
     import torch
@@ -38,6 +41,22 @@ def require_shards(corpora: Mapping[str, Corpus]) -> None:
             if "://" not in path and not (Path(path) / INDEX_NAME).is_file():
                 raise UsageError(f"the corpus {name} has no shards in {path}: `{corpus.make}` "
                                  "makes them, --shards and --task-shards name others")  # fmt: skip
+
+
+def require_splits(config: StudyConfig, corpora: Mapping[str, Corpus]) -> None:
+    """Every task's test clips are there: no training is to be done in vain.
+
+    Raises:
+        UsageError: a split has no clip, or, unless that is allowed, not all of them.
+    """
+    for name, corpus in corpora.items():
+        labelled = open_labelled(open_store(corpus.task_shards))
+        for task in config.tasks_of(name):
+            for one in task_named(task).for_set(labelled).rounds_named(config.rounds):
+                try:
+                    require_whole(labelled, one.test, config.allow_missing)
+                except UsageError as error:
+                    raise UsageError(f"the task {task} of {name}: {error}") from error
 
 
 def tell_plan(

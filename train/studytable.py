@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from train.checkpoint import write_atomically
 from train.papers import TABLES
-from train.studies import CONTROL, LIKE, Corpus, Study
+from train.studies import CONTROL, LIKE, STUDIES, Corpus, Study
 from train.study_config import StudyConfig
 from train.tabletext import grid
 
@@ -84,10 +84,17 @@ def facts_of(
 
 def caption(facts: dict[str, Any]) -> str:
     """What stands above the table of a study.json."""
-    said = facts["said"]
+    said, further = facts["said"], _longer(facts["name"])
     if len(said) == 1:
-        return f"{next(iter(said.values()))} {facts['extent']}"
-    return " ".join([*(f"{name}: {text}" for name, text in said.items()), facts["extent"]])
+        return f"{next(iter(said.values()))}{further} {facts['extent']}"
+    texts = (f"{name}: {text}" for name, text in said.items())
+    return f"{' '.join(texts)}{further} {facts['extent']}"
+
+
+def _longer(study: str) -> str:
+    """Which rows are trained longer than the study says."""
+    rows = STUDIES[study].rows if study in STUDIES else ()
+    return "".join(f" {row.label}: {row.longer} times the steps." for row in rows if row.longer > 1)
 
 
 def said(config: StudyConfig) -> dict[str, str]:

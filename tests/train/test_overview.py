@@ -149,3 +149,8 @@ def test_what_a_study_shows_is_in_its_own_page(tmp_path: Path) -> None:
     (study / "study.json").write_text(json.dumps({**facts, "name": "table4"}))
     with pytest.raises(UsageError, match=r"of the study 'table4'; known: table5, .*Remove"):
         command([str(study)])
+    with pytest.raises(UsageError, match=r"is a study: .* one at a time and without --out"):
+        command([str(study), "--out", str(tmp_path / "x.html")])
+    (study / "study.json").write_text("{")
+    with pytest.raises(UsageError, match=r"study.json cannot be read \(.*writes it anew"):
+        command([str(study)])

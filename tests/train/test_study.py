@@ -5,6 +5,8 @@ import logging
 import math
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.train.evaluation.sets import Clip, labelled_set
 from tests.train.runs import toy
 from train import study, studyplan
 from train.errors import UsageError
@@ -21,6 +24,7 @@ from train.overview import write
 from train.studies import CORPORA, LIKE, SCRATCH, STUDIES, Row
 from train.study import Work, eval_of, run_of
 from train.study_config import StudyConfig, preset_of
+from train.studyclock import Clock, OutOfTime, deaf_to_alarms
 from train.studyplan import step_seconds
 from train.studytable import agreement, goodness_in_paper, said as said_above, summary, table
 from train.tasks import TASKS
@@ -48,6 +52,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     monkeypatch.setattr(study, "pretrain", note)
     monkeypatch.setattr(study, "evaluate", fake_result)
     monkeypatch.setattr(study, "require_shards", lambda corpora: None)
+    monkeypatch.setattr(study, "require_splits", lambda config, corpora: None)
     monkeypatch.setattr(studyplan, "step_seconds", lambda run, device: 0.1)
     small = replace(STUDIES["table5"], rows=(Row("MoCo", "moco", paper="MoCo"),
                                              Row("Ours", "glcm", paper="Ours")))  # fmt: skip
@@ -179,46 +184,94 @@ def test_when_the_minutes_are_over_no_further_evaluation_begins(
     assert evaluated == ["grid_digits", "grid_letters"], "of the first row, without training"
 
 
+def evaluation(seconds: list[float], ended: list[str]) -> Any:
+    """An evaluation that takes so long each time it is not done yet, and keeps no part."""
+
+    def evaluate(one: Any) -> dict[str, Any]:
+        done = Path(one.run) / "eval" / one.task / "fold1" / "predictions.parquet"
+        if not done.is_file():
+            time.sleep(seconds.pop(0))
+            done.parent.mkdir(parents=True)
+            done.touch()
+            ended.append(one.task)
+        return fake_result(one)
+
+    return evaluate
+
+
 def test_an_evaluation_at_the_end_of_the_minutes_is_cut_and_done_by_the_next_piece(
     calls: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     caplog.set_level(logging.INFO)
-    begun: list[str] = []
-
-    def the_second_has_no_end(one: Any) -> dict[str, Any]:
-        begun.append(one.task)
-        time.sleep(0.4 if len(begun) == 1 else 60)
-        return fake_result(one)
-
-    monkeypatch.setattr(study, "evaluate", the_second_has_no_end)
+    ended: list[str] = []
+    monkeypatch.setattr(study, "evaluate", evaluation([0.05, 60, 0, 0, 0, 0, 0], ended))
     heard = signal.getsignal(signal.SIGUSR1)
-    assert study.study(config(tmp_path, minutes=0.01)) == 85
-    assert begun == ["grid_digits", "grid_letters"]
+    assert study.study(config(tmp_path, minutes=0.02)) == 85
+    assert ended == ["grid_digits"]
     assert "the minutes are over within grid_letters of grid/random-glcm-0" in caplog.text
     assert signal.getsignal(signal.SIGUSR1) == heard
-    monkeypatch.setattr(study, "evaluate", fake_result)
     assert study.study(config(tmp_path)) == 0
+    assert ended[1] == "grid_letters"
+    assert len(ended) == 6
 
 
-def test_an_evaluation_longer_than_a_piece_is_done_by_a_piece_that_begins_with_it(
+class NoTime(Clock):
+    """Whatever may be cut is cut."""
+
+    def is_over(self) -> bool:
+        return False
+
+    @contextmanager
+    def cuts(self) -> Iterator[None]:
+        if self.worked:
+            raise OutOfTime
+        yield
+
+
+def test_every_piece_does_something_however_long_it_takes_to_find_what_is_done(
     calls: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """An evaluation longer than a piece would never end where each piece cuts it."""
     ended: list[str] = []
 
-    def takes_long(one: Any) -> dict[str, Any]:
-        time.sleep(0.6)
-        ended.append(one.task)
-        return fake_result(one)
+    def trains_once(run: Any, stop: Any) -> int:
+        if not (run.folder / "finished.json").is_file():
+            run.folder.mkdir(parents=True)
+            (run.folder / "finished.json").touch()
+            ended.append(run.method)
+        return 0
 
-    monkeypatch.setattr(study, "evaluate", takes_long)
-    assert study.study(config(tmp_path, minutes=0.005)) == 85
-    assert ended == ["grid_digits"]
+    monkeypatch.setattr(study, "evaluate", evaluation([0.02] * 6, ended))
+    monkeypatch.setattr(study, "pretrain", trains_once)
+    monkeypatch.setattr(study, "Clock", NoTime)
+    done: list[int] = []
+    codes: list[int] = []
+    while not codes or codes[-1] != 0:
+        codes.append(study.study(config(tmp_path, minutes=1)))
+        done.append(len(ended))
+        assert len(done) < 10, "no piece got on"
+    # Random weights have two evaluations, two runs two each.
+    assert done == [1, 3, 4, 6, 7, 8]
+    assert codes == [85] * 5 + [0]
+
+
+def test_before_it_has_worked_a_piece_is_not_cut_and_then_it_is() -> None:
+    clock = Clock(0)
+    with deaf_to_alarms():
+        with clock.cuts():
+            time.sleep(0.05)
+        clock.worked = True
+        with pytest.raises(OutOfTime), clock.cuts():
+            time.sleep(60)
 
 
 def test_a_run_of_another_size_is_no_row_of_this_table(calls: list[Any], tmp_path: Path) -> None:
     run = run_of(config(tmp_path), work(Row("MoCo", "moco")))
     run.folder.mkdir(parents=True)
+    (run.folder / "config.json").write_text(json.dumps(run.as_dict() | {"lr": 0.1}))
+    with pytest.raises(UsageError, match=r"lr was 0.1, is 0.001"):
+        study.study(config(tmp_path))
     (run.folder / "config.json").write_text(json.dumps(run.as_dict()))
     assert study.study(config(tmp_path)) == 0
     longer = config(tmp_path, steps=20)
@@ -550,6 +603,21 @@ def test_shards_that_are_not_there_are_named_before_anything_is_timed(tmp_path: 
         study.study(config(tmp_path, shards="nix"))
     stored = replace(CORPORA["grid"], shards="s3://a/b", task_shards="s3://a/c")
     studyplan.require_shards({"grid": stored})  # found out when they are opened
+
+
+def test_a_split_that_a_task_scores_and_is_not_there_is_named_before_anything_is_trained(
+    tmp_path: Path,
+) -> None:
+    clips = [Clip(f"planted/{i}", splits=("planted:train",)) for i in range(3)]
+    clips += [Clip("planted/a", splits=("planted:test",)), Clip("planted/b", missing=True)]
+    shards = str(labelled_set(tmp_path / "planted-glcm", clips, name="planted"))
+    given = {"name": "table6", "corpora": "planted", "shards": shards, "task_shards": shards}
+    with pytest.raises(
+        UsageError, match=r"task av_retrieval of planted: .*no clip in val; its spl"
+    ):
+        study.study(config(tmp_path, tasks="planted_class,av_retrieval", **given))
+    corpora = {"planted": replace(CORPORA["planted"], shards=shards, task_shards=shards)}
+    studyplan.require_splits(config(tmp_path, tasks="planted_class", **given), corpora)
 
 
 def test_what_may_be_missing_is_said_and_passed_on(tmp_path: Path) -> None:

@@ -265,16 +265,16 @@ def over_time(sequence: Tensor, settings: Settings) -> Tensor:
     return pool(sequence.transpose(1, 2), settings.cells[0]).flatten(1)
 
 
-def require_finite(features: dict[str, npt.NDArray[Any]]) -> None:
+def require_finite(values_by_name: dict[str, npt.NDArray[Any]]) -> None:
     """Refuse what a diverged checkpoint gives.
 
     Raises:
-        TrainError: names the feature.
+        TrainError: names it.
     """
-    for name, values in features.items():
+    for name, values in values_by_name.items():
         if not np.isfinite(values).all():
-            raise TrainError(f"the feature {name} is not finite for some clips; is the checkpoint "
-                             "of a run that diverged? `python -m train report` shows")  # fmt: skip
+            raise TrainError(f"the {name} is not finite for some clips; is the checkpoint of a run "
+                             "that diverged? `python -m train report` shows")  # fmt: skip
 
 
 def over_frames(found: dict[str, Tensor], name: str, settings: Settings) -> Tensor:

@@ -4,10 +4,13 @@ A method has two scores of a sound and pictures, which are what its objectives c
 
     global   that of L_g (`GlobalLoss.scores`): what a clip is like as a whole, whenever it happens
     local    that of L_l (`Glcm.in_time`): frames against the slices of their time, pooled by the
-             sound's attention
+             sound's attention. Always the three slices of the frame itself, each by itself: over
+             the windows that a model was trained with (M, one averaged pair) the same model finds
+             more by narrow ones, so that models of different M could not be compared
 """
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -18,9 +21,11 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from tqdm import tqdm
 
+from train.errors import UsageError
 from train.evaluation.clips import ClipBatch
-from train.evaluation.encoders import Encoders
+from train.evaluation.encoders import Encoders, require_finite
 from train.evaluation.timing import AT_ONCE, require_in_time
+from train.objectives.global_local import SLICES_PER_FRAME
 
 GLOBAL, LOCAL = KINDS = ("global", "local")
 Floats = npt.NDArray[np.float64]
@@ -46,23 +51,27 @@ class Embedded:
 
 
 @torch.no_grad()
-def embed(encoders: Encoders, batches: Iterable[ClipBatch]) -> list[Embedded]:
+def embed(
+    encoders: Encoders, batches: Iterable[ClipBatch], autocast: AbstractContextManager[Any]
+) -> list[Embedded]:
     """Windows as the objectives see them, at most `AT_ONCE` to an entry.
 
     Args:
         encoders: in evaluation mode, on the batches' device, with both scores.
         batches: with pictures and sound.
+        autocast: the region in which networks run.
 
     Raises:
         UsageError: the method has no such scores.
     """
-    require_in_time(encoders)
+    _require_scores(encoders)
     module: Any = encoders.module
     found = []
     for raw in batches:
         batch = raw.centred(encoders.crop)
-        seen = encoders.features(batch.video, batch.sound, ("fg", "fl", "fa"))
-        audio, grid = module.embed_global(seen.get("fg", seen["fl"]), seen["fa"])
+        with autocast:
+            seen = encoders.features(batch.video, batch.sound, ("fg", "fl", "fa"))
+            audio, grid = module.embed_global(seen.get("fg", seen["fl"]), seen["fa"])
         whole = (seen["fl"], seen["fa"], audio, grid)
         parts = zip(*(tensor.cpu().split(AT_ONCE) for tensor in whole), strict=True)
         found += [Embedded(*part) for part in parts]
@@ -74,14 +83,18 @@ def match(encoders: Encoders, windows: list[Embedded], device: torch.device) -> 
     """Both scores of every sound with all pictures.
 
     Args:
-        encoders: those that embedded the windows, on the device.
+        encoders: those that embedded the windows, on the device; no more to be trained.
         windows: N clips in all.
         device: where to compute.
 
     Returns:
         By kind (N, N): sounds by pictures; comparable within a kind.
+
+    Raises:
+        TrainError: a score is not finite.
     """
     module: Any = encoders.module
+    module.loss_l.window_M, module.loss_l.average = SLICES_PER_FRAME, False
     rows: dict[str, list[Tensor]] = {kind: [] for kind in KINDS}
     for sounds in tqdm(windows, desc="pairs", unit="sounds", disable=None):
         heard = sounds.to(device)
@@ -92,7 +105,21 @@ def match(encoders: Encoders, windows: list[Embedded], device: torch.device) -> 
             line[LOCAL].append(module.in_time(shown.fl, heard.fa, heard.audio, shown.grid))
         for kind in KINDS:
             rows[kind].append(torch.cat(line[kind], dim=1).cpu())
-    return {kind: torch.cat(rows[kind]).double().numpy() for kind in KINDS}
+    scores = {kind: torch.cat(rows[kind]).double().numpy() for kind in KINDS}
+    require_finite({f"{kind} score": of for kind, of in scores.items()})
+    return scores
+
+
+def _require_scores(encoders: Encoders) -> None:
+    """Refuse a method that lacks one of them.
+
+    Raises:
+        UsageError: says which.
+    """
+    require_in_time(encoders)
+    if not (hasattr(encoders.module, "loss_g") and hasattr(encoders.module, "loss_l")):
+        raise UsageError(f"the method {encoders.method} has no scores of clips, `loss_g` and "
+                         "`loss_l` as Glcm has them; name a checkpoint of glcm")  # fmt: skip
 
 
 def ranks_of_own(scores: Floats) -> Ints:

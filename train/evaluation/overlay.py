@@ -12,7 +12,7 @@ from train.heat import COLOURS, heat, top_of
 COLUMNS = 4
 STILL_PIXELS = 288
 CELL_PIXELS, CAPTION_PIXELS = 104, 16
-QUALITY, EFFORT = 10, 6
+QUALITY, EFFORT = 10, 4
 """Of the moving picture, 0 to 100 and 0 to 6: so a dozen clips of 6 s stay below 400 kB."""
 Floats = npt.NDArray[np.float64]
 Pixels = npt.NDArray[np.uint8]

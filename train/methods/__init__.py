@@ -15,8 +15,8 @@ of scalars: `loss` first, then its terms and facts to log. ``module.features(cli
 downstream tasks use, by the names in ``module.feature_channels``: maps (B, C, T', H', W') of
 pictures, and `fa` (B, C, K) of sound; what it is not given is left out. Maps that it gives only by
 name, such as the stages of a network, are in ``module.further_channels``. The tasks ave, avsync,
-av_retrieval and localization ask for `segment_attention`, `in_time`, `loss_g` and `attention` as
-Glcm has them.
+av_retrieval and localization ask for `segment_attention`, `in_time`, `loss_g`, `loss_l` and
+`attention` as Glcm has them.
 ``module.prepare(facts)``, where there is one, is called before training with `train.cuts.RunFacts`.
 What only training needs, such as banks, queues and momentum encoders, lies below the submodule
 `memory`: checkpoints hold it, evaluation leaves it out, and a run that starts from another one

@@ -8,16 +8,17 @@ L_g, what a clip is like.
                       pictures whose own sound does. R@1, 5 and 10 of either score. Ties are misses;
                       chance is K over the clips
     class_auc:global  where clips have labels: does a sound rank the pictures of *other* clips of
-                      its class above the rest, and pictures the sounds? Area under the ROC curve,
-                      mean over queries and both directions; chance 0.5. Random weights cannot do
-                      it, whatever colours and timbres they let through: nothing has told them
-                      which sound belongs to which picture
+                      its (first) class above the rest, and pictures the sounds? Area under the
+                      ROC curve, mean over queries and both directions; chance 0.5. Random weights
+                      cannot do it, whatever colours and timbres they let through: nothing has
+                      told them which sound belongs to which picture
 
 One window of each clip, its middle, or with --clips several, whose scores are averaged: the first
-with the first, the second with the second.
+with the first, the second with the second. Clips with fewer windows give their last one again.
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 
 import numpy as np
 import numpy.typing as npt
@@ -32,8 +33,9 @@ from train.evaluation.task import Round, Settings, Task
 from train.metrics import Score, average
 
 RECALLS = (1, 5, 10)
-MOST_CLIPS = 5000
-"""All pairs are compared, and the features of all clips kept in memory meanwhile."""
+MOST_CLIPS = 1000
+"""All pairs are compared, and the features of all clips kept in memory meanwhile, in float32: of
+GLCM with 32 frames of 14 x 14 places some 6 MB a clip."""
 DIRECTIONS = ("a2v", "v2a")
 CLASS_AUC = "class_auc"
 Floats = npt.NDArray[np.float64]
@@ -55,8 +57,8 @@ def predict(job: Job) -> Predictions:
     encoders = job.encoders()
     encoders.module.eval()
     sums = {kind: np.zeros((len(job.test),) * 2) for kind in KINDS}
-    for looks in _windows(job):
-        embedded = embed(encoders, job.read(job.test, job.in_batches(looks)))
+    for looks in windows(job.scored(job.test), job.settings.clips):
+        embedded = embed(encoders, job.read(job.test, job.in_batches(looks)), job.autocast())
         for kind, scores in match(encoders, embedded, job.device).items():
             sums[kind] += scores
     classes = classes_of(job)
@@ -70,9 +72,8 @@ def predict(job: Job) -> Predictions:
         said=[None] * len(job.test),
         classes=(),
         numbers=numbers,
-        notes=[f"{len(job.test)} clips, windows of {job.window / job.labelled.fps:g} s; chance: "
-               f"R@K K/{len(job.test)}, class_auc 0.5"],
-    )  # fmt: skip
+        notes=notes(job),
+    )
 
 
 def _check(job: Job) -> None:
@@ -81,22 +82,46 @@ def _check(job: Job) -> None:
         raise UsageError("sound is compared with pictures, window by window: leave --modality, "
                          "--crops and --frames as they are, and --clips at 1 or more")  # fmt: skip
     if not 2 <= clips <= MOST_CLIPS:
+        hint = f": --limit {MOST_CLIPS} takes so many" if clips > MOST_CLIPS else ""
         raise UsageError(f"{clips} clips in the split; expected 2 to {MOST_CLIPS:,}, as all pairs "
-                         "are compared: --limit 1000 takes so many")  # fmt: skip
+                         f"are compared{hint}")  # fmt: skip
 
 
-def _windows(job: Job) -> Iterator[list[Look]]:
-    """A window of every clip, and another one of every clip, ..."""
-    looks = job.scored(job.test)
-    for number in range(job.settings.clips):
-        yield looks[number :: job.settings.clips]
+def windows(looks: Sequence[Look], count: int) -> Iterator[list[Look]]:
+    """A window of every clip, another one of every clip, ...; the last again of clips with fewer.
+
+    Args:
+        looks: of one clip after the other.
+        count: windows of a clip.
+    """
+    of_clips = [list(of) for _, of in groupby(looks, key=lambda look: look.example)]
+    for number in range(count):
+        yield [of[min(number, len(of) - 1)] for of in of_clips]
+
+
+def notes(job: Job) -> list[str]:
+    """Chance, and what a reader must know of the clips."""
+    count = len(job.test)
+    said = [f"{count} clips, windows of {job.window / job.labelled.fps:g} s; chance: R@K "
+            f"K/{count}, class_auc 0.5"]  # fmt: skip
+    if short := sum(example.frames < job.window for example in job.test):
+        said.append(f"{short} clips are shorter than the window and repeated in it, pictures and "
+                    "sound alike, which may tell clips apart")  # fmt: skip
+    if several := sum(len(labels) > 1 for labels in labels_of(job)):
+        said.append(f"{several} clips have several labels, of which class_auc takes the first")
+    return said
+
+
+def labels_of(job: Job) -> list[list[int]]:
+    """Of each test clip."""
+    table = job.labelled.manifest.select(["key", "labels"]).to_pylist()
+    known = {row["key"]: row["labels"] or [] for row in table}
+    return [known[example.name] for example in job.test]
 
 
 def classes_of(job: Job) -> npt.NDArray[np.int64]:
     """(N,) number of each test clip's first label, -1 of none."""
-    table = job.labelled.manifest.select(["key", "labels"]).to_pylist()
-    first = {row["key"]: row["labels"][0] for row in table if row["labels"]}
-    return np.array([first.get(one.name, -1) for one in job.test], np.int64)
+    return np.array([labels[0] if labels else -1 for labels in labels_of(job)], np.int64)
 
 
 def measured(

@@ -1,7 +1,9 @@
 """Sounds and pictures of different clips: who finds whom, and whose class."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,15 +13,16 @@ import torch
 from tests.train.evaluation.conftest import NANO
 from tests.train.evaluation.sets import Clip, labelled_set
 from tests.train.toy import Toy, ToyConfig
-from train.errors import UsageError
+from train.errors import TrainError, UsageError
 from train.evaluation import driver
-from train.evaluation.clips import ClipBatch
+from train.evaluation.clips import ClipBatch, Look
 from train.evaluation.config import EvalConfig
 from train.evaluation.encoders import Encoders
-from train.evaluation.matching import auc_of_class, embed, match, ranks_of_own
+from train.evaluation.matching import KINDS, Embedded, auc_of_class, embed, match, ranks_of_own
 from train.evaluation.result import Predictions
 from train.methods.glcm import Glcm
-from train.tasks.av_retrieval import measure, measured
+from train.tasks import av_retrieval
+from train.tasks.av_retrieval import measure, measured, windows
 
 
 def test_ranks_are_those_of_a_loop_and_ties_are_misses() -> None:
@@ -86,9 +89,19 @@ def encoders_of(**changes: Any) -> Encoders:
     return Encoders(Glcm(config).eval(), config, "glcm", "nano", None)
 
 
-@pytest.mark.parametrize("changes", [{}, {"encoders": "l_only"}, {"att_pool": "avg"}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"encoders": "l_only"},
+        {"att_pool": "avg"},
+        {"window_M": 7},
+        {"multi_pair": "avg_single"},
+    ],
+)
 def test_scores_are_those_of_the_method_pair_by_pair(changes: dict[str, Any]) -> None:
-    """Also of more clips than are compared at once, in batches of another size."""
+    """Also of more clips than are compared at once, in batches of another size; by the same three
+    slices a frame, whatever the model's own windows are."""
     encoders, count = encoders_of(**changes), 19
     video = torch.randint(0, 255, (count, 8, 32, 32, 3), dtype=torch.uint8)
     sound = torch.randn(count, 80, 24).half()
@@ -97,8 +110,8 @@ def test_scores_are_those_of_the_method_pair_by_pair(changes: dict[str, Any]) ->
         ClipBatch(video[first : first + 18], sound[first : first + 18], nothing, nothing, nothing)
         for first in (0, 18)
     ]
-    found = match(encoders, embed(encoders, batches), torch.device("cpu"))
-    model: Any = encoders.module
+    found = match(encoders, embed(encoders, batches, nullcontext()), torch.device("cpu"))
+    model: Any = encoders_of(**{**changes, "window_M": 3, "multi_pair": "sum"}).module
     for heard, shown in ((0, 0), (3, 17), (18, 2), (18, 18)):
         one = ClipBatch(video[shown, None], sound[heard, None], nothing, nothing, nothing)
         clip = one.centred(NANO.crop)
@@ -120,22 +133,76 @@ def run(shards: Path, folder: Path, **changes: Any) -> dict[str, Any]:
 
 
 def test_the_task_goes_through_without_training(tmp_path: Path) -> None:
-    clips = [Clip(f"demo/{i}", i % 2, ("demo:val",), seconds=1 + i % 3) for i in range(12)]
+    clips = [Clip(f"demo/{i}", i % 2, ("demo:val",), seconds=0.7 + i % 3) for i in range(12)]
     clips += [Clip("demo/t", splits=("demo:train",))]
+    clips[3].facts["labels"] = [1, 0]
+    clips[4].facts["labels"] = None
     shards = labelled_set(tmp_path / "demo-glcm", clips)
-    result = run(shards, tmp_path / "run", clips=2)
+    result = run(shards, tmp_path / "run", clips=4)
     metrics = {metric["name"]: metric for metric in result["metrics"]}
     assert result["metric"]["name"] == "a2v_r1:local" and result["n_scored"] == 12
-    assert {"a2v_r10:global", "v2a_r5:local", "class_auc:global"} <= metrics.keys()
-    assert metrics["class_auc:local"]["n"] == 12 and 0 <= metrics["class_auc:local"]["value"] <= 1
-    assert "12 clips, windows of 0.8 s; chance: R@K K/12" in result["notes"][0]
-    with pytest.raises(UsageError, match=r"1 clips in the split; expected 2 to 5,000"):
+    assert {"a2v_r10:global", "v2a_r5:local"} <= metrics.keys()
+    assert metrics["class_auc:global"]["n"] == metrics["class_auc:local"]["n"] == 11
+    assert result["notes"][:3] == [
+        "12 clips, windows of 0.8 s; chance: R@K K/12, class_auc 0.5",
+        "4 clips are shorter than the window and repeated in it, pictures and sound alike, which "
+        "may tell clips apart",
+        "1 clips have several labels, of which class_auc takes the first",
+    ]
+    with pytest.raises(UsageError, match=r"1 clips in the split; expected 2 to 1,000"):
         run(shards, tmp_path / "run", split="train")
     with pytest.raises(UsageError, match="window by window"):
         run(shards, tmp_path / "run", crops=3)
 
 
+def test_who_hears_the_class_finds_it_through_the_whole_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The set's pictures and mel bands tell a clip's label: scores of their brightness find it."""
+
+    def by_brightness(found: Encoders, windows: list[Embedded], device: torch.device) -> Any:
+        sounds = torch.cat([one.audio for one in windows])[:, None]
+        pictures = torch.cat([one.grid for one in windows])[None]
+        return {kind: -(sounds - pictures).abs().numpy() for kind in KINDS}
+
+    def brightness(found: Encoders, batches: Any, region: Any) -> list[Embedded]:
+        nothing = torch.zeros(1)
+        return [
+            Embedded(nothing, nothing, (one.sound.float().mean(2).argmax(1) >= 20).double(),
+                     (one.video.float().mean((1, 2, 3, 4)) > 70).double())
+            for one in batches
+        ]  # fmt: skip
+
+    monkeypatch.setattr(av_retrieval, "embed", brightness)
+    monkeypatch.setattr(av_retrieval, "match", by_brightness)
+    clips = [Clip(f"demo/{i}", i * i % 7 % 2, ("demo:val",)) for i in range(11)]
+    result = run(labelled_set(tmp_path / "demo-glcm", clips), tmp_path / "run")
+    metrics = {metric["name"]: metric["value"] for metric in result["metrics"]}
+    assert metrics["class_auc:global"] == 1
+    assert metrics["a2v_r1:global"] == 0  # others of the class tie
+
+
 def test_methods_without_such_scores_are_refused() -> None:
     toy = Encoders(Toy(ToyConfig()), ToyConfig(), "toy", "toy", None)
     with pytest.raises(UsageError, match="the method toy does not say how well"):
-        embed(toy, [])
+        embed(toy, [], nullcontext())
+    module: Any = SimpleNamespace(in_time=0, embed_global=0, feature_channels={"fl": 8})
+    other = Encoders(module, ToyConfig(), "other", "toy", None)
+    with pytest.raises(UsageError, match="the method other has no scores of clips, `loss_g` and"):
+        embed(other, [], nullcontext())
+
+
+def test_clips_with_fewer_windows_give_their_last_one_again() -> None:
+    looks = [Look(0, 0, 8, 0.5), Look(1, 0, 8, 0.5), Look(1, 4, 8, 0.5), Look(2, 3, 8, 0.5)]
+    found = [[(look.example, look.start) for look in one] for one in windows(looks, 3)]
+    assert found == [[(0, 0), (1, 0), (2, 3)], [(0, 0), (1, 4), (2, 3)], [(0, 0), (1, 4), (2, 3)]]
+
+
+def test_a_model_that_diverged_finds_nothing(tmp_path: Path) -> None:
+    encoders = encoders_of()
+    module: Any = encoders.module
+    module.project_vl.weight.data.fill_(torch.nan)
+    video, sound = torch.zeros(2, 8, 32, 32, 3, dtype=torch.uint8), torch.zeros(2, 80, 24).half()
+    clips = ClipBatch(video, sound, *[torch.zeros(0)] * 3)
+    with pytest.raises(TrainError, match="the local score is not finite for some clips"):
+        match(encoders, embed(encoders, [clips], nullcontext()), torch.device("cpu"))
