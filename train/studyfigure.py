@@ -83,7 +83,9 @@ def _draw_controls(axes: Any, facts: dict[str, Any], task: str) -> None:
             axes.axvline(value, color=COLOURS[1], linewidth=1.2, linestyle=style,
                          label=f"{name} {value:.1f}")  # fmt: skip
     if axes.get_legend_handles_labels()[1]:
-        axes.legend(frameon=False, fontsize=8, loc="lower right")
+        # Below the axis: inside, a row's points may be anywhere.
+        axes.legend(frameon=False, fontsize=8, ncols=3, loc="upper center",
+                    bbox_to_anchor=(0.5, -0.3))  # fmt: skip
 
 
 def _values(facts: dict[str, Any], row: str, task: str) -> list[float]:

@@ -100,8 +100,10 @@ def encoders_of(**changes: Any) -> Encoders:
     ],
 )
 def test_scores_are_those_of_the_method_pair_by_pair(changes: dict[str, Any]) -> None:
-    """Also of more clips than are compared at once, in batches of another size; by the same three
-    slices a frame, whatever the model's own windows are."""
+    """Also of more clips than are compared at once, in batches of another size.
+
+    By the same three slices a frame, whatever the model's own windows are.
+    """
     encoders, count = encoders_of(**changes), 19
     video = torch.randint(0, 255, (count, 8, 32, 32, 3), dtype=torch.uint8)
     sound = torch.randn(count, 80, 24).half()
