@@ -34,7 +34,7 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Embedded:
-    """A window of each of some clips, on the CPU."""
+    """A window of each of some clips: float32, on the CPU."""
 
     fl: Tensor
     """(B, C, T, H, W)."""
@@ -73,7 +73,7 @@ def embed(
             seen = encoders.features(batch.video, batch.sound, ("fg", "fl", "fa"))
             audio, grid = module.embed_global(seen.get("fg", seen["fl"]), seen["fa"])
         whole = (seen["fl"], seen["fa"], audio, grid)
-        parts = zip(*(tensor.cpu().split(AT_ONCE) for tensor in whole), strict=True)
+        parts = zip(*(tensor.float().cpu().split(AT_ONCE) for tensor in whole), strict=True)
         found += [Embedded(*part) for part in parts]
     return found
 

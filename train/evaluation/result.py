@@ -93,6 +93,18 @@ class Predictions:
             history=list(history),
         )
 
+    @classmethod
+    def of_numbers(
+        cls, job: "Job", numbers: dict[str, list[float]], notes: list[str]
+    ) -> "Predictions":
+        """The test examples of a job, measured: nothing is said about them."""
+        nothing: list[Any] = [None] * len(job.test)
+        return cls(
+            names=[example.name for example in job.test],
+            groups=[example.group for example in job.test],
+            targets=nothing, said=nothing, classes=(), numbers=numbers, notes=notes,
+        )  # fmt: skip
+
     @property
     def labels(self) -> npt.NDArray[np.int64]:
         """Targets as an array of classes."""

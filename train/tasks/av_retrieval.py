@@ -65,15 +65,7 @@ def predict(job: Job) -> Predictions:
     numbers = {
         name: values for kind in KINDS for name, values in measured(kind, sums[kind], classes)
     }
-    return Predictions(
-        names=[example.name for example in job.test],
-        groups=[example.group for example in job.test],
-        targets=[None] * len(job.test),
-        said=[None] * len(job.test),
-        classes=(),
-        numbers=numbers,
-        notes=notes(job),
-    )
+    return Predictions.of_numbers(job, numbers, notes(job))
 
 
 def _check(job: Job) -> None:

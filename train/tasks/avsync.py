@@ -96,14 +96,8 @@ def predict(job: Job) -> Predictions:
         seed = seed_of(job.config.seed, example.name, "avsync")
         rows.append(row | own_and_shifted(score, example.frames, fps, seed))
     numbers = {name: [row[name] for row in rows] for name in rows[0]}
-    return Predictions(
-        names=[example.name for example in job.test],
-        groups=[example.group for example in job.test],
-        targets=[None] * len(job.test),
-        said=[None] * len(job.test),
-        classes=(),
-        numbers=numbers,
-        notes=[*notes(numbers, window, fps), f"foreign pictures are from {where}"],
+    return Predictions.of_numbers(
+        job, numbers, [*notes(numbers, window, fps), f"foreign pictures are from {where}"]
     )
 
 

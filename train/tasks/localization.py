@@ -80,14 +80,8 @@ def predict(job: Job) -> Predictions:
             shown[one.example].append(one)
     numbers = {name: [mean(row[name]) for row in rows] for name in rows[0]}
     show(job, shown, numbers)
-    return Predictions(
-        names=[example.name for example in job.test],
-        groups=[example.group for example in job.test],
-        targets=[None] * len(job.test),
-        said=[None] * len(job.test),
-        classes=(),
-        numbers=numbers,
-        notes=notes(numbers, kinds_of(job), settings.boxes, where),
+    return Predictions.of_numbers(
+        job, numbers, notes(numbers, kinds_of(job), settings.boxes, where)
     )
 
 

@@ -127,6 +127,20 @@ def test_scores_are_those_of_the_method_pair_by_pair(changes: dict[str, Any]) ->
         assert found["global"][heard, shown] == pytest.approx(float(by_clip), abs=1e-4)
 
 
+def test_bf16_changes_little() -> None:
+    """As on a GPU: networks in bf16, comparisons in float32."""
+    encoders = encoders_of()
+    video = torch.randint(0, 255, (6, 8, 32, 32, 3), dtype=torch.uint8)
+    clips = ClipBatch(video, torch.randn(6, 80, 24).half(), *[torch.zeros(0)] * 3)
+    exact, rough = (
+        match(encoders, embed(encoders, [clips], region), torch.device("cpu"))
+        for region in (nullcontext(), torch.autocast("cpu", torch.bfloat16))
+    )
+    for kind in KINDS:
+        assert rough[kind] == pytest.approx(exact[kind], abs=0.5)
+        assert np.abs(rough[kind] - exact[kind]).max() > 0
+
+
 def run(shards: Path, folder: Path, **changes: Any) -> dict[str, Any]:
     settings: dict[str, Any] = {"task": "av_retrieval", "scratch": True, "preset": "nano",
                                 "workers": 0, "shards": str(shards), "run": str(folder),
