@@ -146,10 +146,8 @@ def read_run(name: str) -> Record:
     try:
         config = flat(json.loads((folder / CONFIG).read_bytes()))
     except (OSError, ValueError) as error:
-        inside = sorted(path.parent.name for path in folder.glob("*/study.json"))
-        hint = f". It holds studies, which have pages of their own: {', '.join(inside)}" * bool(
-            inside
-        )
+        inside = ", ".join(sorted(path.parent.name for path in folder.glob("*/study.json")))
+        hint = f". It holds studies, which have pages of their own: {inside}" if inside else ""
         raise UsageError(
             f"{folder} is no run, or one that never began: {CONFIG} cannot be read ({error}){hint}"
         ) from error

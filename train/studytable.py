@@ -93,8 +93,8 @@ def caption(facts: dict[str, Any]) -> str:
 
 def _longer(study: str) -> str:
     """Which rows are trained longer than the study says."""
-    rows = STUDIES[study].rows if study in STUDIES else ()
-    return "".join(f" {row.label}: {row.longer} times the steps." for row in rows if row.longer > 1)
+    longer = [row for row in STUDIES[study].rows if row.longer > 1]
+    return "".join(f" {row.label}: {row.longer} times the steps." for row in longer)
 
 
 def said(config: StudyConfig) -> dict[str, str]:

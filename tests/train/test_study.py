@@ -199,6 +199,23 @@ def evaluation(seconds: list[float], ended: list[str]) -> Any:
     return evaluate
 
 
+class AlwaysLate(Clock):
+    """Over from the beginning, without anyone asking."""
+
+    def is_over(self) -> bool:
+        return False
+
+
+class NoTime(AlwaysLate):
+    """Whatever may be cut is cut before it begins."""
+
+    @contextmanager
+    def cuts(self) -> Iterator[None]:
+        if self.worked:
+            raise OutOfTime
+        yield
+
+
 def test_an_evaluation_at_the_end_of_the_minutes_is_cut_and_done_by_the_next_piece(
     calls: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -206,27 +223,15 @@ def test_an_evaluation_at_the_end_of_the_minutes_is_cut_and_done_by_the_next_pie
     caplog.set_level(logging.INFO)
     ended: list[str] = []
     monkeypatch.setattr(study, "evaluate", evaluation([0.05, 60, 0, 0, 0, 0, 0], ended))
+    monkeypatch.setattr(study, "Clock", AlwaysLate)
     heard = signal.getsignal(signal.SIGUSR1)
-    assert study.study(config(tmp_path, minutes=0.02)) == 85
+    assert study.study(config(tmp_path, minutes=0)) == 85
     assert ended == ["grid_digits"]
     assert "the minutes are over within grid_letters of grid/random-glcm-0" in caplog.text
     assert signal.getsignal(signal.SIGUSR1) == heard
     assert study.study(config(tmp_path)) == 0
     assert ended[1] == "grid_letters"
     assert len(ended) == 6
-
-
-class NoTime(Clock):
-    """Whatever may be cut is cut."""
-
-    def is_over(self) -> bool:
-        return False
-
-    @contextmanager
-    def cuts(self) -> Iterator[None]:
-        if self.worked:
-            raise OutOfTime
-        yield
 
 
 def test_every_piece_does_something_however_long_it_takes_to_find_what_is_done(

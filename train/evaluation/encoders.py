@@ -265,16 +265,20 @@ def over_time(sequence: Tensor, settings: Settings) -> Tensor:
     return pool(sequence.transpose(1, 2), settings.cells[0]).flatten(1)
 
 
-def require_finite(values_by_name: dict[str, npt.NDArray[Any]]) -> None:
+def require_finite(named: dict[str, npt.NDArray[Any]], what: str = "feature") -> None:
     """Refuse what a diverged checkpoint gives.
+
+    Args:
+        named: values by name.
+        what: they are.
 
     Raises:
         TrainError: names it.
     """
-    for name, values in values_by_name.items():
+    for name, values in named.items():
         if not np.isfinite(values).all():
-            raise TrainError(f"the {name} is not finite for some clips; is the checkpoint of a run "
-                             "that diverged? `python -m train report` shows")  # fmt: skip
+            raise TrainError(f"the {what} {name} is not finite for some clips; is the checkpoint "
+                             "of a run that diverged? `python -m train report` shows")  # fmt: skip
 
 
 def over_frames(found: dict[str, Tensor], name: str, settings: Settings) -> Tensor:

@@ -202,5 +202,5 @@ def features_of(
         rows["owner"].append(batch.examples.numpy())
         rows["faceless"].append(batch.faceless.numpy())
     found = {name: np.concatenate(parts) for name, parts in rows.items()}
-    require_finite({f"feature {name}": found[name] for name in names})
+    require_finite({name: found[name] for name in names})
     return found

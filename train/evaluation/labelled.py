@@ -254,6 +254,11 @@ def _silent(store: Store) -> frozenset[str]:
     return frozenset(table.filter(table["silent"].fill_null(False))["key"].to_pylist())
 
 
+def any_clips(labelled: LabelledSet, splits: Sequence[str], _settings: object) -> list[Example]:
+    """Clips of some splits, labelled or not: the examples of tasks that need no labels."""
+    return labelled.clips(splits)
+
+
 def require_whole(labelled: LabelledSet, splits: Sequence[str], allow_missing: bool) -> int:
     """How many clips the test splits should have.
 

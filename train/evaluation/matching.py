@@ -106,7 +106,7 @@ def match(encoders: Encoders, windows: list[Embedded], device: torch.device) -> 
         for kind in KINDS:
             rows[kind].append(torch.cat(line[kind], dim=1).cpu())
     scores = {kind: torch.cat(rows[kind]).double().numpy() for kind in KINDS}
-    require_finite({f"{kind} score": of for kind, of in scores.items()})
+    require_finite(scores, "score")
     return scores
 
 

@@ -26,7 +26,7 @@ import numpy.typing as npt
 from train.errors import UsageError
 from train.evaluation.clips import Look
 from train.evaluation.job import Job
-from train.evaluation.labelled import Example, LabelledSet
+from train.evaluation.labelled import any_clips
 from train.evaluation.matching import KINDS, auc_of_class, embed, match, ranks_of_own
 from train.evaluation.result import Predictions
 from train.evaluation.task import Round, Settings, Task
@@ -39,11 +39,6 @@ GLCM with 32 frames of 14 x 14 places some 6 MB a clip."""
 DIRECTIONS = ("a2v", "v2a")
 CLASS_AUC = "class_auc"
 Floats = npt.NDArray[np.float64]
-
-
-def examples(labelled: LabelledSet, splits: Sequence[str], settings: Settings) -> list[Example]:
-    """Clips of some splits, labelled or not."""
-    return labelled.clips(splits)
 
 
 def predict(job: Job) -> Predictions:
@@ -61,11 +56,12 @@ def predict(job: Job) -> Predictions:
         embedded = embed(encoders, job.read(job.test, job.in_batches(looks)), job.autocast())
         for kind, scores in match(encoders, embedded, job.device).items():
             sums[kind] += scores
-    classes = classes_of(job)
+    labels = labels_of(job)
+    classes = np.array([of[0] if of else -1 for of in labels], np.int64)
     numbers = {
         name: values for kind in KINDS for name, values in measured(kind, sums[kind], classes)
     }
-    return Predictions.of_numbers(job, numbers, notes(job))
+    return Predictions.of_numbers(job, numbers, notes(job, labels))
 
 
 def _check(job: Job) -> None:
@@ -91,7 +87,7 @@ def windows(looks: Sequence[Look], count: int) -> Iterator[list[Look]]:
         yield [of[min(number, len(of) - 1)] for of in of_clips]
 
 
-def notes(job: Job) -> list[str]:
+def notes(job: Job, labels: list[list[int]]) -> list[str]:
     """Chance, and what a reader must know of the clips."""
     count = len(job.test)
     said = [f"{count} clips, windows of {job.window / job.labelled.fps:g} s; chance: R@K "
@@ -99,7 +95,7 @@ def notes(job: Job) -> list[str]:
     if short := sum(example.frames < job.window for example in job.test):
         said.append(f"{short} clips are shorter than the window and repeated in it, pictures and "
                     "sound alike, which may tell clips apart")  # fmt: skip
-    if several := sum(len(labels) > 1 for labels in labels_of(job)):
+    if several := sum(len(of) > 1 for of in labels):
         said.append(f"{several} clips have several labels, of which class_auc takes the first")
     return said
 
@@ -109,11 +105,6 @@ def labels_of(job: Job) -> list[list[int]]:
     table = job.labelled.manifest.select(["key", "labels"]).to_pylist()
     known = {row["key"]: row["labels"] or [] for row in table}
     return [known[example.name] for example in job.test]
-
-
-def classes_of(job: Job) -> npt.NDArray[np.int64]:
-    """(N,) number of each test clip's first label, -1 of none."""
-    return np.array([labels[0] if labels else -1 for labels in labels_of(job)], np.int64)
 
 
 def measured(
@@ -163,6 +154,6 @@ AV_RETRIEVAL = Task(
     settings=Settings(protocol="frozen", modality="V+A", clips=1),
     predict=predict,
     measure=measure,
-    examples=examples,
+    examples=any_clips,
     protocols=("frozen",),
 )

@@ -20,7 +20,7 @@ another speaker or source: what clips have in common (speech lies in the middle)
 their own.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from itertools import repeat
@@ -32,7 +32,7 @@ from tqdm import tqdm
 from train.errors import UsageError
 from train.evaluation.clips import Look, starts
 from train.evaluation.job import Job
-from train.evaluation.labelled import Example, LabelledSet
+from train.evaluation.labelled import any_clips
 from train.evaluation.result import Predictions
 from train.evaluation.task import Round, Settings, Task
 from train.evaluation.timing import Timing
@@ -56,11 +56,6 @@ FEWEST = 4
 Floats = npt.NDArray[np.float64]
 ScoreOf = Callable[[list[int], list[int], int], Floats]
 """(first frames of pictures, first frames of sounds, window) -> (sounds, pictures)."""
-
-
-def examples(labelled: LabelledSet, splits: Sequence[str], settings: Settings) -> list[Example]:
-    """Clips of some splits, labelled or not."""
-    return labelled.clips(splits)
 
 
 def predict(job: Job) -> Predictions:
@@ -261,6 +256,6 @@ AVSYNC = Task(
     settings=Settings(protocol="frozen", modality="V+A", window_seconds=2, clips=3),
     predict=predict,
     measure=measure,
-    examples=examples,
+    examples=any_clips,
     protocols=("frozen",),
 )

@@ -15,7 +15,7 @@ Several windows of a clip are looked at; a clip counts once, with their mean. Wh
 from best to worst, lies beside result.json: attention-ROUND.png, and .webp, which moves.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,7 @@ from train.boxes import LANDMARKS, Boxes, boxes_in_crop, centre_map
 from train.errors import UsageError
 from train.evaluation.clips import ClipView, Look, batched, read_clips
 from train.evaluation.job import Job
-from train.evaluation.labelled import Example, LabelledSet
+from train.evaluation.labelled import Example, any_clips
 from train.evaluation.maps import (
     MEASURES,
     area_of,
@@ -51,11 +51,6 @@ CHANCE, ENTROPY, AREA = "pointing_game:chance", "attention_entropy_share", "box_
 KINDS_TOLD = 12
 """Kinds of sources with a line of their own; a face is one kind, whatever it says."""
 Floats = npt.NDArray[np.float64]
-
-
-def examples(labelled: LabelledSet, splits: Sequence[str], settings: Settings) -> list[Example]:
-    """Clips of some splits, labelled or not."""
-    return labelled.clips(splits)
 
 
 def predict(job: Job) -> Predictions:
@@ -253,6 +248,6 @@ LOCALIZATION = Task(
     settings=Settings(protocol="frozen", modality="V+A", clips=4, batch_size=8),
     predict=predict,
     measure=measure,
-    examples=examples,
+    examples=any_clips,
     protocols=("frozen",),
 )

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.train.evaluation.conftest import NANO
-from train.errors import UsageError
+from train.errors import TrainError, UsageError
 from train.evaluation import probes
 from train.evaluation.classify import averaged
 from train.evaluation.encoders import (
@@ -16,6 +16,7 @@ from train.evaluation.encoders import (
     map_on,
     over_frames,
     pooled,
+    require_finite,
     wanted_features,
 )
 from train.evaluation.frozen import Frozen, mean_by
@@ -228,3 +229,12 @@ def test_a_layer_stands_for_the_features() -> None:
     assert encoders.wanted(settings) == {"res3": by_hand.shape[1]}
     with pytest.raises(UsageError, match=r"layer is 'res9'; glcm has res2, res3, res4, res5"):
         encoders.wanted(Settings(layer="res9"))
+
+
+def test_what_is_not_finite_is_named() -> None:
+    values = {"fg": np.zeros(3), "fl": np.array([0, np.nan, 0])}
+    with pytest.raises(TrainError, match="the feature fl is not finite for some clips; is the che"):
+        require_finite(values)
+    with pytest.raises(TrainError, match="the score fl is not finite"):
+        require_finite(values, "score")
+    require_finite({"fg": values["fg"]})
