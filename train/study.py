@@ -39,7 +39,8 @@ from train.tasks import task_named
 
 log = logging.getLogger(__name__)
 
-SAME = ("model", "preset", "shards", "split", "batch_size", "schedule_steps", "seed", "lr")
+SAME = ("model", "preset", "shards", "split", "batch_size", "schedule_steps", "seed", "lr",
+        "precision")  # fmt: skip
 """What rows must have in common with what the table says of them."""
 
 
@@ -193,7 +194,8 @@ def run_of(config: StudyConfig, work: Work) -> PretrainConfig[Any]:
         model=replace(preset_named(row.method, preset), **row.model), method=row.method,
         preset=preset, shards=corpus.shards, split=config.split, seed=work.seed,
         schedule_steps=config.steps * row.longer, run=str(work.folder(config)),
-        device=config.device, threads=config.threads, workers=config.workers,
+        precision=config.precision, device=config.device, threads=config.threads,
+        workers=config.workers,
         val_every=0,  # the schedule's end is evaluated: choosing `best` differs between methods
         **recipe,
     )  # fmt: skip
@@ -262,8 +264,9 @@ def eval_of(config: StudyConfig, work: Work, task: str) -> EvalConfig:
     }  # fmt: skip
     return EvalConfig(
         task=task, shards=work.corpus.task_shards, protocol=protocol_for(task, config.protocol),
-        rounds=config.rounds, seed=work.seed, device=config.device, threads=config.threads,
-        workers=config.workers, run=str(folder), allow_missing=config.allow_missing,
+        rounds=config.rounds, seed=work.seed, precision=config.precision, device=config.device,
+        threads=config.threads, workers=config.workers, run=str(folder),
+        allow_missing=config.allow_missing,
         **look, **weights,
     )  # fmt: skip
 

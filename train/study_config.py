@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import tyro
 
-from train.config import RUNS
+from train.config import RUNS, Precision
 from train.errors import UsageError
 from train.evaluation.task import Pictures, Protocol
 from train.index import INDEX_NAME
@@ -81,6 +81,9 @@ class StudyConfig:
     and begun again by the next piece, unless it is the first thing that the piece does."""
     run: str = ""
     """Folder of all studies; empty is runs/studies."""
+    precision: Precision = "auto"
+    """Of networks, trained and looked at: bf16 autocast or fp32; auto is bf16 on a GPU. On a CPU
+    with AMX bf16 takes about half the time; runs of the other precision need another --run."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:1."""
     threads: int | None = None

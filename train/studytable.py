@@ -112,13 +112,14 @@ def _said_of(config: StudyConfig, corpus: Corpus) -> str:
     pictures = "" if config.pictures is None else f", pictures {config.pictures}"
     missing = " Clips that are missing were left out." * config.allow_missing
     rounds = f" Rounds {config.rounds} alone." * bool(config.rounds)
+    bf16 = ", networks in bf16" * (config.precision == "bf16")
     part = "" if config.split == WHOLE_SPLIT else f"'s {config.split}"
     return (
         f"Preset {preset} of each method, which sees as many pictures of a clip as its config "
         f"says; {config.steps} steps of {config.batch_size} clips ({seen:,} clips seen) from "
-        f"{Path(corpus.shards).name}{part}, scored on {Path(corpus.task_shards).name}; evaluation "
-        f"{config.protocol}{pictures}{cells}, where a row or task has no other one of its own."
-        f"{rounds}{missing}"
+        f"{Path(corpus.shards).name}{part}, scored on {Path(corpus.task_shards).name}{bf16}; "
+        f"evaluation {config.protocol}{pictures}{cells}, where a row or task has no other one of "
+        f"its own.{rounds}{missing}"
     )
 
 

@@ -95,7 +95,8 @@ def test_the_table_has_means_and_intervals_over_seeds(calls: list[Any], tmp_path
     ("changes", "said"),
     [({"pictures": "frames"}, "evaluation linear, pictures frames, where"),
      ({"rounds": "fold1"}, "of its own. Rounds fold1 alone."),
-     ({"split": "val"}, "from grid-glcm's val, scored on")],
+     ({"split": "val"}, "from grid-glcm's val, scored on"),
+     ({"precision": "bf16"}, "scored on grid-lips, networks in bf16; evaluation")],
 )  # fmt: skip
 def test_what_changes_scores_is_said_above_the_table(
     changes: dict[str, str], said: str, tmp_path: Path
@@ -282,6 +283,20 @@ def test_a_run_of_another_size_is_no_row_of_this_table(calls: list[Any], tmp_pat
     longer = config(tmp_path, steps=20)
     with pytest.raises(UsageError, match=r"schedule_steps was 10, is 20.*another folder"):
         study.study(longer)
+
+
+def test_a_study_in_bf16_trains_and_looks_so_in_runs_of_its_own(
+    calls: list[Any], tmp_path: Path
+) -> None:
+    bf16, usual = config(tmp_path, precision="bf16"), config(tmp_path)
+    row = work(Row("MoCo", "moco"))
+    assert run_of(bf16, row).precision == eval_of(bf16, row, "grid_digits").precision == "bf16"
+    assert study.study(usual) == 0
+    run = run_of(usual, row)
+    run.folder.mkdir(parents=True)
+    (run.folder / "config.json").write_text(json.dumps(run.as_dict()))
+    with pytest.raises(UsageError, match=r"precision was 'auto', is 'bf16'.*another folder"):
+        study.study(bf16)
 
 
 def test_a_run_of_clips_that_were_made_anew_since_is_no_row_of_this_table(
