@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from tqdm import tqdm
 
@@ -142,6 +141,8 @@ def auc_of_class(scores: Floats, classes: Ints) -> Floats:
         (N,) area under the ROC curve, 0.5 by chance; NaN where the class, or another one, has no
         other clip.
     """
+    from sklearn.metrics import roc_auc_score
+
     found = np.full(len(classes), np.nan)
     known = classes >= 0
     for query in np.flatnonzero(known).tolist():
