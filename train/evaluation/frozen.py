@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from tqdm import tqdm
 
 from train.checkpoint import write_atomically
 from train.config import uses_bf16
@@ -26,6 +25,7 @@ from train.evaluation.clips import Look
 from train.evaluation.encoders import Encoders, pooled, require_finite
 from train.evaluation.job import Job
 from train.evaluation.labelled import Example
+from train.progress import with_progress
 
 log = logging.getLogger(__name__)
 
@@ -173,7 +173,7 @@ def _extract(
     encoders = job.encoders()
     encoders.module.eval()
     log.info("features of %d examples (kept in %s)", len(examples), folder)
-    for number in tqdm(missing, desc="features", unit="part", disable=None):
+    for number in with_progress(missing, "features", "parts"):
         first = number * EXAMPLES_A_PART
         part = examples[first : first + EXAMPLES_A_PART]
         found = features_of(job, encoders, part, job.scored(part, clips), names)

@@ -18,13 +18,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from train.errors import UsageError
 from train.evaluation.clips import ClipBatch
 from train.evaluation.encoders import Encoders, require_finite
 from train.evaluation.timing import AT_ONCE, require_in_time
 from train.objectives.global_local import SLICES_PER_FRAME
+from train.progress import with_progress
 
 GLOBAL, LOCAL = KINDS = ("global", "local")
 Floats = npt.NDArray[np.float64]
@@ -95,7 +95,7 @@ def match(encoders: Encoders, windows: list[Embedded], device: torch.device) -> 
     module: Any = encoders.module
     module.loss_l.window_M, module.loss_l.average = SLICES_PER_FRAME, False
     rows: dict[str, list[Tensor]] = {kind: [] for kind in KINDS}
-    for sounds in tqdm(windows, desc="pairs", unit="sounds", disable=None):
+    for sounds in with_progress(windows, "sounds with pictures", "batches"):
         heard = sounds.to(device)
         line: dict[str, list[Tensor]] = {kind: [] for kind in KINDS}
         for pictures in windows:

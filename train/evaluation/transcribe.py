@@ -19,7 +19,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
-from tqdm import tqdm
 
 from train import ctc
 from train.errors import UsageError
@@ -36,6 +35,7 @@ from train.evaluation.words import alone
 from train.metrics import Score, cer, wer
 from train.models.attention import full_precision
 from train.plan import seed_of, shuffled
+from train.progress import with_progress
 
 log = logging.getLogger(__name__)
 
@@ -324,7 +324,7 @@ def _extracted(job: Job, examples: list[Example]) -> tuple[list[Tensor], list[bo
     features: list[Tensor] = [torch.empty(0)] * len(examples)
     faceless = [False] * len(examples)
     batches = job.in_batches(whole(examples))
-    for raw in tqdm(job.read(examples, batches), desc="features", leave=False, disable=None):
+    for raw in with_progress(job.read(examples, batches), "features", "batches", len(batches)):
         batch = raw.centred(job.source.crop)
         with job.autocast():
             found = classifier.features(batch.video, batch.sound).float().cpu()

@@ -27,7 +27,6 @@ from itertools import repeat
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from train.errors import UsageError
 from train.evaluation.clips import Look, starts
@@ -38,6 +37,7 @@ from train.evaluation.task import Round, Settings, Task
 from train.evaluation.timing import Timing
 from train.metrics import Score, average
 from train.plan import seed_of, shuffled
+from train.progress import with_progress
 
 STEP_SECONDS = 0.5
 """Shifts of the two-alternative test are multiples of it."""
@@ -79,7 +79,7 @@ def predict(job: Job) -> Predictions:
     strange = job.read(job.test, foreign) if others else repeat(None, len(whole))
     batches = zip(job.test, job.read(job.test, whole), strange, strict=True)
     rows = []
-    for example, own, other in tqdm(batches, total=len(whole), disable=None):
+    for example, own, other in with_progress(batches, "offsets", "clips", len(whole)):
         look = (fps, window, job.settings.clips)
         score = partial(timing.scores, own.video[0], own.sound[0])
         row = measured(score, example.frames, *look)

@@ -20,7 +20,6 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
-from tqdm import tqdm
 
 from train.boxes import LANDMARKS, Boxes, boxes_in_crop, centre_map
 from train.errors import UsageError
@@ -39,6 +38,7 @@ from train.evaluation.overlay import UNSEEN, Seen, Shown, animate, as_pixels, dr
 from train.evaluation.result import MOVING, Predictions
 from train.evaluation.task import Round, Settings, Task
 from train.metrics import Score, average
+from train.progress import with_progress
 from train.read import ShardReader, Window
 
 SHOWN = 12
@@ -90,7 +90,7 @@ def seen(job: Job, others: list[int], shown: set[int]) -> Iterator[Seen]:
     reader = ShardReader(job.labelled.shard_set)
     batches = list(batched(job.scored(job.test), job.settings.batch_size, equal=True))
     strange = foreign_sounds(job, batches, others)
-    reads = tqdm(job.read(job.test, batches), desc="windows", disable=None)
+    reads = with_progress(job.read(job.test, batches), "attention maps", "batches", len(batches))
     for looks, raw in zip(batches, reads, strict=True):
         batch = raw.centred(job.source.crop)
         assert batch.video is not None
