@@ -120,7 +120,7 @@ eval: setup  ## TASK= [CHECKPOINT= SHARDS= RUN=]: what a checkpoint is worth, by
 		$(call opt,SHARDS,shards) $(call opt,RUN,run) $(ARGS)
 
 .PHONY: study
-study: setup  ## NAME=table5 [SIZE= CORPORA= SHARDS= TASK_SHARDS= RUN=]: a table of the paper, trained anew
+study: setup  ## NAME=table5, or all [SIZE= CORPORA= SHARDS= TASK_SHARDS= RUN=]: a table of the paper, trained anew
 	@$(PY) -m train study "$(NAME)" $(call opt,SIZE,size) $(call opt,CORPORA,corpora) \
 		$(call opt,SHARDS,shards) $(call opt,TASK_SHARDS,task-shards) $(call opt,RUN,run) $(ARGS)
 

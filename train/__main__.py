@@ -213,6 +213,7 @@ def study(arguments: list[str]) -> int:
     from train.study_config import StudyConfig
 
     listed = "\n".join(f"  {name:<10} {one.about}" for name, one in STUDIES.items())
+    listed += "\n  all        each of them in turn, runs shared; the first seed of all comes first"
     config = tyro.cli(
         StudyConfig, prog="python -m train study", description=f"{about}\n{listed}",
         args=arguments,

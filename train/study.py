@@ -3,6 +3,7 @@
     python -m train study table5 --corpora grid
     python -m train study table6 --steps 2000 --seeds 3     # longer, with intervals over seeds
     python -m train study table9 --size full --minutes 8    # a piece; the same command goes on
+    python -m train study all --plan                        # every study: its runs, and how long
 
 Each row of the paper's table is trained on the same clips (where all are long enough for all rows),
 as many of them, and evaluated alike, on a generated corpus whose truth is known (`planted`) and on
@@ -14,7 +15,7 @@ The same command goes on where it was interrupted, and does nothing again that i
 import json
 import logging
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from train.session import CONFIG, FINISHED, ORIGIN, Stop
 from train.studies import ALSO, BESIDE, CROP, LOOKS, Corpus, Row
 from train.study_config import StudyConfig
 from train.studyclock import Clock, OutOfTime, deaf_to_alarms
-from train.studyplan import require_shards, require_splits, tell_plan
+from train.studyplan import require_shards, require_splits, tell_plans
 from train.studytable import Result, write
 from train.tasks import task_named
 
@@ -63,8 +64,50 @@ class Work:
         return config.folder / self.name
 
 
+@dataclass
+class Matrix:
+    """The rows of a study on each corpus with each seed, and what was found of them."""
+
+    config: StudyConfig
+    works: list[Work]
+    results: list[Result] = field(default_factory=list)
+    curves: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, config: StudyConfig) -> "Matrix":
+        """The matrix of a study, refused where shards or tasks are missing or runs are others.
+
+        Raises:
+            UsageError: with what to do.
+        """
+        corpora = config.used_corpora()
+        require_shards(corpora)
+        require_splits(config, corpora)
+        works = [
+            Work(row, name, corpus, seed)
+            for seed in config.all_seeds
+            for name, corpus in corpora.items()
+            for row in config.rows
+            if name in (row.corpora or corpora)
+        ]
+        matrix = cls(config, works)
+        for run in {run.run: run for _, run in matrix.plan() if run is not None}.values():
+            _refuse_another_study(run)
+        return matrix
+
+    def plan(self) -> list[tuple[Row, PretrainConfig[Any] | None]]:
+        """Each row with its run, if it is trained."""
+        return [(work.row, self.run_of(work)) for work in self.works]
+
+    def run_of(self, work: Work) -> PretrainConfig[Any] | None:
+        """The run of a row; None where it has random weights."""
+        return run_of(self.config, work) if work.row.trained else None
+
+
 def study(config: StudyConfig) -> int:
     """Train and evaluate what is not done yet, writing the table after every row.
+
+    Of several studies the first seed of each comes before the second of any.
 
     Returns:
         0 when all is done, 85 when told to stop, or when the minutes are over, and saved.
@@ -72,53 +115,53 @@ def study(config: StudyConfig) -> int:
     Raises:
         TrainError: with a sentence.
     """
-    assert config.seeds is not None
-    corpora = config.used_corpora()
-    require_shards(corpora)
-    require_splits(config, corpora)
-    works = [
-        Work(row, name, corpus, seed)
-        for seed in range(config.first_seed, config.first_seed + config.seeds)
-        for name, corpus in corpora.items()
-        for row in config.rows
-        if name in (row.corpora or corpora)
-    ]
-    runs = [run_of(config, work) if work.row.trained else None for work in works]
-    for one in {run.run: run for run in runs if run is not None}.values():
-        _refuse_another_study(one)
+    matrices = [Matrix.of(one) for one in config.studies()]
     clock = Clock(config.minutes)
-    tell_plan(config, [(work.row, run) for work, run in zip(works, runs, strict=True)], clock.end)
+    tell_plans([(one.config, one.plan()) for one in matrices], clock.end)
     if config.plan:
         return COMPLETE
-    results: list[Result] = []
     try:
         with deaf_to_alarms():
-            return _carried_out(config, works, runs, clock, results)
+            return _carried_out(matrices, clock)
     finally:
-        if results:
-            log.info("%s", studypage.write(config.folder / config.name))
+        for one in matrices:
+            if one.results:
+                log.info("%s", studypage.write(one.config.folder / one.config.name))
 
 
-def _carried_out(
-    config: StudyConfig, works: list[Work], runs: list[PretrainConfig[Any] | None],
-    clock: Clock, results: list[Result],
-) -> int:  # fmt: skip
-    """Each row trained and looked at, and the table written anew; `results` gets what was found."""
-    started, curves = time.monotonic(), dict[str, dict[str, list[float]]]()
-    for number, (work, run) in enumerate(zip(works, runs, strict=True), 1):
-        code = _trained(run, clock)
+def _carried_out(matrices: list[Matrix], clock: Clock) -> int:
+    """Each row trained and looked at, and its table written anew."""
+    todo = [
+        (matrix, work)
+        for seed in matrices[0].config.all_seeds
+        for matrix in matrices
+        for work in matrix.works
+        if work.seed == seed
+    ]
+    started = time.monotonic()
+    for number, (matrix, work) in enumerate(todo, 1):
+        code = _row_done(matrix, work, clock)
         if code != COMPLETE:
             return code
-        result = _result(config, work, clock)
-        if result is None:
-            return PREEMPTED
-        results.append(result)
-        if run is not None:
-            curves[work.name] = studycurves.of_run(run.folder)
-        write(config, results, curves)
-        left = (time.monotonic() - started) / number * (len(works) - number)
-        log.info("%d of %d rows done, at most about %d min left", number, len(works),
+        left = (time.monotonic() - started) / number * (len(todo) - number)
+        log.info("%d of %d rows done, at most about %d min left", number, len(todo),
                  ceil(left / 60))  # fmt: skip
+    return COMPLETE
+
+
+def _row_done(matrix: Matrix, work: Work, clock: Clock) -> int:
+    """Train and look at one row, and write what is known of its study."""
+    run = matrix.run_of(work)
+    code = _trained(run, clock)
+    if code != COMPLETE:
+        return code
+    result = _result(matrix.config, work, clock)
+    if result is None:
+        return PREEMPTED
+    matrix.results.append(result)
+    if run is not None:
+        matrix.curves[work.name] = studycurves.of_run(run.folder)
+    write(matrix.config, matrix.results, matrix.curves)
     return COMPLETE
 
 

@@ -1,5 +1,6 @@
 """The flags of `train study`: which study, how large, on which shards."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +13,9 @@ from train.evaluation.task import Pictures, Protocol
 from train.index import INDEX_NAME
 from train.methods import method_named
 from train.studies import CORPORA, STUDIES, Corpus, Row, Study
+
+ALL = "all"
+"""In place of a study's name."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class StudyConfig:
 
     name: tyro.conf.Positional[str]
     """A name of `train.studies.STUDIES`: table5 ... table9, localization, longer, rates,
-    labels."""
+    labels; or all."""
     size: Literal["small", "full"] = "small"
     """small: tiny networks, for two CPU cores; full: the paper's networks, for a GPU."""
     corpora: str = ""
@@ -93,9 +97,19 @@ class StudyConfig:
 
     def __post_init__(self) -> None:
         """Ranges and names; what is None becomes the size's."""
-        if self.name not in STUDIES:
+        if self.name not in (*STUDIES, ALL):
             which = f"unknown study {self.name!r}" if self.name else "no study is named (NAME=...)"
-            raise UsageError(f"{which}; known: {', '.join(STUDIES)}")
+            raise UsageError(f"{which}; known: {', '.join((*STUDIES, ALL))}")
+        self._check_numbers()
+        if self.name == ALL:
+            self._check_all()
+            self._check_corpora("all studies have", list(CORPORA))
+        else:
+            self._check_names()
+            known = [name for name in CORPORA if self.of.tasks_on(name)]
+            self._check_corpora(f"the study {self.name} has", known)
+
+    def _check_numbers(self) -> None:
         for name in ("steps", "batch_size", "seeds"):
             if getattr(self, name) is None:
                 object.__setattr__(self, name, getattr(SIZES[self.size], name))
@@ -103,6 +117,17 @@ class StudyConfig:
                 raise UsageError(f"{name} is {getattr(self, name)}; expected 1 or more")
         if self.first_seed < 0:
             raise UsageError(f"first_seed is {self.first_seed}; expected 0 or more")
+
+    def _check_all(self) -> None:
+        """What belongs to one study is not for all of them."""
+        given = [f"--{name}" for name in ("only", "methods", "tasks") if getattr(self, name)]
+        if given:
+            raise UsageError(
+                f"{', '.join(given)}: which rows and columns there are differs between "
+                "studies; name one of them"
+            )
+
+    def _check_names(self) -> None:
         known = dict.fromkeys(row.method for row in self.of.rows if row.trained)
         if unknown := set(_listed(self.methods)) - set(known):
             raise UsageError(
@@ -113,21 +138,45 @@ class StudyConfig:
             if not any(_is_called(row, asked) for row in self.of.all_rows):
                 labels = "; ".join(row.label for row in self.of.all_rows)
                 raise UsageError(f"--only {asked!r}: no row of {self.name} is called so: {labels}")
-        self._check_corpora()
 
-    def _check_corpora(self) -> None:
-        known = [name for name in CORPORA if self.of.tasks_on(name)]
+    def _check_corpora(self, who_has: str, known: list[str]) -> None:
         unknown = set(_listed(self.corpora)) - set(known)
         if unknown:
             raise UsageError(
-                f"--corpora {', '.join(sorted(unknown))}; the study {self.name} has "
-                f"{', '.join(known)}"
+                f"--corpora {', '.join(sorted(unknown))}; {who_has} {', '.join(known)}"
             )
         if (self.shards or self.task_shards or self.tasks) and len(_listed(self.corpora)) != 1:
             raise UsageError(
                 "--shards, --task-shards and --tasks stand for one corpus's own; say which one: "
                 f"--corpora {known[0]}" + "".join(f" or {name}" for name in known[1:])
             )
+
+    def studies(self) -> "list[StudyConfig]":
+        """Itself; or each study that has tasks on the corpora that are asked for, or are there.
+
+        Raises:
+            UsageError: no shards are there.
+        """
+        if self.name != ALL:
+            return [self]
+        asked = _listed(self.corpora) or list(_there(CORPORA))
+        if not asked:
+            raise UsageError(_no_shards("studies find", CORPORA))
+        fits = {
+            name: [corpus for corpus in asked if one.tasks_on(corpus)]
+            for name, one in STUDIES.items()
+        }
+        return [
+            replace(self, name=name, corpora=",".join(corpora))
+            for name, corpora in fits.items()
+            if corpora
+        ]
+
+    @property
+    def all_seeds(self) -> range:
+        """The seeds of the runs."""
+        assert self.seeds is not None
+        return range(self.first_seed, self.first_seed + self.seeds)
 
     @property
     def of(self) -> Study:
@@ -161,14 +210,9 @@ class StudyConfig:
             changes: dict[str, Any] = {name: value for name, value in given.items() if value}
             return {name: replace(corpus, **changes) for name, corpus in asked.items()}
         known = {name: CORPORA[name] for name in CORPORA if self.of.tasks_on(name)}
-        there = {
-            name: corpus
-            for name, corpus in known.items()
-            if all((Path(p) / INDEX_NAME).is_file() for p in (corpus.shards, corpus.task_shards))
-        }
+        there = _there(known)
         if not there:
-            ways = "".join(f"\n  {name}: {corpus.make}" for name, corpus in known.items())
-            raise UsageError(f"the study {self.name} finds no shards. These make them:{ways}")
+            raise UsageError(_no_shards(f"the study {self.name} finds", known))
         return there
 
     def tasks_of(self, corpus: str) -> tuple[str, ...]:
@@ -179,6 +223,20 @@ class StudyConfig:
         """The preset of a method."""
         own = corpus.full if self.size == "full" else corpus.small
         return preset_of(self.preset or own, method)
+
+
+def _there(corpora: Mapping[str, Corpus]) -> dict[str, Corpus]:
+    """Those whose shards were made."""
+    return {
+        name: corpus
+        for name, corpus in corpora.items()
+        if all((Path(p) / INDEX_NAME).is_file() for p in (corpus.shards, corpus.task_shards))
+    }
+
+
+def _no_shards(who_finds: str, corpora: Mapping[str, Corpus]) -> str:
+    ways = "".join(f"\n  {name}: {corpus.make}" for name, corpus in corpora.items())
+    return f"{who_finds} no shards. These make them:{ways}"
 
 
 def _is_called(row: Row, name: str) -> bool:

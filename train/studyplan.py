@@ -28,6 +28,7 @@ TIMED_STEPS = 2
 TIMED_CLIPS = 4
 """Of a step on a CPU, which takes as much longer as it has more of them; a GPU gets a whole one."""
 Run = PretrainConfig[Any]
+Plan = tuple[StudyConfig, Sequence[tuple[Row, Run | None]]]
 
 
 def require_shards(corpora: Mapping[str, Corpus]) -> None:
@@ -59,44 +60,58 @@ def require_splits(config: StudyConfig, corpora: Mapping[str, Corpus]) -> None:
                     raise UsageError(f"the task {task} of {name}: {error}") from error
 
 
-def tell_plan(
-    config: StudyConfig, works: Sequence[tuple[Row, Run | None]], deadline: float | None
-) -> None:
+def tell_plans(plans: Sequence[Plan], deadline: float | None) -> None:
     """Say what is going to be done, and about how long the trainings take.
 
     Args:
-        config: of the study; with its `plan` every row is named.
-        works: each row of each seed and corpus, with its run if it has one.
+        plans: of each study its config, and each row of each seed and corpus with its run if it
+            has one; with the config's `plan` every row is named.
         deadline: by the monotonic clock; the estimate is given up there.
     """
-    waiting = {run.run: run for _, run in works
-               if run is not None and not (run.folder / FINISHED).is_file()}  # fmt: skip
+    waiting: dict[str, Run] = {}
+    for config, rows in plans:
+        new = {run.run: run for _, run in rows if run is not None and _is_waiting(run)}
+        _tell_study(config, len(new), len(new.keys() & waiting.keys()))
+        if config.plan:
+            _tell_rows(rows)
+        waiting |= new
+    if len(plans) > 1:
+        log.info("all %d studies: %d runs to train", len(plans), len(waiting))
+    if waiting:
+        _tell_minutes(plans[0][0], list(waiting.values()), deadline)
+
+
+def _is_waiting(run: Run) -> bool:
+    return not (run.folder / FINISHED).is_file()
+
+
+def _tell_study(config: StudyConfig, runs: int, shared: int) -> None:
     columns = [task for name in config.used_corpora() for task in config.tasks_of(name)]
     log.info(
-        "%s: %d rows with %s, %d runs to train of %s steps of %s clips; then %s on every row",
-        config.of.about, len(config.rows), _seeds(config), len(waiting), config.steps,
-        config.batch_size, ", ".join(columns),
+        "%s, %s: %d rows with %s, %d runs to train of %s steps of %s clips%s; then %s on every row",
+        config.name, config.of.about, len(config.rows), _seeds(config), runs, config.steps,
+        config.batch_size, f", {shared} of them for studies above" * bool(shared),
+        ", ".join(columns),
     )  # fmt: skip
-    if config.plan:
-        _tell_rows(works, waiting)
-    if waiting:
-        _tell_minutes(config, list(waiting.values()), deadline)
 
 
 def _seeds(config: StudyConfig) -> str:
-    last = config.first_seed + (config.seeds or 1) - 1
-    if last == config.first_seed:
-        return f"the seed {last}"
-    return f"the seeds {config.first_seed} to {last}"
+    first, last = config.all_seeds[0], config.all_seeds[-1]
+    return f"the seed {last}" if first == last else f"the seeds {first} to {last}"
 
 
-def _tell_rows(works: Sequence[tuple[Row, Run | None]], waiting: Mapping[str, Run]) -> None:
-    for row, run in works:
-        if run is None:
-            log.info("  %s: nothing to train", row.label)
-        else:
-            log.info("  %s: %s, %s", row.label, run.run,
-                     "to train" if run.run in waiting else "trained")  # fmt: skip
+def _tell_rows(rows: Sequence[tuple[Row, Run | None]]) -> None:
+    """Rows that share their runs on a line, with how many of these are done."""
+    labels: dict[str, dict[str, None]] = {}
+    runs: dict[str, dict[str, Run]] = {}
+    for row, run in rows:
+        labels.setdefault(row.run, {})[row.label] = None
+        runs.setdefault(row.run, {}).update({run.run: run} if run else {})
+    for name, sharing in labels.items():
+        waiting = sum(map(_is_waiting, runs[name].values()))
+        log.info("  %s: %s", "; ".join(sharing),
+                 f"{name}, {waiting} of {len(runs[name])} runs to train" if runs[name]
+                 else "nothing to train")  # fmt: skip
 
 
 def _tell_minutes(config: StudyConfig, runs: Sequence[Run], deadline: float | None) -> None:

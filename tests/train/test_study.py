@@ -34,7 +34,9 @@ RANDOM = Row(SCRATCH, trained=False)
 
 def fake_result(config: Any) -> dict[str, Any]:
     """A score that depends on the run's name and seed, so that rows can be told apart."""
-    value = 0.1 if config.scratch else {"moco": 0.5, "glcm": 0.7}[config.checkpoint.name[:-2]]
+    value = (
+        0.1 if config.scratch else {"moco": 0.5, "glcm": 0.7}[config.checkpoint.name.split("-")[0]]
+    )
     value += 0.02 * config.seed
     score = {"name": "top1", "value": value, "low": value - 0.01, "high": value + 0.01}
     return {"task": config.task, "name": config.task, "metrics": [score], "n_scored": 40}
@@ -583,6 +585,55 @@ def test_a_row_with_a_rate_of_its_own_has_a_run_of_its_own(tmp_path: Path) -> No
     assert own.folder == run_of(settings, work(Row("MoCo", "moco"), "planted")).folder
 
 
+# --- all of them --------------------------------------------------------------------------------
+
+
+def test_of_all_studies_the_first_seed_comes_first_and_each_has_its_table(
+    calls: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    """GRID has no part in the study of the map; what two studies share is to be trained once."""
+    caplog.set_level(logging.INFO)
+    kept = {name: STUDIES[name] for name in ("table5", "table7", "localization")}
+    monkeypatch.setattr("train.study_config.STUDIES", kept)
+    assert study.study(config(tmp_path, name="all", seeds=2)) == 0
+    names = [run.folder.name for run in calls]
+    one = ["moco", "glcm", "glcm-multi_pair_avg_single", "glcm"]
+    assert names == [f"{name}-{seed}" for seed in (0, 1) for name in one]
+    for name, rows in (("table5", 3), ("table7", 3)):
+        facts = json.loads((tmp_path / "runs/studies" / name / "study.json").read_text())
+        assert [found["seed"] for found in facts["results"]] == [0] * rows + [1] * rows
+        assert (tmp_path / "runs/studies" / name / "study.html").is_file()
+    assert not (tmp_path / "runs/studies/localization").exists()
+    assert "4 runs to train of 10 steps of 16 clips, 2 of them for studies above" in caplog.text
+    assert "all 2 studies: 6 runs to train" in caplog.text
+    assert "takes about 1 min" in caplog.text  # 6 runs x 10 steps x 0.1 s
+    assert "12 of 12 rows done" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [({"only": ("f",), "tasks": "grid_digits"}, "--only, --tasks: which rows and columns"),
+     ({"methods": "moco"}, "--methods: which rows"),
+     ({"corpora": "kinetics"}, "--corpora kinetics; all studies have planted, grid"),
+     ({"corpora": "", "shards": "a"}, "say which one: --corpora planted or grid"),
+     ({"steps": 0}, "steps is 0; expected 1 or more")],
+)  # fmt: skip
+def test_what_belongs_to_one_study_is_refused_for_all(
+    changes: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=said):
+        config(tmp_path, name="all", **changes)
+
+
+def test_all_studies_without_shards_say_what_makes_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=r"(?s)studies find no shards.*make shards DATASET=plant"):
+        config(tmp_path, name="all", corpora="").studies()
+
+
 # --- what is asked for --------------------------------------------------------------------------
 
 
@@ -604,9 +655,23 @@ def test_a_plan_names_rows_and_trains_none(
     assert study.study(config(tmp_path, plan=True, seeds=2, first_seed=3)) == 0
     assert not calls
     assert "3 rows with the seeds 3 to 4, 4 runs to train of 10 steps" in caplog.text
-    assert f"MoCo: {tmp_path}/runs/studies/grid/moco-4, to train" in caplog.text
+    assert "MoCo: moco, 2 of 2 runs to train" in caplog.text
     assert "random weights (glcm): nothing to train" in caplog.text
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_plan_names_rows_of_one_run_together(
+    calls: list[Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    asked = config(tmp_path, name="table6", only=("b", "c", "f"), plan=True, seeds=3)
+    done = run_of(asked, work(STUDIES["table6"].rows[-1], seed=1)).folder
+    done.mkdir(parents=True)
+    (done / "finished.json").write_text("{}")
+    assert study.study(asked) == 0
+    b, f = "b: both encoders, both, z_g", "f: both encoders, both, both"
+    assert f"{b}; {f}: glcm, 2 of 3 runs to train" in caplog.text
+    assert "z_l: glcm-objective_l, 3 of 3 runs to train" in caplog.text
 
 
 def test_the_estimate_gives_up_where_the_minutes_are_over(
