@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from train.errors import UsageError
+
 SCRATCH = "random weights (glcm)"
 """The row without pretraining: what the labels alone teach a probe."""
 ONE_ENCODER = "random weights (one encoder)"
@@ -83,12 +85,13 @@ class Corpus:
 CORPORA = {
     "planted": Corpus(
         "data/shards/planted-glcm", "data/shards/planted-glcm",
-        ("planted_class", "planted_words", "planted_sentences", "planted_mismatch",
-         "av_retrieval"),
+        ("planted_class", "planted_words", "planted_words@20", "planted_sentences",
+         "planted_mismatch", "av_retrieval"),
         "tiny", "full", "make shards DATASET=planted", "box",
     ),
     "grid": Corpus(
-        "data/shards/grid-glcm", "data/shards/grid-lips", ("grid_digits", "grid_letters"),
+        "data/shards/grid-glcm", "data/shards/grid-lips",
+        ("grid_digits", "grid_digits@20", "grid_letters"),
         "tiny_grid", "grid",
         "make shards DATASET=grid ROOT=... PROFILE=glcm, and once more with PROFILE=lips", "lip",
     ),
@@ -134,6 +137,21 @@ ALSO: Mapping[str, tuple[str, ...]] = {
 """Task -> its other metrics that are columns, too, TASK:METRIC."""
 CONTROL = ":"
 """In the name of such columns."""
+FEW = "@"
+"""Before the number of labels of each class that a column's task learns from: planted_words@20."""
+
+
+def task_of(column: str) -> tuple[str, int | None]:
+    """The task of a column, and its labels of each class; None where it takes all.
+
+    Raises:
+        UsageError: what stands after the @ is no such number.
+    """
+    task, few, labels = column.partition(FEW)
+    if few and not (labels.isdigit() and int(labels)):
+        raise UsageError(f"{column!r}: expected TASK{FEW}LABELS, as planted_words{FEW}20, with one "
+                         "label of each class or more")  # fmt: skip
+    return task, int(labels) if few else None
 
 
 @dataclass(frozen=True)
@@ -201,7 +219,8 @@ STUDIES = {
         ),
         table="5",
         # Mismatch wants a feature of sound, which MoCo, CPC, DPC and VDIM do not learn.
-        tasks={"planted": ("planted_class", "planted_words", "planted_sentences")},
+        tasks={"planted": ("planted_class", "planted_words", "planted_words@20",
+                           "planted_sentences")},
     ),
     "table6": Study(
         "global and local encoders, objectives and features (GLCM paper, Table 6)",
@@ -233,7 +252,7 @@ STUDIES = {
             *(_glcm(f"{name}, z_l", None, {**look, **_L}) for name, look in _SEEN.items()),
         ),
         table="8",
-        tasks={"planted": ("planted_words",)},
+        tasks={"planted": ("planted_words", "planted_words@20")},
     ),
     "table9": Study(
         "audio window M (GLCM paper, Table 9)",
@@ -265,7 +284,7 @@ STUDIES = {
                   "glcm" if name == "Ours" else name.lower(), rate=rate)
               for name in (*OTHERS, "Ours") for rate in (None, LOW_RATE)),
         ),
-        tasks={"planted": ("planted_words",)},
+        tasks={"planted": ("planted_words",), "grid": ("grid_digits", "grid_letters")},
     ),
     "labels": Study(
         "lip reading with few labels, from crops (and their local features alone), faces, and "
@@ -277,7 +296,7 @@ STUDIES = {
             *_with_labels("attention", {"pictures": "frames", "pooling": "full_attention",
                                         "cells": _TIME}),
         ),
-        tasks={"planted": ("planted_words",)},
+        tasks={"planted": ("planted_words",), "grid": ("grid_digits", "grid_letters")},
     ),
 }  # fmt: skip
 """Tables 5 to 9, the attention map, longer training, learning rates, and few labels; the preset's

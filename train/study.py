@@ -31,7 +31,7 @@ from train.methods import method_named, preset_named
 from train.mixture import open_mixture, parse_shards
 from train.pretrain import COMPLETE, PREEMPTED, pretrain
 from train.session import CONFIG, FINISHED, ORIGIN, Stop
-from train.studies import ALSO, BESIDE, CROP, LOOKS, Corpus, Row
+from train.studies import ALSO, BESIDE, CROP, LOOKS, Corpus, Row, task_of
 from train.study_config import StudyConfig
 from train.studyclock import Clock, OutOfTime, deaf_to_alarms
 from train.studyplan import require_shards, require_splits, tell_plans
@@ -250,19 +250,19 @@ def run_of(config: StudyConfig, work: Work) -> PretrainConfig[Any]:
 def _result(config: StudyConfig, work: Work, clock: Clock) -> Result | None:
     """The scores of a row, by task; None where the time is over before the last is done."""
     scores: dict[str, dict[str, Any]] = {}
-    for task in config.tasks_of(work.corpus_name):
+    for column in config.tasks_of(work.corpus_name):
         if clock.is_over():
             return None
         begun = time.time()
         try:
             with clock.cuts():
-                found = evaluate(eval_of(config, work, task))
+                found = evaluate(eval_of(config, work, column))
         except OutOfTime:
-            log.info("the minutes are over within %s of %s; the same command goes on", task,
+            log.info("the minutes are over within %s of %s; the same command goes on", column,
                      work.name)  # fmt: skip
             return None
         clock.worked |= _is_new(work.folder(config), found, begun)
-        scores |= scores_of(task, found, work.name)
+        scores |= scores_of(column, found, work.name)
     return Result(work.row.label, work.seed, scores)
 
 
@@ -272,16 +272,16 @@ def _is_new(run: Path, found: dict[str, Any], since: float) -> bool:
     return any(path.stat().st_mtime >= since for path in said)
 
 
-def scores_of(task: str, found: dict[str, Any], run: str) -> dict[str, dict[str, Any]]:
-    """Of a result.json the first metric by the task's name, and `BESIDE` and `ALSO` it."""
+def scores_of(column: str, found: dict[str, Any], run: str) -> dict[str, dict[str, Any]]:
+    """Of a result.json the first metric by the column's name, and `BESIDE` and `ALSO` it."""
     where = {"result": f"{run}/{EVALUATIONS}/{found['name']}"}
     metrics, facts = found["metrics"], {"n": found["n_scored"], **where, **_origin(found)}
     named = {metric["name"]: metric for metric in metrics}
     first = metrics[0]["name"]
-    others = {f"{task}:{ending}": f"{first}:{ending}" for ending in BESIDE.get(task, ())}
-    others |= {f"{task}:{name}": name for name in ALSO.get(task, ())}
-    beside = {column: {**named[name], **facts} for column, name in others.items() if name in named}
-    return {task: {**metrics[0], **facts}, **beside}
+    others = {f"{column}:{ending}": f"{first}:{ending}" for ending in BESIDE.get(column, ())}
+    others |= {f"{column}:{name}": name for name in ALSO.get(column, ())}
+    beside = {other: {**named[name], **facts} for other, name in others.items() if name in named}
+    return {column: {**metrics[0], **facts}, **beside}
 
 
 def _origin(found: dict[str, Any]) -> dict[str, Any]:
@@ -295,10 +295,12 @@ def _origin(found: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def eval_of(config: StudyConfig, work: Work, task: str) -> EvalConfig:
-    """The evaluation of a row, with the run's weights or without any."""
+def eval_of(config: StudyConfig, work: Work, column: str) -> EvalConfig:
+    """The evaluation of a row for a column, with the run's weights or without any."""
     row, folder = work.row, work.folder(config)
-    look = {"pictures": config.pictures, "cells": config.cells, **LOOKS.get(task, {}), **row.look}
+    task, labels = task_of(column)
+    look = {"pictures": config.pictures, "cells": config.cells, "labels": labels,
+            **LOOKS.get(task, {}), **row.look}  # fmt: skip
     if look["pictures"] == CROP:
         look["pictures"] = work.corpus.crop
     weights: dict[str, Any] = {"checkpoint": folder} if row.trained else {

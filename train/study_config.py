@@ -48,7 +48,8 @@ class StudyConfig:
     task_shards: str = ""
     """What the tasks are scored on, in place of the corpus's own shards."""
     tasks: str = ""
-    """Other tasks than the study's own, with commas between."""
+    """Other tasks than the study's own, with commas between; grid_digits@5 learns from five labels
+    of each class."""
     methods: str = ""
     """Only these methods, with commas between; the table says so. Random weights stay."""
     only: tuple[str, ...] = ()

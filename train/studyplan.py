@@ -15,7 +15,7 @@ from train.errors import UsageError
 from train.evaluation.labelled import open_labelled, require_whole
 from train.index import INDEX_NAME
 from train.session import FINISHED
-from train.studies import Corpus, Row
+from train.studies import Corpus, Row, task_of
 from train.study_config import StudyConfig
 from train.tasks import task_named
 
@@ -52,7 +52,7 @@ def require_splits(config: StudyConfig, corpora: Mapping[str, Corpus]) -> None:
     """
     for name, corpus in corpora.items():
         labelled = open_labelled(open_store(corpus.task_shards))
-        for task in config.tasks_of(name):
+        for task in dict.fromkeys(task_of(column)[0] for column in config.tasks_of(name)):
             for one in task_named(task).for_set(labelled).rounds_named(config.rounds):
                 try:
                     require_whole(labelled, one.test, config.allow_missing)

@@ -21,7 +21,7 @@ from train.errors import UsageError
 from train.evaluation.encoders import wanted_features
 from train.methods import METHODS, preset_named
 from train.overview import write
-from train.studies import CORPORA, LIKE, SCRATCH, STUDIES, Row
+from train.studies import CORPORA, LIKE, SCRATCH, STUDIES, Row, task_of
 from train.study import Work, eval_of, run_of
 from train.study_config import StudyConfig, preset_of
 from train.studyclock import Clock, OutOfTime, deaf_to_alarms
@@ -56,8 +56,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     monkeypatch.setattr(study, "require_shards", lambda corpora: None)
     monkeypatch.setattr(study, "require_splits", lambda config, corpora: None)
     monkeypatch.setattr(studyplan, "step_seconds", lambda run, device: 0.1)
-    small = replace(STUDIES["table5"], rows=(Row("MoCo", "moco", paper="MoCo"),
-                                             Row("Ours", "glcm", paper="Ours")))  # fmt: skip
+    rows = (Row("MoCo", "moco", paper="MoCo"), Row("Ours", "glcm", paper="Ours"))
+    tasks = {**STUDIES["table5"].tasks, "grid": ("grid_digits", "grid_letters")}
+    small = replace(STUDIES["table5"], rows=rows, tasks=tasks)
     monkeypatch.setitem(STUDIES, "table5", small)
     return trained
 
@@ -378,7 +379,7 @@ def test_every_task_takes_what_a_study_asks_of_it(name: str, corpus: str, tmp_pa
                 continue  # it hears
             settings = config(tmp_path, name=name, corpora=corpus, cells=(4, 4, 4))
             asked = eval_of(settings, work(row, corpus), task)
-            seen = TASKS[task].with_settings(**asked.changes).settings
+            seen = TASKS[asked.task].with_settings(**asked.changes).settings
             assert seen.protocol == asked.protocol
             preset = preset_named(row.method, settings.preset_for(CORPORA[corpus], row.method))
             module: Any = METHODS[row.method].module(replace(preset, **row.model))
@@ -583,6 +584,23 @@ def test_a_row_with_a_rate_of_its_own_has_a_run_of_its_own(tmp_path: Path) -> No
     assert (low.folder.name, low.lr, low.method) == ("moco-lr0.0003-0", 3e-4, "moco")
     assert (ours.folder.name, ours.lr, ours.method) == ("glcm-lr0.0003-0", 3e-4, "glcm")
     assert own.folder == run_of(settings, work(Row("MoCo", "moco"), "planted")).folder
+
+
+def test_a_column_may_have_labels_of_its_own(calls: list[Any], tmp_path: Path) -> None:
+    asked = config(tmp_path, name="table6", only=("f",), tasks="grid_digits@5,grid_digits")
+    five, every = (eval_of(asked, work(asked.rows[0]), column) for column in asked.tasks_of("grid"))
+    assert (five.task, five.labels) == ("grid_digits", 5)
+    assert (every.task, every.labels) == ("grid_digits", None)
+    assert five.cells == every.cells == (4, 4, 4)
+    assert study.study(asked) == 0
+    facts = json.loads((tmp_path / "runs/studies/table6/study.json").read_text())
+    assert facts["columns"] == ["grid_digits@5", "grid_digits"]
+
+
+@pytest.mark.parametrize("column", ["grid_digits@", "grid_digits@0", "grid_digits@all"])
+def test_labels_of_a_column_are_a_number(column: str) -> None:
+    with pytest.raises(UsageError, match=f"'{column}': expected TASK@LABELS, as planted_words@20"):
+        task_of(column)
 
 
 # --- all of them --------------------------------------------------------------------------------
