@@ -7,7 +7,7 @@ study and between studies. Adding a study, a row or a corpus is one entry here.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from train.errors import UsageError
@@ -25,6 +25,9 @@ OTHERS = ("MoCo", "CPC", "DPC", "VDIM", "AVTS", "AVSlowFast")
 LOW_RATE = 3e-4
 """Of the study of learning rates; the methods' own is 1e-3."""
 MULTI, SINGLE = "No pooling & multiple pos. pairs", "Avg pooling & single pos. pair"
+ONLY_L = ", z_l"
+"""After a row's name: the same run, of which the local features alone are looked at. Not the
+paper's: beside global features local ones cost a linear layer less, most where labels are few."""
 
 
 @dataclass(frozen=True)
@@ -193,6 +196,15 @@ _SEEN: Mapping[str, Mapping[str, Any]] = {
 """What the rows of Table 8 look at."""
 
 
+def _also_local(*rows: Row) -> tuple[Row, ...]:
+    """The rows, and after them each with its local features alone."""
+    local = (
+        replace(row, label=f"{row.label}{ONLY_L}", look={**row.look, **_L}, paper=None)
+        for row in rows
+    )
+    return (*rows, *local)
+
+
 def at_low_rate(name: str) -> str:
     """A row of the study of learning rates."""
     return f"{name}, rate {LOW_RATE:g}"
@@ -236,7 +248,7 @@ STUDIES = {
     ),
     "table7": Study(
         "several positive pairs in L_l (GLCM paper, Table 7)",
-        (
+        _also_local(
             _glcm(SINGLE, "avg_pool_single_pair", multi_pair="avg_single"),
             _glcm(MULTI, "multi_pair"),
         ),
@@ -247,16 +259,14 @@ STUDIES = {
         (
             *(Row(f"{name}, random weights", look=look, trained=False)
               for name, look in _SEEN.items()),
-            *(_glcm(name, f"Ours {name}", look) for name, look in _SEEN.items()),
-            # Not the paper's: beside global features local ones cost a linear layer less.
-            *(_glcm(f"{name}, z_l", None, {**look, **_L}) for name, look in _SEEN.items()),
+            *_also_local(*(_glcm(name, f"Ours {name}", look) for name, look in _SEEN.items())),
         ),
         table="8",
         tasks={"planted": ("planted_words", "planted_words@20")},
     ),
     "table9": Study(
         "audio window M (GLCM paper, Table 9)",
-        (
+        _also_local(
             _glcm("M = 1", 1, window_M=1),
             _glcm("M = 3", 3),
             _glcm("M = 5", 5, window_M=5),

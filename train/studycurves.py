@@ -108,8 +108,12 @@ def _panels(study: Study, corpus: str, curves: Curves) -> list[tuple[str, str, L
 
 
 def _distinct(study: Study) -> list[Row]:
-    """A row of each thing that is trained: the last of those that share a run."""
-    return list({row.run: row for row in study.rows if row.trained}.values())
+    """A row of each thing that is trained: of those that share a run the paper's, and the last."""
+    found: dict[str, Row] = {}
+    for row in filter(lambda row: row.trained, study.rows):
+        if row.paper is not None or found.get(row.run, row).paper is None:
+            found[row.run] = row
+    return list(found.values())
 
 
 def _seeds_of(row: Row, corpus: str, curves: Curves) -> list[Mapping[str, list[float]]]:

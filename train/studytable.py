@@ -1,7 +1,7 @@
 """The table of a study: means and intervals, and whether rows stand in the paper's order."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from train.checkpoint import write_atomically
 from train.papers import TABLES
-from train.studies import CONTROL, LIKE, STUDIES, Corpus, Study
+from train.studies import CONTROL, CORPORA, LIKE, STUDIES, Corpus, Study
 from train.study_config import StudyConfig
 from train.tabletext import grid
 
@@ -63,7 +63,7 @@ def facts_of(
         results: what was measured.
         curves: run -> what it measured in training, see `train.studycurves`.
     """
-    columns = list(dict.fromkeys(task for one in results for task in one.scores))
+    columns = _in_order(study, dict.fromkeys(task for one in results for task in one.scores))
     rows: list[dict[str, Any]] = []
     for label in dict.fromkeys(one.row for one in results):
         scores = {task: _of(results, label, task) for task in columns}
@@ -80,6 +80,13 @@ def facts_of(
         "agreement": {task: order for task, order in orders.items() if order is not None},
         "curves": curves or {},
     }
+
+
+def _in_order(study: Study, columns: Iterable[str]) -> list[str]:
+    """As the study names its tasks; others after them."""
+    known = [task for corpus in CORPORA for task in study.tasks_on(corpus)]
+    places = {task: place for place, task in enumerate(known)}
+    return sorted(columns, key=lambda name: places.get(name.partition(CONTROL)[0], len(known)))
 
 
 def caption(facts: dict[str, Any]) -> str:

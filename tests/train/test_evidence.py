@@ -131,7 +131,7 @@ def test_studies_are_copied_and_shown(places: EvidenceConfig) -> None:
     facts = study_of({SINGLE: [50, 52, 54], MULTI: [60, 62, 65]})
     assert publish(places, facts) == (["table7: new"], facts)
     text = (places.docs / "evidence.md").read_text()
-    assert "b. Seeds 0, 1, 2. " in text and "Not run: random weights (glcm)." in text
+    assert "b. Seeds 0, 1, 2. " in text and "Not run: random weights (glcm); " in text
     assert "*Not run yet.*" in text
     assert "![table7: means, seeds and intervals](evidence/table7.png)" in text
     assert (places.docs / "evidence/table7.png").read_bytes().startswith(b"\x89PNG")
@@ -173,7 +173,7 @@ def test_rows_and_tasks_of_another_day_stand_beside_those_that_are_there(
     )
     _, both = publish(places, later)
     assert [one["row"] for one in both["results"]] == [SINGLE, MULTI], "as in the study"
-    assert both["columns"] == ["planted_words", "planted_class"]
+    assert both["columns"] == ["planted_class", "planted_words"], "as the study names them"
     assert both["results"][1]["scores"]["planted_words"]["value"] == pytest.approx(0.60)
     assert both["results"][1]["scores"]["planted_class"]["value"] == pytest.approx(0.61)
 
@@ -247,7 +247,7 @@ def test_without_a_study_or_a_mark_it_is_a_sentence(tmp_path: Path) -> None:
 def test_differences_are_taken_seed_by_seed() -> None:
     """Seeds differ by far more than rows: unpaired intervals would overlap."""
     single, multi = [20.0, 50.0, 80.0], [25.0, 54.0, 86.0]
-    (one,) = findings(CLAIMS[1], {"table7": study_of({SINGLE: single, MULTI: multi})})
+    one = findings(CLAIMS[1], {"table7": study_of({SINGLE: single, MULTI: multi})})[0]
     low, high = stats.ttest_rel(np.divide(multi, 100), np.divide(single, 100)).confidence_interval()
     assert (one.low, one.high) == pytest.approx((low, high))
     assert one.difference == pytest.approx(0.05)
@@ -289,9 +289,9 @@ def test_verdicts() -> None:
 
 
 def test_of_one_seed_nothing_is_decided_and_what_was_not_run_is_said() -> None:
-    (one,) = findings(CLAIMS[1], {"table7": study_of({SINGLE: [50], MULTI: [90]})})
+    one = findings(CLAIMS[1], {"table7": study_of({SINGLE: [50], MULTI: [90]})})[0]
     assert (one.verdict, one.low, one.seeds) == ("undecided", None, 1)
-    (one,) = findings(CLAIMS[1], {})
+    one = findings(CLAIMS[1], {})[0]
     assert (one.verdict, one.difference) == ("not run", None)
 
 
@@ -299,7 +299,7 @@ def test_error_rates_are_better_when_lower() -> None:
     facts = study_of({SINGLE: [50, 50, 51], MULTI: [90, 91, 91]})
     for result in facts["results"]:
         result["scores"]["planted_words"]["higher_is_better"] = False
-    (one,) = findings(CLAIMS[1], {"table7": facts})
+    one = findings(CLAIMS[1], {"table7": facts})[0]
     assert one.verdict == "did not hold"
 
 
