@@ -210,7 +210,7 @@ def test_rows_of_the_queue() -> None:
         "print(json.dumps([vars(line) for line in queues.measure(1)]))"
     )
     said = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, check=True
     )
     seconds, memory = json.loads(said.stdout)
     assert [line["goal"] for line in (seconds, memory)] == ["queue", "queue memory"]

@@ -3,6 +3,7 @@
 import io
 import logging
 import sys
+from itertools import count
 
 import pytest
 
@@ -14,13 +15,18 @@ class Terminal(io.StringIO):
         return True
 
 
+def in_a_log(monkeypatch: pytest.MonkeyPatch, seconds_an_item: int) -> None:
+    """No terminal, and a clock that goes on so far each time it is read."""
+    clock = count(0, seconds_an_item)
+    monkeypatch.setattr("train.progress.time.monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+
+
 def test_a_log_gets_a_line_now_and_then(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An item takes 25 s here: lines after 75 s, and after 150."""
-    clock = iter(range(0, 10_000, 25))
-    monkeypatch.setattr("train.progress.time.monotonic", lambda: float(next(clock)))
-    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    """Lines after 75 s, and after 150."""
+    in_a_log(monkeypatch, seconds_an_item=25)
     with caplog.at_level(logging.INFO):
         assert list(progress.with_progress(range(7), "features", "parts")) == list(range(7))
     assert [one.message for one in caplog.records] == [
@@ -32,9 +38,7 @@ def test_a_log_gets_a_line_now_and_then(
 def test_what_has_no_length_is_counted(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    clock = iter(range(0, 10_000, 100))
-    monkeypatch.setattr("train.progress.time.monotonic", lambda: float(next(clock)))
-    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    in_a_log(monkeypatch, seconds_an_item=100)
     with caplog.at_level(logging.INFO):
         assert list(progress.with_progress(iter("ab"), "windows", "batches")) == ["a", "b"]
         list(progress.with_progress(iter("ab"), "windows", "batches", total=2))
