@@ -34,8 +34,7 @@ What a checkpoint is worth, in this order:
     evaluation  what all tasks share: examples, features, probes, fine-tuning, result.json
     metrics     each with its interval; score: resampling; rankings: AUC and AP of many resamples;
                 arrays: what may be scored; ctc: characters, greedy and beam decoding
-    study       settings trained and evaluated alike; studies: the tables of the paper; studytable
-    claims      what the paper says of these tables; evidence: what was found, in docs/evidence.md
+    studies     settings trained and evaluated alike: the tables of the paper, and what is claimed
     overview    all results in one page; papers: their numbers; tables: ours beside them;
                 tabletext: as Markdown and HTML
 

@@ -134,7 +134,7 @@ def report(arguments: list[str]) -> int:
     """All results beside the papers'; with RUNs, a run as a page, or several in one."""
     from train.overview import __doc__ as about_all, write as write_overview
     from train.report import __doc__ as about, report as run_report
-    from train.studypage import is_study, rewrite
+    from train.studies.page import is_study, rewrite
 
     parser = argparse.ArgumentParser(
         prog="python -m train report", description=f"{about_all}\n{about}",
@@ -208,9 +208,9 @@ def evaluate(arguments: list[str]) -> int:
 
 def study(arguments: list[str]) -> int:
     """Methods or settings, trained and evaluated alike, in one table."""
-    from train.studies import STUDIES
-    from train.study import __doc__ as about, study as run_study
-    from train.study_config import StudyConfig
+    from train.studies.catalogue import STUDIES
+    from train.studies.config import StudyConfig
+    from train.studies.study import __doc__ as about, study as run_study
 
     listed = "\n".join(f"  {name:<10} {one.about}" for name, one in STUDIES.items())
     listed += "\n  all        each of them in turn, runs shared; the first seed of all comes first"
@@ -223,7 +223,7 @@ def study(arguments: list[str]) -> int:
 
 def evidence(arguments: list[str]) -> int:
     """What the studies found, written into docs/evidence.md."""
-    from train.evidence import EvidenceConfig, __doc__ as about, evidence as run_evidence
+    from train.studies.evidence import EvidenceConfig, __doc__ as about, evidence as run_evidence
 
     config = tyro.cli(
         EvidenceConfig, prog="python -m train evidence", description=about, args=arguments

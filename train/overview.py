@@ -19,7 +19,7 @@ import numpy as np
 from jinja2 import Template
 from markupsafe import Markup
 
-from train import curves, studyfigure, studypage, tables, tabletext
+from train import curves, tables, tabletext
 from train.checkpoint import write_atomically
 from train.config import RUNS
 from train.curves import LOSSES, RETRIEVAL
@@ -29,7 +29,9 @@ from train.livepage import REPORT
 from train.page import GRID, HTML, STYLE, STYLE_OF_RESULTS, figure, pictures_of, png
 from train.record import Record, read_run
 from train.report import attention_of, headline
-from train.studytable import STUDY, caption, table as study_table
+from train.studies.figure import draw as draw_study
+from train.studies.page import write as write_study
+from train.studies.table import STUDY, caption, table as study_table
 
 MARKDOWN = "report.md"
 SHOWN_EXAMPLES = 12
@@ -188,9 +190,9 @@ def _study(folder: Path, study: Path) -> dict[str, Any]:
     """Its table and figure, and a link to its own page, which is written anew."""
     facts = json.loads((study / STUDY).read_bytes())
     heads, rows = study_table(facts)
-    link = studypage.write(study).relative_to(folder)
+    link = write_study(study).relative_to(folder)
     return {"name": study.name, "about": facts["about"], "said": caption(facts), "heads": heads,
-            "rows": rows, "png": png(studyfigure.draw(facts)), "link": link}  # fmt: skip
+            "rows": rows, "png": png(draw_study(facts)), "link": link}  # fmt: skip
 
 
 def _study_text(study: dict[str, Any]) -> str:

@@ -11,8 +11,8 @@ from train import overview
 from train.__main__ import report as command
 from train.errors import UsageError
 from train.evaluation.result import Predictions, draw_confusion
-from train.studies import STUDIES
-from train.studytable import Result, facts_of
+from train.studies.catalogue import STUDIES
+from train.studies.table import Result, facts_of
 
 METRIC = {"name": "top1", "value": 0.625, "low": 0.5, "high": 0.75, "n": 4,
           "higher_is_better": True, "unit": "fraction", "note": ""}  # fmt: skip

@@ -4,7 +4,7 @@ from typing import Any
 
 from train import page
 from train.curves import COLOURS, GREY
-from train.studies import BESIDE, CONTROL, STUDIES, Row, Study
+from train.studies.catalogue import BESIDE, CONTROL, STUDIES, Row, Study
 
 WIDTH_OF_TASK, WIDTH_OF_LABELS, ROW_HEIGHT = 3.4, 2.6, 0.34
 CURVE_WIDTH, CURVE_HEIGHT, LEGEND_WIDTH = 3.9, 3.4, 1.8

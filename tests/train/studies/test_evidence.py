@@ -11,14 +11,14 @@ import pytest
 from PIL import Image
 from scipy import stats
 
-from train.claims import CLAIMS, findings, verdict
 from train.errors import UsageError
-from train.evidence import EvidenceConfig, committed, evidence, filled
 from train.papers import TABLES
-from train.studies import SCRATCH, STUDIES
-from train.studytable import Result, facts_of
+from train.studies.catalogue import SCRATCH, STUDIES
+from train.studies.claims import CLAIMS, findings, verdict
+from train.studies.evidence import EvidenceConfig, committed, evidence, filled
+from train.studies.table import Result, facts_of
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 DOCS = REPOSITORY / "docs"
 MARKS = (*STUDIES, "claims")
 EMPTY = "".join(f"# {name}\n<!-- {name} -->\n<!-- end -->\n" for name in MARKS)

@@ -12,13 +12,16 @@ from typing import Any
 
 from jinja2 import Template
 
-from train import claims, page, studycurves, studyfigure
+from train import page
 from train.checkpoint import write_atomically
 from train.config import RUNS
 from train.errors import UsageError
 from train.evaluation.result import RESULT
-from train.studies import CONTROL, STUDIES
-from train.studytable import STUDY, caption, table
+from train.studies import claims
+from train.studies.catalogue import CONTROL, STUDIES
+from train.studies.curves import draw as draw_curves
+from train.studies.figure import draw as draw_figure
+from train.studies.table import STUDY, caption, table
 
 HTML = "study.html"
 
@@ -92,11 +95,11 @@ def write(folder: Path) -> Path:
         )
     study = STUDIES[facts["name"]]
     heads, rows = table(facts)
-    curves = studycurves.draw(study, facts.get("curves", {}))
+    curves = draw_curves(study, facts.get("curves", {}))
     html = PAGE.render(
         style=page.STYLE + page.STYLE_OF_RESULTS, name=facts["name"], about=facts["about"],
         said=caption(facts),
-        heads=heads, rows=rows, figure=page.png(studyfigure.draw(facts)),
+        heads=heads, rows=rows, figure=page.png(draw_figure(facts)),
         claims=claims.table(claims.about(facts["name"]), {facts["name"]: facts}),
         curves=page.png(curves) if curves else "", looks=_looks(folder, facts),
     )  # fmt: skip

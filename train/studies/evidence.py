@@ -20,13 +20,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from train import claims, page, studycurves, studyfigure
+from train import page
 from train.checkpoint import write_atomically
 from train.config import RUNS
 from train.errors import UsageError
 from train.evaluation.result import MOVING
-from train.studies import STUDIES
-from train.studytable import STUDY, Result, caption, facts_of, table
+from train.studies import claims
+from train.studies.catalogue import STUDIES
+from train.studies.curves import draw as draw_curves
+from train.studies.figure import draw as draw_figure
+from train.studies.table import STUDY, Result, caption, facts_of, table
 from train.tabletext import grid
 
 DOCS = Path("docs")
@@ -101,8 +104,8 @@ def evidence(config: EvidenceConfig) -> list[str]:
         if moving := sorted(config.studies.glob(where + MOVING)):
             shutil.copyfile(moving[0], config.docs / FOLDER / f"{name}{MOVING}")
     for name, facts in committed(config.docs).items():
-        _save(studyfigure.draw(facts), config.docs / FOLDER / f"{name}.png")
-        if curves := studycurves.draw(STUDIES[name], facts.get("curves", {})):
+        _save(draw_figure(facts), config.docs / FOLDER / f"{name}.png")
+        if curves := draw_curves(STUDIES[name], facts.get("curves", {})):
             _save(curves, config.docs / FOLDER / f"{name}{CURVES}")
     text = filled(_text_of(config.docs / PAGE), committed(config.docs))
     write_atomically(config.docs / PAGE, text)

@@ -20,7 +20,6 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from train import studycurves, studypage
 from train.config import PretrainConfig
 from train.errors import UsageError
 from train.evaluation.config import EvalConfig
@@ -31,11 +30,13 @@ from train.methods import method_named, preset_named
 from train.mixture import open_mixture, parse_shards
 from train.pretrain import COMPLETE, PREEMPTED, pretrain
 from train.session import CONFIG, FINISHED, ORIGIN, Stop
-from train.studies import ALSO, BESIDE, CROP, LOOKS, Corpus, Row, task_of
-from train.study_config import StudyConfig
-from train.studyclock import Clock, OutOfTime, deaf_to_alarms
-from train.studyplan import require_shards, require_splits, tell_plans
-from train.studytable import Result, write
+from train.studies.catalogue import ALSO, BESIDE, CROP, LOOKS, Corpus, Row, task_of
+from train.studies.clock import Clock, OutOfTime, deaf_to_alarms
+from train.studies.config import StudyConfig
+from train.studies.curves import of_run as curves_of
+from train.studies.page import write as write_page
+from train.studies.plan import require_shards, require_splits, tell_plans
+from train.studies.table import Result, write
 from train.tasks import task_named
 
 log = logging.getLogger(__name__)
@@ -126,7 +127,7 @@ def study(config: StudyConfig) -> int:
     finally:
         for one in matrices:
             if one.results:
-                log.info("%s", studypage.write(one.config.folder / one.config.name))
+                log.info("%s", write_page(one.config.folder / one.config.name))
 
 
 def _carried_out(matrices: list[Matrix], clock: Clock) -> int:
@@ -160,7 +161,7 @@ def _row_done(matrix: Matrix, work: Work, clock: Clock) -> int:
         return PREEMPTED
     matrix.results.append(result)
     if run is not None:
-        matrix.curves[work.name] = studycurves.of_run(run.folder)
+        matrix.curves[work.name] = curves_of(run.folder)
     write(matrix.config, matrix.results, matrix.curves)
     return COMPLETE
 

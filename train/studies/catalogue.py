@@ -2,8 +2,8 @@
 
     STUDIES["table6"].rows -> Row("a: L_g, z_g", model={"objective": "g"}, look={"features": "g"})
 
-Only data; `train.study` carries it out. Rows that train the same thing share one run, within a
-study and between studies. Adding a study, a row or a corpus is one entry here.
+Only data; `train.studies.study` carries it out. Rows that train the same thing share one run,
+within a study and between studies. Adding a study, a row or a corpus is one entry here.
 """
 
 from collections.abc import Mapping
@@ -78,7 +78,7 @@ class Corpus:
     small: str
     """Preset of every method that fits two CPU cores and these clips' length."""
     full: str
-    """Of the paper's size; see `train.study_config.preset_of`."""
+    """Of the paper's size; see `train.studies.config.preset_of`."""
     make: str
     """The commands that make the shards."""
     crop: str

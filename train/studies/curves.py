@@ -18,8 +18,8 @@ from train import page
 from train.curves import COLOURS, LOSSES, RETRIEVAL, look_of
 from train.record import Series, read_metrics
 from train.session import METRICS
-from train.studies import Row, Study
-from train.studytable import Curves, interval
+from train.studies.catalogue import Row, Study
+from train.studies.table import Curves, interval
 
 BINS = 30
 """Of a run: each is the mean over so many parts of its steps, a batch's loss jumps."""

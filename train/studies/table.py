@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from train.checkpoint import write_atomically
 from train.papers import TABLES
-from train.studies import CONTROL, CORPORA, LIKE, STUDIES, Corpus, Study
-from train.study_config import StudyConfig
+from train.studies.catalogue import CONTROL, CORPORA, LIKE, STUDIES, Corpus, Study
+from train.studies.config import StudyConfig
 from train.tabletext import grid
 
 STUDY, MARKDOWN = "study.json", "study.md"
@@ -61,7 +61,7 @@ def facts_of(
         name: its.
         settings: corpus -> a sentence, see `said`.
         results: what was measured.
-        curves: run -> what it measured in training, see `train.studycurves`.
+        curves: run -> what it measured in training, see `train.studies.curves`.
     """
     columns = _in_order(study, dict.fromkeys(task for one in results for task in one.scores))
     rows: list[dict[str, Any]] = []

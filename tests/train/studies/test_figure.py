@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from train.studies import STUDIES
-from train.studyfigure import draw
-from train.studytable import Result, facts_of
+from train.studies.catalogue import STUDIES
+from train.studies.figure import draw
+from train.studies.table import Result, facts_of
 
 WORDS = {"name": "top1", "unit": "fraction", "higher_is_better": True, "low": 0.1, "high": 0.9}
 MULTI, SINGLE = "No pooling & multiple pos. pairs", "Avg pooling & single pos. pair"

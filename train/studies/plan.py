@@ -15,8 +15,8 @@ from train.errors import UsageError
 from train.evaluation.labelled import open_labelled, require_whole
 from train.index import INDEX_NAME
 from train.session import FINISHED
-from train.studies import Corpus, Row, task_of
-from train.study_config import StudyConfig
+from train.studies.catalogue import Corpus, Row, task_of
+from train.studies.config import StudyConfig
 from train.tasks import task_named
 
 if TYPE_CHECKING:

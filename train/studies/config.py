@@ -12,7 +12,7 @@ from train.errors import UsageError
 from train.evaluation.task import Pictures, Protocol
 from train.index import INDEX_NAME
 from train.methods import method_named
-from train.studies import CORPORA, STUDIES, Corpus, Row, Study
+from train.studies.catalogue import CORPORA, STUDIES, Corpus, Row, Study
 
 ALL = "all"
 """In place of a study's name."""
@@ -36,7 +36,7 @@ class StudyConfig:
     """One study."""
 
     name: tyro.conf.Positional[str]
-    """A name of `train.studies.STUDIES`: table5 ... table9, localization, longer, rates,
+    """A name of `train.studies.catalogue.STUDIES`: table5 ... table9, localization, longer, rates,
     labels; or all."""
     size: Literal["small", "full"] = "small"
     """small: tiny networks, for two CPU cores; full: the paper's networks, for a GPU."""

@@ -11,8 +11,17 @@ from typing import Any, Literal
 
 import numpy as np
 
-from train.studies import BESIDE, LONG, MULTI, ONLY_L, OTHERS, SCRATCH, SINGLE, at_low_rate
-from train.studytable import goodness, interval
+from train.studies.catalogue import (
+    BESIDE,
+    LONG,
+    MULTI,
+    ONLY_L,
+    OTHERS,
+    SCRATCH,
+    SINGLE,
+    at_low_rate,
+)
+from train.studies.table import goodness, interval
 
 Verdict = Literal["held", "did not hold", "undecided", "not run"]
 FEWEST_SEEDS = 2

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from train import studycurves
-from train.studies import STUDIES
-from train.studycurves import BINS, of_run
+from train.studies.catalogue import STUDIES
+from train.studies.curves import BINS, draw as drawn, of_run
 
 
 def leave(folder: Path, steps: int, **named: Any) -> Path:
@@ -39,7 +38,7 @@ def test_a_short_run_keeps_each_step_and_one_without_steps_nothing(tmp_path: Pat
 
 def draw(study: str, found: Any) -> Any:
     """The figure, typed as what it is at run time."""
-    return studycurves.draw(STUDIES[study], found)
+    return drawn(STUDIES[study], found)
 
 
 def curves(**values: Any) -> dict[str, dict[str, list[float]]]:

@@ -1,0 +1,86 @@
+"""The table: means, intervals over seeds, what is said above it, the papers' order."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.train.studies.asked import config
+from train.overview import write
+from train.studies import study
+from train.studies.catalogue import STUDIES
+from train.studies.table import agreement, said as said_above, summary, table
+
+
+def test_the_table_has_means_and_intervals_over_seeds(calls: list[Any], tmp_path: Path) -> None:
+    study.study(config(tmp_path, seeds=3))
+    facts = json.loads((tmp_path / "runs/studies/table5/study.json").read_text())
+    assert [row["row"] for row in facts["rows"]] == ["random weights (glcm)", "MoCo", "Ours"]
+    ours = facts["rows"][2]["grid_digits"]
+    # 0.70, 0.72, 0.74: mean 0.72, deviation 0.02; t of 2 degrees of freedom is 4.3027
+    half = 4.302653 * 0.02 / math.sqrt(3)
+    assert ours["value"] == pytest.approx(0.72)
+    assert (ours["low"], ours["high"]) == pytest.approx((0.72 - half, 0.72 + half), abs=1e-6)
+    text = (tmp_path / "runs/studies/table5/study.md").read_text()
+    assert "| Ours | 72.0 [67.0, 77.0] | 72.0 [67.0, 77.0] |" in text
+    assert "10 steps of 16 clips (160 clips seen) from grid-glcm" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [({"pictures": "frames"}, "evaluation linear, pictures frames, where"),
+     ({"rounds": "fold1"}, "of its own. Rounds fold1 alone."),
+     ({"split": "val"}, "from grid-glcm's val, scored on"),
+     ({"precision": "bf16"}, "scored on grid-lips, networks in bf16; evaluation")],
+)  # fmt: skip
+def test_what_changes_scores_is_said_above_the_table(
+    changes: dict[str, str], said: str, tmp_path: Path
+) -> None:
+    """Results are put together where the same is said of them."""
+    assert said in said_above(config(tmp_path, **changes))["grid"]
+    assert said not in said_above(config(tmp_path))["grid"]
+
+
+def test_an_interval_of_a_share_is_shown_within_what_shares_can_be() -> None:
+    of = {"name": "top1", "value": 0.9, "low": -0.2, "high": 1.3}
+    cells = [(of, "90.0 [0.0, 100.0]"), ({**of, "higher_is_better": False}, "90.0 [-20.0, 130.0]"),
+             ({**of, "unit": "ratio"}, "0.900 [-0.200, 1.300]")]  # fmt: skip
+    for score, shown in cells:
+        facts = {"columns": ["t"], "rows": [{"row": "r", "t": score}], "agreement": {}}
+        assert table(facts)[1] == [["r", shown]]
+
+
+def test_of_one_seed_the_interval_is_that_of_the_test_items() -> None:
+    score = {"name": "top1", "value": 0.4, "low": 0.3, "high": 0.5, "n": 9}
+    found = summary([score])
+    assert (found["value"], found["low"], found["high"]) == (0.4, 0.3, 0.5)
+
+
+def test_the_table_is_in_the_report(calls: list[Any], tmp_path: Path) -> None:
+    study.study(config(tmp_path))
+    page, text = write(tmp_path / "runs")
+    assert "| MoCo | 50.0 [49.0, 51.0] |" in text.read_text()
+    assert '<h2 id="table5">' in page.read_text()
+
+
+def test_the_order_of_rows_is_compared_with_the_papers() -> None:
+    """Table 5's MoCo, CPC, DPC: LRW 61.2, 65.3, 67.5; LRS2, lower is better: 71.5, 66.7, 65.1."""
+
+    def rows(task: str, values: list[float], higher: bool) -> list[dict[str, Any]]:
+        names = ("MoCo", "CPC", "DPC")
+        return [{"row": name, task: {"value": value, "higher_is_better": higher}}
+                for name, value in zip(names, values, strict=True)]  # fmt: skip
+
+    table5 = STUDIES["table5"]
+    same = agreement(table5, rows("grid_digits", [0.1, 0.2, 0.3], True), "grid_digits")
+    assert same == {"like": "LRW", "rho": pytest.approx(1.0), "rows": 3}
+    turned = agreement(table5, rows("grid_sentences", [0.1, 0.2, 0.3], False), "grid_sentences")
+    assert turned == {"like": "LRS2", "rho": pytest.approx(-1.0), "rows": 3}
+    # of ranks (1, 3, 2): 1 - 6 * (0 + 1 + 1) / (3 * 8) = 0.5
+    mixed = agreement(table5, rows("grid_digits", [0.1, 0.3, 0.2], True), "grid_digits")
+    assert mixed is not None
+    assert mixed["rho"] == pytest.approx(0.5)
+    assert agreement(table5, rows("grid_digits", [0.1, 0.3, 0.2], True)[:2], "grid_digits") is None
+    assert agreement(table5, rows("localization", [0.1, 0.3, 0.2], True), "localization") is None
