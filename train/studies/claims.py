@@ -60,8 +60,8 @@ class Claim:
 
 
 _GLOBAL = ("planted_class",)
-_LOCAL = ("planted_words", "planted_words@20", "planted_mismatch", "grid_digits",
-          "grid_digits@20", "grid_letters")  # fmt: skip
+_LOCAL = ("planted_words", "planted_words@20", "planted_sentences", "planted_mismatch",
+          "grid_digits", "grid_digits@20", "grid_letters")  # fmt: skip
 _ALL = (*_GLOBAL, *_LOCAL, "planted_events")
 _BY_L_G = ("av_retrieval:a2v_r10:global", "av_retrieval:class_auc:global")
 """Compared only between rows that were trained with L_g: without it the score means nothing."""
