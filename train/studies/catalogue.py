@@ -25,9 +25,9 @@ OTHERS = ("MoCo", "CPC", "DPC", "VDIM", "AVTS", "AVSlowFast")
 LOW_RATE = 3e-4
 """Of the study of learning rates; the methods' own is 1e-3."""
 MULTI, SINGLE = "No pooling & multiple pos. pairs", "Avg pooling & single pos. pair"
-ONLY_L = ", z_l"
-"""After a row's name: the same run, of which the local features alone are looked at. Not the
-paper's: beside global features local ones cost a linear layer less, most where labels are few."""
+ONLY_G, ONLY_L = ", z_g", ", z_l"
+"""After a row's name: the same weights, of which one kind of features is looked at. Not the paper's
+where it stands here: a linear layer reads either kind better alone, most where labels are few."""
 
 
 @dataclass(frozen=True)
@@ -120,13 +120,16 @@ LOOKS: Mapping[str, Mapping[str, Any]] = {
     "grid_digits": {"cells": (4, 4, 4)},
     "grid_letters": {"cells": (4, 4, 4)},
     "grid_sentences": {"cells": (1, 4, 4)},
-    "localization": {"cells": (1, 1, 1)},
-    "av_retrieval": {"cells": (1, 1, 1), "pictures": "frames"},
+    "localization": {"cells": (1, 1, 1), "split": "test"},
+    "av_retrieval": {"cells": (1, 1, 1), "pictures": "frames", "split": "test"},
 }
 """Settings of tasks that go before a study's. Words and sentences are seen as the paper sees LRW
 and LRS2, cut to what speaks (GRID's tasks are by themselves), and keep when and where apart;
 sentences keep every frame apart by themselves. Mismatch is seen in whole frames: in crops random
-weights tell 94 % of it, which leaves nothing to compare."""
+weights tell 94 % of it, which leaves nothing to compare. What needs no labels is scored on the
+test clips, too: those to choose by have had their part in choosing."""
+WHOLE = ("localization", "av_retrieval")
+"""Tasks that ask the network itself, whatever features a row looks at."""
 
 
 BESIDE: Mapping[str, tuple[str, ...]] = {
@@ -237,6 +240,9 @@ STUDIES = {
     "table6": Study(
         "global and local encoders, objectives and features (GLCM paper, Table 6)",
         (
+            Row(SCRATCH, trained=False),
+            Row(f"{SCRATCH}{ONLY_G}", look=_G, trained=False),
+            Row(f"{SCRATCH}{ONLY_L}", look=_L, trained=False),
             _glcm("a: both encoders, L_g, z_g", "a", _G, objective="g"),
             _glcm("b: both encoders, both, z_g", "b", _G),
             _glcm("c: both encoders, L_l, z_l", "c", _L, objective="l"),

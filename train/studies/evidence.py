@@ -36,11 +36,11 @@ DOCS = Path("docs")
 PAGE, FOLDER = "evidence.md", "evidence"
 STILL = ".png"
 OVERLAYS = {
-    "attention": "planted/glcm-[0-9]*/eval/localization-*/attention-*",
-    "attention-longer": "planted/glcm-x*/eval/localization-*/attention-*",
+    "attention": "planted/glcm-1/eval/localization-test-*/attention-*",
+    "attention-longer": "planted/glcm-x4-1/eval/localization-test-*/attention-*",
 }
-"""In FOLDER: the map over some held-out clips, still and moving -> where it is below --studies, of
-GLCM's first run and of the first that was trained longer."""
+"""In FOLDER: the map over some test clips, still and moving -> where it is below --studies, of seed
+1, as the page says: of GLCM's run and of the one that was trained longer."""
 CURVES = "-curves.png"
 """Ending of the picture of a study's training, beside its figure."""
 DPI, PALETTE = 100, 256

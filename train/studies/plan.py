@@ -15,7 +15,7 @@ from train.errors import UsageError
 from train.evaluation.labelled import open_labelled, require_whole
 from train.index import INDEX_NAME
 from train.session import FINISHED
-from train.studies.catalogue import Corpus, Row, task_of
+from train.studies.catalogue import LOOKS, Corpus, Row, task_of
 from train.studies.config import StudyConfig
 from train.tasks import task_named
 
@@ -53,7 +53,9 @@ def require_splits(config: StudyConfig, corpora: Mapping[str, Corpus]) -> None:
     for name, corpus in corpora.items():
         labelled = open_labelled(open_store(corpus.task_shards))
         for task in dict.fromkeys(task_of(column)[0] for column in config.tasks_of(name)):
-            for one in task_named(task).for_set(labelled).rounds_named(config.rounds):
+            known, split = task_named(task).for_set(labelled), LOOKS.get(task, {}).get("split")
+            known = known.on_split(split) if split else known
+            for one in known.rounds_named(config.rounds):
                 try:
                     require_whole(labelled, one.test, config.allow_missing)
                 except UsageError as error:

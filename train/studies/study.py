@@ -30,7 +30,7 @@ from train.methods import method_named, preset_named
 from train.mixture import open_mixture, parse_shards
 from train.pretrain import COMPLETE, PREEMPTED, pretrain
 from train.session import CONFIG, FINISHED, ORIGIN, Stop
-from train.studies.catalogue import ALSO, BESIDE, CROP, LOOKS, Corpus, Row, task_of
+from train.studies.catalogue import ALSO, BESIDE, CROP, LOOKS, WHOLE, Corpus, Row, task_of
 from train.studies.clock import Clock, OutOfTime, deaf_to_alarms
 from train.studies.config import StudyConfig
 from train.studies.curves import of_run as curves_of
@@ -304,6 +304,8 @@ def eval_of(config: StudyConfig, work: Work, column: str) -> EvalConfig:
             **LOOKS.get(task, {}), **row.look}  # fmt: skip
     if look["pictures"] == CROP:
         look["pictures"] = work.corpus.crop
+    if task in WHOLE:
+        look.pop("features", None)
     weights: dict[str, Any] = {"checkpoint": folder} if row.trained else {
         "scratch": True, "method": row.method,
         "preset": config.preset_for(work.corpus, row.method),

@@ -25,7 +25,7 @@ def test_rows_that_train_the_same_share_a_run_within_and_between_studies(tmp_pat
     }
     ours = {folders["table5", "Ours"], folders["table7", STUDIES["table7"].rows[1].label],
             folders["table9", "M = 3"], *(folders["table6", row.label] for row in
-                                          STUDIES["table6"].rows if row.paper in "bef"),
+                                          STUDIES["table6"].rows if row.paper in ("b", "e", "f")),
             *(folders["table8", row.label] for row in STUDIES["table8"].rows
               if row.trained)}  # fmt: skip
     assert ours == {"glcm-0"}

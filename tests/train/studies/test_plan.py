@@ -13,6 +13,7 @@ from tests.train.studies.asked import config, work
 from train.errors import UsageError
 from train.studies import plan, study
 from train.studies.catalogue import CORPORA, STUDIES
+from train.studies.config import StudyConfig
 from train.studies.plan import step_seconds
 from train.studies.study import run_of
 
@@ -35,16 +36,19 @@ def test_shards_that_are_not_there_are_named_before_anything_is_timed(tmp_path: 
 def test_a_split_that_a_task_scores_and_is_not_there_is_named_before_anything_is_trained(
     tmp_path: Path,
 ) -> None:
+    """The task's own split is val, the study's test."""
     clips = [Clip(f"planted/{i}", splits=("planted:train",)) for i in range(3)]
-    clips += [Clip("planted/a", splits=("planted:test",)), Clip("planted/b", missing=True)]
-    shards = str(labelled_set(tmp_path / "planted-glcm", clips, name="planted"))
-    given = {"name": "table6", "corpora": "planted", "shards": shards, "task_shards": shards}
-    with pytest.raises(
-        UsageError, match=r"task av_retrieval of planted: .*no clip in val; its spl"
-    ):
-        study.study(config(tmp_path, tasks="planted_class,av_retrieval", **given))
-    corpora = {"planted": replace(CORPORA["planted"], shards=shards, task_shards=shards)}
-    plan.require_splits(config(tmp_path, tasks="planted_class", **given), corpora)
+    clips += [Clip("planted/a", splits=("planted:val",)), Clip("planted/b", missing=True)]
+
+    def asked(clips: list[Clip], name: str) -> StudyConfig:
+        shards = str(labelled_set(tmp_path / name, clips, name="planted"))
+        return config(tmp_path, name="table6", corpora="planted", shards=shards, task_shards=shards,
+                      tasks="av_retrieval")  # fmt: skip
+
+    with pytest.raises(UsageError, match=r"task av_retrieval of planted: .*no clip in test; its "):
+        study.study(asked(clips, "without"))
+    whole = asked([*clips, Clip("planted/c", splits=("planted:test",))], "with")
+    plan.require_splits(whole, whole.used_corpora())
 
 
 def test_a_step_is_timed(tmp_path: Path) -> None:

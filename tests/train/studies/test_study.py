@@ -169,3 +169,15 @@ def test_of_all_studies_the_first_seed_comes_first_and_each_has_its_table(
     assert "all 2 studies: 6 runs to train" in caplog.text
     assert "takes about 1 min" in caplog.text  # 6 runs x 10 steps x 0.1 s
     assert "16 of 16 rows done" in caplog.text
+
+
+@pytest.mark.parametrize("task", ["localization", "av_retrieval"])
+def test_what_needs_no_labels_asks_the_whole_network_about_clips_that_chose_nothing(
+    task: str, tmp_path: Path
+) -> None:
+    settings = config(tmp_path, name="table6", corpora="planted")
+    local_alone, both = (settings.rows[number] for number in (-2, -1))
+    assert (local_alone.look, both.look) == ({"features": "l"}, {})
+    asked = eval_of(settings, work(local_alone, "planted"), task)
+    assert asked == eval_of(settings, work(both, "planted"), task), "one evaluation for both rows"
+    assert asked.split == "test"
