@@ -2,7 +2,9 @@
 
 Each claim says that one row of a study is better than others on some tasks. Rows of one seed share
 clips, order and labels, so that differences are taken seed by seed; a claim holds where the 95 %
-interval of their mean (Student's t over seeds) is above zero, and does not where it is below.
+interval of their mean (Student's t over seeds) is above zero, and does not where it is below. Of
+many comparisons some come out so by chance: a verdict that does not stand when all those of a table
+are taken together (Benjamini and Hochberg's procedure, 1995) is marked.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from train.studies.catalogue import (
     BESIDE,
@@ -26,6 +29,12 @@ from train.studies.table import goodness, interval
 Verdict = Literal["held", "did not hold", "undecided", "not run"]
 FEWEST_SEEDS = 2
 """Of a single seed there is no interval."""
+FALSE_SHARE = 0.05
+"""Expected share of false ones among the verdicts that are not marked."""
+LEAST_P = 0.001
+"""Smaller ones are not told apart."""
+ALONE = " *"
+"""Marks a verdict that does not stand beside all others of its table."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +133,8 @@ class Finding:
     high: float | None
     """Interval; None of a single seed."""
     seeds: int
+    p: float | None = None
+    """Of Student's t, two-sided; None of a single seed."""
 
 
 def findings(claim: Claim, studies: Mapping[str, dict[str, Any]]) -> list[Finding]:
@@ -160,7 +171,15 @@ def _finding(one: Comparison, task: str, results: Sequence[dict[str, Any]]) -> F
     if len(seeds) < FEWEST_SEEDS:
         return Finding(one, task, "undecided", mean, None, None, len(seeds))
     low, high = map(float, interval(differences))
-    return Finding(one, task, verdict(low, high), mean, low, high, len(seeds))
+    return Finding(one, task, verdict(low, high), mean, low, high, len(seeds), _p_of(differences))
+
+
+def _p_of(differences: npt.NDArray[np.float64]) -> float:
+    from scipy import stats
+
+    if not differences.any():
+        return 1.0
+    return float(stats.ttest_1samp(differences, 0).pvalue)
 
 
 def verdict(low: float, high: float) -> Verdict:
@@ -178,19 +197,35 @@ def _by_seed(results: Sequence[dict[str, Any]], row: str, task: str) -> dict[int
     }
 
 
-HEADS = ("claim", "better", "than", "on", "difference", "seeds", "verdict")
+HEADS = ("claim", "better", "than", "on", "difference", "seeds", "p", "verdict")
+DECIDED = ("held", "did not hold")
 
 
 def table(
     claims: Sequence[Claim], studies: Mapping[str, dict[str, Any]]
 ) -> tuple[Sequence[str], list[list[str]]]:
-    """Heads and rows: each comparison and what was found; differences in hundredths."""
+    """Heads and rows: each comparison and what was found; differences in hundredths.
+
+    What a claim says stands in its first row, its number in the others.
+    """
+    found = [(claim, findings(claim, studies)) for claim in claims]
+    standing = iter(_standing([one.p for _, of in found for one in of]))
     rows = [
-        [f"{claim.number}. {claim.text}", *_cells(one)]
-        for claim in claims
-        for one in findings(claim, studies)
-    ]
+        [f"{claim.number}. {claim.text if place == 0 else ''}".rstrip(), *_cells(one),
+         one.verdict if next(standing) or one.verdict not in DECIDED else one.verdict + ALONE]
+        for claim, of in found
+        for place, one in enumerate(of)
+    ]  # fmt: skip
     return HEADS, rows
+
+
+def _standing(ps: Sequence[float | None]) -> list[bool]:
+    """Whether each stands when they are taken together."""
+    from scipy import stats
+
+    known = [p for p in ps if p is not None]
+    adjusted = iter(stats.false_discovery_control(known) if known else ())
+    return [p is not None and next(adjusted) < FALSE_SHARE for p in ps]
 
 
 def about(study: str) -> list[Claim]:
@@ -205,7 +240,8 @@ def about(study: str) -> list[Claim]:
 
 def _cells(one: Finding) -> list[str]:
     found = one.comparison
-    return [found.better, found.than, one.task or "-", _shown(one), str(one.seeds), one.verdict]
+    p = "" if one.p is None else f"{one.p:.3f}" if one.p >= LEAST_P else f"< {LEAST_P}"
+    return [found.better, found.than, one.task or "-", _shown(one), str(one.seeds), p]
 
 
 def _shown(one: Finding) -> str:

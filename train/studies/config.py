@@ -118,6 +118,8 @@ class StudyConfig:
                 raise UsageError(f"{name} is {getattr(self, name)}; expected 1 or more")
         if self.first_seed < 0:
             raise UsageError(f"first_seed is {self.first_seed}; expected 0 or more")
+        if self.minutes is not None and self.minutes < 0:
+            raise UsageError(f"minutes is {self.minutes:g}; expected 0 or more")
 
     def _check_all(self) -> None:
         """What belongs to one study is not for all of them."""

@@ -24,7 +24,7 @@ from train import page
 from train.checkpoint import write_atomically
 from train.config import RUNS
 from train.errors import UsageError
-from train.evaluation.result import MOVING
+from train.evaluation.result import EVALUATIONS, MOVING
 from train.studies import claims
 from train.studies.catalogue import STUDIES
 from train.studies.curves import draw as draw_curves
@@ -138,8 +138,13 @@ def joined(old: dict[str, Any] | None, new: dict[str, Any]) -> Joined:
         return Joined(new, clips, replaces=True)
     study = STUDIES[new["name"]]
     scores: dict[tuple[int, str], dict[str, Any]] = {}
+    stale: dict[str, None] = {}
     for one in (*old["results"], *new["results"]):
-        scores.setdefault((one["seed"], one["row"]), {}).update(one["scores"])
+        there = scores.setdefault((one["seed"], one["row"]), {})
+        for column in _of_another_checkpoint(there, one["scores"]):
+            stale[f"{one['row']}, seed {one['seed']}"] = None
+            del there[column]
+        there.update(one["scores"])
     order = [row.label for row in study.all_rows]
     both = sorted((key for key in scores if key[1] in order),
                   key=lambda key: (key[0], order.index(key[1])))  # fmt: skip
@@ -150,7 +155,25 @@ def joined(old: dict[str, Any] | None, new: dict[str, Any]) -> Joined:
     told = f"{kept} rows of other runs stay beside {len(both) - kept} of these"
     gone = dict.fromkeys(row for _, row in scores if row not in order)
     told += f"; no rows of the study any more: {', '.join(gone)}" * bool(gone)
+    told += f"; trained anew, and their old scores left out: {'; '.join(stale)}" * bool(stale)
     return Joined(facts, told)
+
+
+def _of_another_checkpoint(
+    old: Mapping[str, dict[str, Any]], new: Mapping[str, dict[str, Any]]
+) -> list[str]:
+    """Columns of a row and seed whose run was trained anew since: no row shows two networks."""
+    trained = {_run_of(score): score.get("checkpoint_sha256") for score in new.values()}
+    return [
+        column
+        for column, score in old.items()
+        if _run_of(score) in trained and trained[_run_of(score)] != score.get("checkpoint_sha256")
+    ]
+
+
+def _run_of(score: dict[str, Any]) -> str:
+    """As CORPUS/ROW-SEED."""
+    return str(score.get("result", "")).partition(f"/{EVALUATIONS}/")[0]
 
 
 def _clips_of(results: Sequence[dict[str, Any]]) -> dict[str, set[str | None]]:

@@ -15,7 +15,7 @@ from train.errors import UsageError
 from train.evaluation.labelled import open_labelled, require_whole
 from train.index import INDEX_NAME
 from train.session import FINISHED
-from train.studies.catalogue import LOOKS, Corpus, Row, task_of
+from train.studies.catalogue import CORPORA, LOOKS, Corpus, Row, task_of
 from train.studies.config import StudyConfig
 from train.tasks import task_named
 
@@ -40,8 +40,10 @@ def require_shards(corpora: Mapping[str, Corpus]) -> None:
     for name, corpus in corpora.items():
         for path in (corpus.shards, corpus.task_shards):
             if "://" not in path and not (Path(path) / INDEX_NAME).is_file():
-                raise UsageError(f"the corpus {name} has no shards in {path}: `{corpus.make}` "
-                                 "makes them, --shards and --task-shards name others")  # fmt: skip
+                own = path in (CORPORA[name].shards, CORPORA[name].task_shards)
+                how = f"`{corpus.make}` makes them, " * own
+                raise UsageError(f"the corpus {name} has no shards in {path}: {how}--shards and "
+                                 "--task-shards name others")  # fmt: skip
 
 
 def require_splits(config: StudyConfig, corpora: Mapping[str, Corpus]) -> None:
@@ -78,7 +80,7 @@ def tell_plans(plans: Sequence[Plan], deadline: float | None) -> None:
             _tell_rows(rows)
         waiting |= new
     if len(plans) > 1:
-        log.info("all %d studies: %d runs to train", len(plans), len(waiting))
+        log.info("all %d studies: %s to train", len(plans), _count(len(waiting), "run"))
     if waiting:
         _tell_minutes(plans[0][0], list(waiting.values()), deadline)
 
@@ -90,11 +92,15 @@ def _is_waiting(run: Run) -> bool:
 def _tell_study(config: StudyConfig, runs: int, shared: int) -> None:
     columns = [task for name in config.used_corpora() for task in config.tasks_of(name)]
     log.info(
-        "%s, %s: %d rows with %s, %d runs to train of %s steps of %s clips%s; then %s on every row",
-        config.name, config.of.about, len(config.rows), _seeds(config), runs, config.steps,
-        config.batch_size, f", {shared} of them for studies above" * bool(shared),
-        ", ".join(columns),
+        "%s, %s: %s with %s, %s to train of %s steps of %s clips%s; then %s on every row",
+        config.name, config.of.about, _count(len(config.rows), "row"), _seeds(config),
+        _count(runs, "run"), config.steps, config.batch_size,
+        f", {shared} of them for studies above" * bool(shared), ", ".join(columns),
     )  # fmt: skip
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}{'s' * (number != 1)}"
 
 
 def _seeds(config: StudyConfig) -> str:
@@ -119,7 +125,8 @@ def _tell_rows(rows: Sequence[tuple[Row, Run | None]]) -> None:
 def _tell_minutes(config: StudyConfig, runs: Sequence[Run], deadline: float | None) -> None:
     device = choose_device(config.device, 0)
     kinds = {(run.method, repr(run.model)): run for run in runs}
-    log.info("timing %d steps of each of %d kinds of runs on %s", TIMED_STEPS, len(kinds), device)
+    log.info("timing %d steps of each of %s on %s", TIMED_STEPS,
+             _count(len(kinds), "kind") + " of runs", device)  # fmt: skip
     spent = {}
     for kind, run in kinds.items():
         if deadline is not None and time.monotonic() >= deadline:

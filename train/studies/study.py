@@ -15,15 +15,19 @@ The same command goes on where it was interrupted, and does nothing again that i
 import json
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from train.config import PretrainConfig
 from train.errors import UsageError
 from train.evaluation.config import EvalConfig
 from train.evaluation.driver import evaluate
+from train.evaluation.encoders import wanted_features
 from train.evaluation.result import EVALUATIONS, PREDICTIONS
 from train.evaluation.task import Protocol
 from train.methods import method_named, preset_named
@@ -92,6 +96,7 @@ class Matrix:
             if name in (row.corpora or corpora)
         ]
         matrix = cls(config, works)
+        _require_features(config, works)
         for run in {run.run: run for _, run in matrix.plan() if run is not None}.values():
             _refuse_another_study(run)
         return matrix
@@ -103,6 +108,41 @@ class Matrix:
     def run_of(self, work: Work) -> PretrainConfig[Any] | None:
         """The run of a row; None where it has random weights."""
         return run_of(self.config, work) if work.row.trained else None
+
+
+def _require_features(config: StudyConfig, works: Sequence[Work]) -> None:
+    """Every row has what its tasks look at: no training is to be done in vain.
+
+    Raises:
+        UsageError: a method of a row lacks a feature; says which.
+    """
+    asked = {
+        (work.row.label, column): work
+        for work in works
+        for column in config.tasks_of(work.corpus_name)
+        if task_of(column)[0] not in WHOLE
+    }
+    channels: dict[str, dict[str, int]] = {}
+    for (label, column), work in asked.items():
+        name = f"{work.corpus_name}/{work.row.method} {work.row.model}"
+        if name not in channels:
+            channels[name] = _channels_of(config, work)
+        look = eval_of(config, work, column)
+        settings = task_named(look.task).with_settings(**look.changes).settings
+        try:
+            wanted_features(channels[name], settings)
+        except UsageError as error:
+            raise UsageError(f"{column} of the row {label!r}: {error}") from error
+
+
+def _channels_of(config: StudyConfig, work: Work) -> dict[str, int]:
+    """The features of a row's network, and the lengths of their vectors."""
+    preset = config.preset_for(work.corpus, work.row.method)
+    model = replace(preset_named(work.row.method, preset), **work.row.model)
+    with torch.device("meta"):  # its shapes are enough
+        module: Any = method_named(work.row.method).module(model)
+    channels: dict[str, int] = module.feature_channels
+    return channels
 
 
 def study(config: StudyConfig) -> int:

@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from train.checkpoint import write_atomically
+from train.config import uses_bf16
+from train.dist import choose_device
 from train.papers import TABLES
 from train.studies.catalogue import CONTROL, CORPORA, LIKE, STUDIES, Corpus, Study
 from train.studies.config import StudyConfig
@@ -22,6 +24,8 @@ WHOLE_SPLIT = "train"
 """What is trained on where nothing is said."""
 Curves = Mapping[str, Mapping[str, list[float]]]
 """Run, as CORPUS/ROW-SEED, -> its `steps` and what was measured there, by name."""
+RAISED = "⁰¹²³⁴⁵⁶⁷⁸⁹"
+RAISED_SAYS = "A raised number: a cell of so many seeds only."
 FEWEST_RANKED = 3
 """Of fewer rows an order says nothing."""
 
@@ -119,7 +123,8 @@ def _said_of(config: StudyConfig, corpus: Corpus) -> str:
     pictures = "" if config.pictures is None else f", pictures {config.pictures}"
     missing = " Clips that are missing were left out." * config.allow_missing
     rounds = f" Rounds {config.rounds} alone." * bool(config.rounds)
-    bf16 = ", networks in bf16" * (config.precision == "bf16")
+    in_bf16 = uses_bf16(config.precision, choose_device(config.device, 0))
+    bf16 = ", networks in bf16" * in_bf16
     part = "" if config.split == WHOLE_SPLIT else f"'s {config.split}"
     return (
         f"Preset {preset} of each method, which sees as many pictures of a clip as its config "
@@ -131,42 +136,30 @@ def _said_of(config: StudyConfig, corpus: Corpus) -> str:
 
 
 def extent(study: Study, results: list[Result]) -> str:
-    """Over what the intervals are, and which rows are missing."""
+    """Over what the intervals are, and which rows and columns are missing."""
     seeds = sorted({one.seed for one in results})
     several = len(seeds) > 1
     over = "seeds, or test items where a cell has one" if several else "test items"
     there = {one.row for one in results}
     missing = [row.label for row in study.all_rows if row.label not in there]
+    columns = _columns_without(study, {task for one in results for task in one.scores})
     return (
         f"Seed{'s' * several} {', '.join(map(str, seeds))}. Brackets: {LEVEL:.0%} intervals over "
-        f"{over}." + _fewer(results, len(seeds))
+        f"{over}." + f" {RAISED_SAYS}" * several
         + f" Not run: {'; '.join(missing)}." * bool(missing)
+        + f" Columns not run: {', '.join(columns)}." * bool(columns)
     )  # fmt: skip
 
 
-def _fewer(results: list[Result], seeds: int) -> str:
-    """Which cells are of fewer seeds than the table; of whole columns the name alone.
-
-    What stands beside a task's score is named once, as TASK:..., where its counts are the same.
-    """
-    counts: dict[str, dict[str, int]] = {}
-    for one in results:
-        for task in one.scores:
-            of_task = counts.setdefault(task, {})
-            of_task[one.row] = of_task.get(one.row, 0) + 1
-    said = []
-    for task, of_task in counts.items():
-        if len(set(of_task.values())) == 1:
-            count = next(iter(of_task.values()))
-            said += [f"{_named(task)} {count}"] * (count < seeds)
-        else:
-            said += [f"{row}, {_named(task)} {n}" for row, n in of_task.items() if n < seeds]
-    return f" Of fewer seeds: {'; '.join(dict.fromkeys(said))}." * bool(said)
-
-
-def _named(column: str) -> str:
-    task, control, _ = column.partition(CONTROL)
-    return f"{task}:..." if control else task
+def _columns_without(study: Study, there: set[str]) -> list[str]:
+    """The study's columns that nobody has looked at, of the corpora that have some."""
+    return [
+        task
+        for corpus in CORPORA
+        if there & {*study.tasks_on(corpus)}
+        for task in study.tasks_on(corpus)
+        if task not in there
+    ]
 
 
 def _times(cells: tuple[int, int, int]) -> str:
@@ -181,6 +174,7 @@ def summary(scores: list[dict[str, Any]]) -> dict[str, Any]:
     """Mean and interval: over seeds where there are several (Student's t), else over test items."""
     values = np.array([score["value"] for score in scores], np.float64)
     kept = {name: scores[0].get(name) for name in ("name", "unit", "higher_is_better")}
+    kept["seeds"] = len(values)
     if len(values) == 1:
         return {**kept, **{name: scores[0][name] for name in ("value", "low", "high")}}
     low, high = map(float, interval(values))
@@ -239,16 +233,24 @@ def goodness(score: dict[str, Any]) -> float:
 
 def table(facts: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Heads and rows of a study.json, for people; scores in percent."""
-    columns = facts["columns"]
+    columns, rows = facts["columns"], facts["rows"]
+    most = max((row[task]["seeds"] for row in rows for task in columns if task in row), default=1)
     lines = [
-        [row["row"], *(_shown(row[task]) if task in row else "" for task in columns)]
-        for row in facts["rows"]
+        [row["row"], *(_cell(row[task], most) if task in row else "" for task in columns)]
+        for row in rows
     ]
     found = facts.get("agreement", {})
     if found:
         cells = [_agreed(found[task]) if task in found else "" for task in columns]
         lines.append(["the paper's order (Spearman)", *cells])
     return ["row", *columns], lines
+
+
+def _cell(score: dict[str, Any], most: int) -> str:
+    """Mean and interval; the number of seeds where other cells have more."""
+    seeds = score["seeds"]
+    few = "".join(RAISED[int(digit)] for digit in str(seeds)) if seeds < most else ""
+    return f"{_shown(score)} {few}".rstrip()
 
 
 def _agreed(found: dict[str, Any]) -> str:

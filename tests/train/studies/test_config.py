@@ -23,6 +23,8 @@ def test_names_that_are_not_known(tmp_path: Path) -> None:
         config(tmp_path, corpora="kinetics")
     with pytest.raises(UsageError, match="say which one: --corpora planted or grid"):
         config(tmp_path, corpora="", shards="data/shards/mine")
+    with pytest.raises(UsageError, match="minutes is -3; expected 0 or more"):
+        config(tmp_path, minutes=-3)
 
 
 def test_rows_can_be_chosen_by_name_or_letter(calls: list[Any], tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from scipy import stats
 from train.errors import UsageError
 from train.papers import TABLES
 from train.studies.catalogue import SCRATCH, STUDIES
-from train.studies.claims import CLAIMS, findings, verdict
+from train.studies.claims import CLAIMS, findings, table as claims_table, verdict
 from train.studies.evidence import EvidenceConfig, committed, evidence, filled
 from train.studies.table import Result, facts_of
 
@@ -178,6 +178,28 @@ def test_rows_and_tasks_of_another_day_stand_beside_those_that_are_there(
     assert both["results"][1]["scores"]["planted_class"]["value"] == pytest.approx(0.61)
 
 
+def test_scores_of_a_run_that_was_trained_anew_are_not_put_beside_its_old_ones(
+    places: EvidenceConfig,
+) -> None:
+    def of(sha256: str, **columns: float) -> dict[str, Any]:
+        facts = study_of({SINGLE: [50], MULTI: [60]})
+        for one, run in zip(facts["results"], ("planted/single-0", "planted/glcm-0"), strict=True):
+            score = one["scores"].pop("planted_words")
+            for column, value in columns.items():
+                where = f"{run}/eval/{column}"
+                one["scores"][column] = {**score, "value": value, "result": where,
+                                         "checkpoint_sha256": f"{run} {sha256}"}  # fmt: skip
+        return facts
+
+    publish(places, of("old", planted_words=0.5, planted_class=0.4))
+    told, facts = publish(places, of("old", planted_words=0.6))
+    assert "anew" not in told[0]
+    assert set(facts["results"][1]["scores"]) == {"planted_words", "planted_class"}
+    told, facts = publish(places, of("new", planted_words=0.7))
+    assert f"trained anew, and their old scores left out: {SINGLE}, seed 0; {MULTI}" in told[0]
+    assert [list(one["scores"]) for one in facts["results"]] == [["planted_words"]] * 2
+
+
 def test_rows_that_the_study_has_no_more_are_left_out_and_told(places: EvidenceConfig) -> None:
     old = study_of({MULTI: [50]})
     old["results"][0]["row"] = "a row of once"
@@ -188,23 +210,24 @@ def test_rows_that_the_study_has_no_more_are_left_out_and_told(places: EvidenceC
     assert [(one["row"], one["seed"]) for one in facts["results"]] == [(MULTI, 0)]
 
 
-def test_cells_of_fewer_seeds_are_named() -> None:
-    both = study_of({SINGLE: [50, 52, 54], MULTI: [60, 62, 65]})
-    assert "fewer seeds" not in both["extent"]
-    one_short = study_of({SINGLE: [50, 52, 54], MULTI: [60, 62]})
-    assert f" Of fewer seeds: {MULTI}, planted_words 2. " in one_short["extent"]
-    for result in both["results"][:2] + both["results"][3:5]:
-        result["scores"]["planted_class"] = result["scores"]["planted_words"]
-    results = [Result(**one) for one in both["results"]]
-    again = facts_of(STUDIES["table7"], "table7", both["said"], results)
-    assert " Of fewer seeds: planted_class 2. " in again["extent"]
-    for result in both["results"][:2] + both["results"][3:4]:
-        for control in ("a", "b"):
-            result["scores"][f"planted_words:{control}"] = result["scores"]["planted_words"]
-    results = [Result(**one) for one in both["results"]]
-    again = facts_of(STUDIES["table7"], "table7", both["said"], results)
-    assert (f"planted_class 2; {SINGLE}, planted_words:... 2; {MULTI}, planted_words:... 1. "
-            in again["extent"])  # fmt: skip
+def test_columns_that_nobody_looked_at_are_named() -> None:
+    planted = study_of({MULTI: [60]})["extent"]
+    others = [task for task in STUDIES["table7"].tasks_on("planted") if task != "planted_words"]
+    assert planted.endswith(f" Columns not run: {', '.join(others)}.")
+    assert "grid" not in planted, "a corpus that was not asked for"
+
+
+def test_a_run_is_the_same_network_in_all_studies() -> None:
+    """GRID's runs are in fp32 in one study and in bf16 in another."""
+    networks: dict[tuple[str, bool], set[str]] = {}
+    for facts in committed(DOCS).values():
+        for score in (s for one in facts["results"] for s in one["scores"].values()):
+            if sha256 := score["checkpoint_sha256"]:
+                run = score["result"].partition("/eval/")[0]
+                in_bf16 = "bf16" in facts["said"][run.partition("/")[0]]
+                networks.setdefault((run, in_bf16), set()).add(sha256)
+    assert networks
+    assert not {run: found for run, found in networks.items() if len(found) > 1}
 
 
 def test_another_corpus_stands_beside_the_one_that_is_there(places: EvidenceConfig) -> None:
@@ -252,6 +275,7 @@ def test_differences_are_taken_seed_by_seed() -> None:
     assert (one.low, one.high) == pytest.approx((low, high))
     assert one.difference == pytest.approx(0.05)
     assert (one.seeds, one.verdict) == (3, "held")
+    assert one.p == pytest.approx(stats.ttest_rel(multi, single).pvalue)
 
 
 def test_attention_is_compared_with_its_controls_and_with_the_way_to_crops() -> None:
@@ -280,6 +304,25 @@ def test_attention_is_compared_with_its_controls_and_with_the_way_to_crops() -> 
         SCRATCH: 0.35, "Ours, foreign sound": 0.05, "Ours, centre": 0.64, "Ours, chance": 0.65,
         "full frame": 0.07, "halfway from full frame to crop": -0.03,
     })  # fmt: skip
+
+
+def test_a_verdict_that_does_not_stand_beside_all_others_is_marked() -> None:
+    """Benjamini and Hochberg by hand: of m values in order the k-th stands below 0.05 k / m."""
+    facts = study_of({SINGLE: [50, 51, 52, 53], MULTI: [50, 51, 52, 53]})
+    near, none = [1.0, 2.0, 3.0, 4.5], [-2.0, 1.0, 1.0, -1.0]
+    columns = {"planted_words": near, "planted_words@20": none, "grid_digits": none}
+    for one in facts["results"]:
+        kind = one["scores"].pop("planted_words")
+        for column, added in columns.items():
+            value = (50 + added[one["seed"]] * (one["row"] == MULTI)) / 100
+            one["scores"][column] = {**kind, "value": value}
+    facts["columns"] = list(columns)
+    p = stats.ttest_1samp(near, 0).pvalue
+    assert 0.05 / 3 < p < 0.05, "alone it holds"
+    _, rows = claims_table(CLAIMS[1:2], {"table7": facts})
+    assert [row[-1] for row in rows[:3]] == ["held *", "undecided", "undecided"]
+    del facts["columns"][1:]
+    assert claims_table(CLAIMS[1:2], {"table7": facts})[1][0][-2:] == [f"{p:.3f}", "held"]
 
 
 def test_verdicts() -> None:

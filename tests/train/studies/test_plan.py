@@ -26,9 +26,14 @@ def test_without_shards_it_says_what_makes_them(
         study.study(config(tmp_path, corpora=""))
 
 
-def test_shards_that_are_not_there_are_named_before_anything_is_timed(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"grid has no shards in nix: `make shards DATASET=grid "):
+def test_shards_that_are_not_there_are_named_before_anything_is_timed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UsageError, match=r"grid has no shards in nix: --shards and --task-shards"):
         study.study(config(tmp_path, shards="nix"))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=r"in data/shards/grid-glcm: `make shards DATASET=grid "):
+        study.study(config(tmp_path))
     stored = replace(CORPORA["grid"], shards="s3://a/b", task_shards="s3://a/c")
     plan.require_shards({"grid": stored})  # found out when they are opened
 
@@ -123,3 +128,13 @@ def test_the_estimate_gives_up_where_the_minutes_are_over(
     assert study.study(config(tmp_path, minutes=0.0)) == 85
     assert "no estimate" in caplog.text
     assert "takes about" not in caplog.text
+
+
+def test_a_row_without_what_a_task_looks_at_is_named_before_anything_is_trained(
+    calls: list[Any], tmp_path: Path
+) -> None:
+    """MoCo has no sound, mismatch wants it."""
+    asked = config(tmp_path, corpora="planted", tasks="planted_mismatch")
+    with pytest.raises(UsageError, match=r"planted_mismatch of the row 'MoCo': .*features fv, fa"):
+        study.study(asked)
+    assert not calls

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.train.studies.asked import config
 from train.overview import write
 from train.studies import study
-from train.studies.catalogue import STUDIES
-from train.studies.table import agreement, said as said_above, summary, table
+from train.studies.catalogue import MULTI, SINGLE, STUDIES
+from train.studies.table import Result, agreement, facts_of, said as said_above, summary, table
 
 
 def test_the_table_has_means_and_intervals_over_seeds(calls: list[Any], tmp_path: Path) -> None:
@@ -43,13 +44,34 @@ def test_what_changes_scores_is_said_above_the_table(
     assert said not in said_above(config(tmp_path))["grid"]
 
 
+def test_what_auto_means_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of a GPU are in bf16, which those of a CPU do not stand beside."""
+    assert "bf16" not in said_above(config(tmp_path))["grid"]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert "networks in bf16" in said_above(config(tmp_path))["grid"]
+
+
 def test_an_interval_of_a_share_is_shown_within_what_shares_can_be() -> None:
     of = {"name": "top1", "value": 0.9, "low": -0.2, "high": 1.3}
     cells = [(of, "90.0 [0.0, 100.0]"), ({**of, "higher_is_better": False}, "90.0 [-20.0, 130.0]"),
              ({**of, "unit": "ratio"}, "0.900 [-0.200, 1.300]")]  # fmt: skip
     for score, shown in cells:
-        facts = {"columns": ["t"], "rows": [{"row": "r", "t": score}], "agreement": {}}
+        row = {"row": "r", "t": {**score, "seeds": 1}}
+        facts = {"columns": ["t"], "rows": [row], "agreement": {}}
         assert table(facts)[1] == [["r", shown]]
+
+
+def test_cells_of_fewer_seeds_are_marked() -> None:
+    one = {"name": "top1", "value": 0.5, "low": 0.4, "high": 0.6}
+    results = [Result(row, seed, {"planted_words": one, **({"planted_class": one} if few else {})})
+               for row, seed, few in ((MULTI, 0, True), (MULTI, 1, False), (SINGLE, 0, False),
+                                      (SINGLE, 1, False))]  # fmt: skip
+    facts = facts_of(STUDIES["table7"], "table7", {"planted": ""}, results)
+    assert table(facts)[1] == [[MULTI, "50.0 [40.0, 60.0] ¹", "50.0 [50.0, 50.0]"],
+                               [SINGLE, "", "50.0 [50.0, 50.0]"]]  # fmt: skip
+    assert " A raised number: a cell of so many seeds only." in facts["extent"]
+    alone = facts_of(STUDIES["table7"], "table7", {"planted": ""}, results[:1])
+    assert table(alone)[1] == [[MULTI, *["50.0 [40.0, 60.0]"] * 2]]
 
 
 def test_of_one_seed_the_interval_is_that_of_the_test_items() -> None:
