@@ -234,7 +234,8 @@ def goodness(score: dict[str, Any]) -> float:
 def table(facts: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Heads and rows of a study.json, for people; scores in percent."""
     columns, rows = facts["columns"], facts["rows"]
-    most = max((row[task]["seeds"] for row in rows for task in columns if task in row), default=1)
+    cells = [row[task] for row in rows for task in columns if task in row]
+    most = max((score.get("seeds", 0) for score in cells), default=0)
     lines = [
         [row["row"], *(_cell(row[task], most) if task in row else "" for task in columns)]
         for row in rows
@@ -247,8 +248,11 @@ def table(facts: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 
 def _cell(score: dict[str, Any], most: int) -> str:
-    """Mean and interval; the number of seeds where other cells have more."""
-    seeds = score["seeds"]
+    """Mean and interval; the number of seeds where other cells have more.
+
+    A study.json that was written before November 2026 does not count them.
+    """
+    seeds = score.get("seeds", most)
     few = "".join(RAISED[int(digit)] for digit in str(seeds)) if seeds < most else ""
     return f"{_shown(score)} {few}".rstrip()
 
