@@ -219,6 +219,27 @@ def table(
     return HEADS, rows
 
 
+COUNTED: tuple[Verdict, ...] = ("held", "did not hold", "undecided")
+COUNT_HEADS = ("claim", *COUNTED, "of one seed")
+
+
+def counts(
+    claims: Sequence[Claim], studies: Mapping[str, dict[str, Any]]
+) -> tuple[Sequence[str], list[list[str]]]:
+    """Heads and rows: how many comparisons of each claim came out how.
+
+    Those of one seed decide nothing and are counted by themselves, those that were not run nowhere.
+    """
+    rows = []
+    for claim in claims:
+        found = findings(claim, studies)
+        known = [one.verdict for one in found if one.seeds >= FEWEST_SEEDS]
+        single = sum(one.seeds == 1 for one in found)
+        numbers = [known.count(each) for each in COUNTED]
+        rows.append([f"{claim.number}. {claim.text}", *map(str, [*numbers, single])])
+    return COUNT_HEADS, rows
+
+
 def _standing(ps: Sequence[float | None]) -> list[bool]:
     """Whether each stands when they are taken together."""
     from scipy import stats

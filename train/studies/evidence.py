@@ -6,7 +6,8 @@ Each study.json goes to docs/evidence/STUDY.json, its figures beside it. Rows, s
 are there already stay, if they were run with the same settings on the same clips, so that seeds of
 several days and machines come together; others are replaced with --replace alone. The tables of
 docs/evidence.md, which stand between `<!-- table6 -->` and `<!-- end -->`, are then written anew;
-the sentences about them are people's. The page's marks are the studies' names, and `claims`.
+the sentences about them are people's. The page's marks are the studies' names, `verdicts` (how
+many comparisons of each claim came out how) and `claims` (all of them).
 Whatever is in --studies is published, with its steps and seeds: try things out in another `--run`.
 The pictures of the attention map are those of GLCM's first run, and of its first longer one.
 """
@@ -44,7 +45,8 @@ OVERLAYS = {
 CURVES = "-curves.png"
 """Ending of the picture of a study's training, beside its figure."""
 DPI, PALETTE = 100, 256
-CLAIMS_MARK = "claims"
+CLAIM_TABLES = {"verdicts": claims.counts, "claims": claims.table}
+"""Mark of the page -> what makes its table of the five claims."""
 NOT_RUN = "*Not run yet.*"
 
 
@@ -150,7 +152,7 @@ def joined(old: dict[str, Any] | None, new: dict[str, Any]) -> Joined:
                   key=lambda key: (key[0], order.index(key[1])))  # fmt: skip
     results = [Result(row, seed, scores[seed, row]) for seed, row in both]
     kept = len(both) - len({(one["seed"], one["row"]) for one in new["results"]})
-    curves = {**old.get("curves", {}), **new.get("curves", {})}
+    curves = dict(sorted({**old.get("curves", {}), **new.get("curves", {})}.items()))
     facts = facts_of(study, new["name"], {**theirs, **ours}, results, curves)
     told = f"{kept} rows of other runs stay beside {len(both) - kept} of these"
     gone = dict.fromkeys(row for _, row in scores if row not in order)
@@ -207,11 +209,10 @@ def filled(text: str, studies: Mapping[str, dict[str, Any]]) -> str:
     Raises:
         UsageError: a mark is missing.
     """
-    for name in (*STUDIES, CLAIMS_MARK):
-        block = (
-            "\n".join(grid(*claims.table(claims.CLAIMS, studies))) if name == CLAIMS_MARK
-            else study_block(studies.get(name))
-        )  # fmt: skip
+    blocks = {name: study_block(studies.get(name)) for name in STUDIES}
+    for name, made in CLAIM_TABLES.items():
+        blocks[name] = "\n".join(grid(*made(claims.CLAIMS, studies)))
+    for name, block in blocks.items():
         mark = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
         if not mark.search(text):
             raise UsageError(f"{PAGE} has no `<!-- {name} -->` with an `<!-- end -->` after it, "

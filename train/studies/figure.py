@@ -1,5 +1,6 @@
 """The figure of a study: each row's mean, interval and seeds; of few labels, curves over them."""
 
+from math import ceil
 from typing import Any
 
 from train import page
@@ -9,34 +10,41 @@ from train.studies.catalogue import BESIDE, CONTROL, STUDIES, Row, Study
 WIDTH_OF_TASK, WIDTH_OF_LABELS, ROW_HEIGHT = 3.4, 2.6, 0.34
 CURVE_WIDTH, CURVE_HEIGHT, LEGEND_WIDTH = 3.9, 3.4, 1.8
 """Inches."""
+BESIDE_EACH_OTHER = 4
+"""Panels at most; others stand below them."""
 ALL = "all"
+CONTROLS = frozenset(ending for endings in BESIDE.values() for ending in endings)
 STYLES = ("-", "--", ":")
 """Of the lines of controls."""
 
 
 def draw(facts: dict[str, Any]) -> Any:
-    """A matplotlib figure of a study.json, a panel a task; scores in percent."""
+    """A matplotlib figure of a study.json, a panel a score; scores in percent."""
     study = STUDIES[facts["name"]]
-    tasks = [column for column in facts["columns"] if CONTROL not in column]
-    curves = any("labels" in row.look for row in study.rows)
-    width, height = (
-        (CURVE_WIDTH * len(tasks) + LEGEND_WIDTH, CURVE_HEIGHT) if curves
-        else (WIDTH_OF_LABELS + WIDTH_OF_TASK * len(tasks), 1 + ROW_HEIGHT * len(facts["rows"]))
-    )  # fmt: skip
-    figure, panels = page.figure(1, width, height, columns=len(tasks))
-    for task, axes in zip(tasks, panels, strict=True):
-        axes.set_title(task, fontsize=10)
-        axes.spines[["top", "right"]].set_visible(False)
-        if curves:
-            _draw_curves(axes, study, facts, task)
-        else:
-            _draw_intervals(axes, facts, task, named=axes is panels[0])
-    if curves:
-        marks: dict[str, Any] = {}
-        for axes in panels:
-            marks |= {line.get_label(): line for line in axes.get_lines()}
-        figure.legend(marks.values(), marks, loc="outside right upper", frameon=False, fontsize=8)
+    if any("labels" in row.look for row in study.rows):
+        return _draw_labels(study, facts)
+    shown = panels_of(facts["columns"])
+    columns = min(len(shown), BESIDE_EACH_OTHER)
+    lines = ceil(len(shown) / columns)
+    width = WIDTH_OF_LABELS + WIDTH_OF_TASK * columns
+    height = lines * (1 + ROW_HEIGHT * len(facts["rows"]))
+    figure, panels = page.figure(lines, width, height, columns=columns)
+    for place, (column, axes) in enumerate(zip(shown, panels, strict=False)):
+        _name(axes, column)
+        _draw_intervals(axes, facts, column, named=place % columns == 0)
+    for empty in panels[len(shown) :]:
+        empty.remove()
     return figure
+
+
+def panels_of(columns: list[str]) -> list[str]:
+    """Those of a study's columns that have a panel: all but controls, which are lines in one."""
+    return [column for column in columns if column.rpartition(CONTROL)[2] not in CONTROLS]
+
+
+def _name(axes: Any, column: str) -> None:
+    axes.set_title(column, fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def percent(score: dict[str, Any]) -> float:
@@ -63,23 +71,22 @@ def _draw_intervals(axes: Any, facts: dict[str, Any], task: str, named: bool) ->
         axes.plot(seeds, [place] * len(seeds), "o", markersize=5, mfc="white", mec=colour, zorder=3)
     _draw_controls(axes, facts, task)
     axes.grid(axis="x", color="#dddddd", linewidth=0.6)
-    axes.set(xlabel="%" if _is_share(facts, task) else "", ylim=(len(labels) - 0.5, -0.5))
+    axes.set(xlabel=_unit(facts, task), ylim=(len(labels) - 0.5, -0.5))
     axes.set_yticks(range(len(labels)), labels if named else [""] * len(labels), fontsize=9)
+    axes.set_xlim(left=0)  # no score of a study can be below
     if _is_share(facts, task):
-        axes.set_xlim(0, 100)
+        axes.set_xlim(right=100 if _is_gain(facts, task) else max(100, axes.get_xlim()[1]))
 
 
 def _draw_controls(axes: Any, facts: dict[str, Any], task: str) -> None:
     """A line for each control that does not depend on the row."""
-    beside = [f"{task}{CONTROL}{ending}" for ending in BESIDE.get(task, ())]
-    columns = [column for column in beside if column in facts["columns"]]
-    for column, style in zip(columns, STYLES, strict=False):
+    for column, style in zip(_controls_of(task, facts["columns"]), STYLES, strict=False):
         scores = [row[column] for row in facts["rows"] if column in row]
         if len(scores) < sum(task in row for row in facts["rows"]):
             continue  # of a single row nothing is the same in all
         values = {round(percent(score) * score["value"], 6) for score in scores}
         if len(values) == 1:
-            name, (value,) = column.partition(CONTROL)[2], values
+            name, (value,) = column.rpartition(CONTROL)[2], values
             axes.axvline(value, color=COLOURS[1], linewidth=1.2, linestyle=style,
                          label=f"{name} {value:.1f}")  # fmt: skip
     if axes.get_legend_handles_labels()[1]:
@@ -95,11 +102,42 @@ def _values(facts: dict[str, Any], row: str, task: str) -> list[float]:
     return found if len(found) > 1 else []
 
 
+def _controls_of(column: str, columns: list[str]) -> list[str]:
+    """What stands beside a score: `localization:centre`, `localization:iou:centre`."""
+    beside = [f"{column}{CONTROL}{ending}" for ending in CONTROLS]
+    return [other for other in columns if other in beside]
+
+
+def _unit(facts: dict[str, Any], task: str) -> str:
+    unit = "%" if _is_share(facts, task) else ""
+    return unit if _is_gain(facts, task) else f"{unit} (lower is better)".lstrip()
+
+
 def _is_share(facts: dict[str, Any], task: str) -> bool:
     return all(percent(row[task]) == 100 for row in facts["rows"] if task in row)
 
 
+def _is_gain(facts: dict[str, Any], task: str) -> bool:
+    """Not an error rate, which may also be above 1."""
+    scores = (row[task] for row in facts["rows"] if task in row)
+    return all(score.get("higher_is_better", True) for score in scores)
+
+
 # --- few labels -----------------------------------------------------------------------------------
+
+
+def _draw_labels(study: Study, facts: dict[str, Any]) -> Any:
+    """Panels beside each other, with one legend for all of them."""
+    tasks = panels_of(facts["columns"])
+    width = CURVE_WIDTH * len(tasks) + LEGEND_WIDTH
+    figure, panels = page.figure(1, width, CURVE_HEIGHT, columns=len(tasks))
+    marks: dict[str, Any] = {}
+    for task, axes in zip(tasks, panels, strict=True):
+        _name(axes, task)
+        _draw_curves(axes, study, facts, task)
+        marks |= {line.get_label(): line for line in axes.get_lines()}
+    figure.legend(marks.values(), marks, loc="outside right upper", frameon=False, fontsize=8)
+    return figure
 
 
 def _draw_curves(axes: Any, study: Study, facts: dict[str, Any], task: str) -> None:

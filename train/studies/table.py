@@ -77,7 +77,7 @@ def facts_of(
         "name": name,
         "about": study.about,
         "said": settings,
-        "extent": extent(study, results),
+        "extent": extent(study, results, {cell["seeds"] for row in rows for cell in _cells(row)}),
         "columns": columns,
         "results": [asdict(one) for one in results],
         "rows": rows,
@@ -135,20 +135,31 @@ def _said_of(config: StudyConfig, corpus: Corpus) -> str:
     )
 
 
-def extent(study: Study, results: list[Result]) -> str:
-    """Over what the intervals are, and which rows and columns are missing."""
+def extent(study: Study, results: list[Result], counts: set[int]) -> str:
+    """Over what the intervals are, and which rows and columns are missing.
+
+    Args:
+        study: whose rows and columns.
+        results: what was measured.
+        counts: seeds of a cell, of all cells.
+    """
     seeds = sorted({one.seed for one in results})
-    several = len(seeds) > 1
-    over = "seeds, or test items where a cell has one" if several else "test items"
+    over = ["seeds"] * (max(counts, default=1) > 1) + ["test items"] * (1 in counts)
     there = {one.row for one in results}
     missing = [row.label for row in study.all_rows if row.label not in there]
     columns = _columns_without(study, {task for one in results for task in one.scores})
     return (
-        f"Seed{'s' * several} {', '.join(map(str, seeds))}. Brackets: {LEVEL:.0%} intervals over "
-        f"{over}." + f" {RAISED_SAYS}" * several
+        f"Seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}. Brackets: {LEVEL:.0%} "
+        f"intervals over {', or '.join(over)}{' where a cell has one seed' * (len(over) > 1)}."
+        + f" {RAISED_SAYS}" * (len(counts) > 1)
         + f" Not run: {'; '.join(missing)}." * bool(missing)
         + f" Columns not run: {', '.join(columns)}." * bool(columns)
     )  # fmt: skip
+
+
+def _cells(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The scores of a row of study.json, without its name."""
+    return [score for column, score in row.items() if column != "row"]
 
 
 def _columns_without(study: Study, there: set[str]) -> list[str]:
@@ -234,10 +245,9 @@ def goodness(score: dict[str, Any]) -> float:
 def table(facts: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Heads and rows of a study.json, for people; scores in percent."""
     columns, rows = facts["columns"], facts["rows"]
-    cells = [row[task] for row in rows for task in columns if task in row]
-    most = max((score.get("seeds", 0) for score in cells), default=0)
+    most = max((score.get("seeds", 0) for row in rows for score in _cells(row)), default=0)
     lines = [
-        [row["row"], *(_cell(row[task], most) if task in row else "" for task in columns)]
+        [row["row"], *(_shown_of(row[task], most) if task in row else "" for task in columns)]
         for row in rows
     ]
     found = facts.get("agreement", {})
@@ -247,7 +257,7 @@ def table(facts: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     return ["row", *columns], lines
 
 
-def _cell(score: dict[str, Any], most: int) -> str:
+def _shown_of(score: dict[str, Any], most: int) -> str:
     """Mean and interval; the number of seeds where other cells have more.
 
     A study.json that was written before November 2026 does not count them.
@@ -269,6 +279,7 @@ def _shown(score: dict[str, Any]) -> str:
     low, high = score["low"], score["high"]
     if low is None:
         return text
+    low = max(low, 0)  # Student's t knows no bounds, and no score of a study is below
     if is_share and score.get("higher_is_better", True):  # an error rate may be above 1
-        low, high = max(low, 0), min(high, 1)
+        high = min(high, 1)
     return f"{text} [{scale * low:.{digits}f}, {scale * high:.{digits}f}]"

@@ -14,13 +14,19 @@ from scipy import stats
 from train.errors import UsageError
 from train.papers import TABLES
 from train.studies.catalogue import SCRATCH, STUDIES
-from train.studies.claims import CLAIMS, findings, table as claims_table, verdict
+from train.studies.claims import (
+    CLAIMS,
+    counts,
+    findings,
+    table as claims_table,
+    verdict,
+)
 from train.studies.evidence import EvidenceConfig, committed, evidence, filled
 from train.studies.table import Result, facts_of
 
 REPOSITORY = Path(__file__).parents[3]
 DOCS = REPOSITORY / "docs"
-MARKS = (*STUDIES, "claims")
+MARKS = (*STUDIES, "verdicts", "claims")
 EMPTY = "".join(f"# {name}\n<!-- {name} -->\n<!-- end -->\n" for name in MARKS)
 MULTI, SINGLE = "No pooling & multiple pos. pairs", "Avg pooling & single pos. pair"
 
@@ -344,6 +350,20 @@ def test_error_rates_are_better_when_lower() -> None:
         result["scores"]["planted_words"]["higher_is_better"] = False
     one = findings(CLAIMS[1], {"table7": facts})[0]
     assert one.verdict == "did not hold"
+
+
+def test_verdicts_are_counted_and_those_of_one_seed_apart() -> None:
+    assert counts(CLAIMS[1:2], {})[1][0][1:] == ["0"] * 4, "what was not run is nowhere"
+    facts = study_of({SINGLE: [50, 51, 50], MULTI: [90, 91, 90]})
+    heads, ((claim, *numbers),) = counts(CLAIMS[1:2], {"table7": facts})
+    assert dict(zip(heads[1:], numbers, strict=True)) == {
+        "held": "1", "did not hold": "0", "undecided": "0", "of one seed": "0"
+    }  # fmt: skip
+    assert claim.startswith("2. several positive pairs beat one")
+    turned = study_of({SINGLE: [90, 91, 90], MULTI: [50, 51, 50]})
+    assert counts(CLAIMS[1:2], {"table7": turned})[1][0][1:] == ["0", "1", "0", "0"]
+    single = study_of({SINGLE: [90], MULTI: [50]})
+    assert counts(CLAIMS[1:2], {"table7": single})[1][0][1:] == ["0", "0", "0", "1"]
 
 
 def test_claims_compare_rows_of_the_studies() -> None:

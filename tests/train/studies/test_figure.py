@@ -51,6 +51,27 @@ def test_each_task_has_a_panel_and_rows_stay_in_line() -> None:
     assert lines(digits)[0] == ([70.0], [1.0]), "beside its row, not the first"
 
 
+def test_panels_stand_below_each_other_where_they_are_many() -> None:
+    tasks = ("planted_class", "planted_words", "planted_sentences", "av_retrieval",
+             "av_retrieval:class_auc:global", "grid_digits")  # fmt: skip
+    results = [Result(SINGLE, 0, {task: {**WORDS, "value": 0.2} for task in tasks})]
+    figure = draw(facts_of(STUDIES["table7"], "table7", {"planted": "s."}, results))
+    assert [axes.get_title() for axes in figure.axes] == list(tasks), "no empty ones"
+    names = [[text.get_text() for text in axes.get_yticklabels()] for axes in figure.axes]
+    assert names == [[SINGLE], [""], [""], [""], [SINGLE], [""]]
+
+
+def test_an_error_rate_above_one_is_inside_its_panel() -> None:
+    drawn = facts("table7", {SINGLE: [1.3]}, "planted_sentences")
+    for score in (*drawn["rows"][0].values(), *drawn["results"][0]["scores"].values()):
+        if isinstance(score, dict):
+            score["higher_is_better"] = False
+    (axes,) = draw(drawn).axes
+    low, high = axes.get_xlim()
+    assert low == 0 and high > 130
+    assert axes.get_xlabel() == "% (lower is better)"
+
+
 def test_controls_that_all_rows_share_are_lines_of_their_tasks_panel() -> None:
     rows = (("Ours", 0.8, 0.9), ("Ours, L_g only", 0.1, 0.2))
     results = [
@@ -61,7 +82,8 @@ def test_controls_that_all_rows_share_are_lines_of_their_tasks_panel() -> None:
         for row, value, foreign in rows
     ]  # fmt: skip
     study = STUDIES["localization"]
-    (axes,) = draw(facts_of(study, "localization", {"planted": "s."}, results)).axes
+    drawn = facts_of(study, "localization", {"planted": "s."}, results)
+    (axes,) = draw(drawn).axes
     (control,) = [line for line in axes.get_lines() if line.get_label().startswith("centre")]
     assert list(control.get_xdata()) == [pytest.approx(12)] * 2
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["centre 12.0"]

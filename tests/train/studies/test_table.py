@@ -51,10 +51,10 @@ def test_what_auto_means_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert "networks in bf16" in said_above(config(tmp_path))["grid"]
 
 
-def test_an_interval_of_a_share_is_shown_within_what_shares_can_be() -> None:
+def test_an_interval_is_shown_within_what_scores_can_be() -> None:
     of = {"name": "top1", "value": 0.9, "low": -0.2, "high": 1.3}
-    cells = [(of, "90.0 [0.0, 100.0]"), ({**of, "higher_is_better": False}, "90.0 [-20.0, 130.0]"),
-             ({**of, "unit": "ratio"}, "0.900 [-0.200, 1.300]")]  # fmt: skip
+    cells = [(of, "90.0 [0.0, 100.0]"), ({**of, "higher_is_better": False}, "90.0 [0.0, 130.0]"),
+             ({**of, "unit": "ratio"}, "0.900 [0.000, 1.300]")]  # fmt: skip
     for score, shown in cells:
         for counted in ({}, {"seeds": 1}):  # older files do not count their seeds
             row = {"row": "r", "t": {**score, **counted}}
@@ -71,7 +71,12 @@ def test_cells_of_fewer_seeds_are_marked() -> None:
     assert table(facts)[1] == [[MULTI, "50.0 [40.0, 60.0] ¹", "50.0 [50.0, 50.0]"],
                                [SINGLE, "", "50.0 [50.0, 50.0]"]]  # fmt: skip
     assert " A raised number: a cell of so many seeds only." in facts["extent"]
+    assert "intervals over seeds, or test items where a cell has one seed." in facts["extent"]
     alone = facts_of(STUDIES["table7"], "table7", {"planted": ""}, results[:1])
+    assert "intervals over test items. " in alone["extent"]
+    even = facts_of(STUDIES["table7"], "table7", {"planted": ""}, results[2:])
+    for facts in (alone, even):
+        assert "raised" not in facts["extent"], "where nothing is"
     assert table(alone)[1] == [[MULTI, *["50.0 [40.0, 60.0]"] * 2]]
 
 
