@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,7 +77,7 @@ def tell_plans(plans: Sequence[Plan], deadline: float | None) -> None:
         new = {run.run: run for _, run in rows if run is not None and _is_waiting(run)}
         _tell_study(config, len(new), len(new.keys() & waiting.keys()))
         if config.plan:
-            _tell_rows(rows)
+            _tell_rows(rows, waiting.keys())
         waiting |= new
     if len(plans) > 1:
         log.info("all %d studies: %s to train", len(plans), _count(len(waiting), "run"))
@@ -108,18 +108,30 @@ def _seeds(config: StudyConfig) -> str:
     return f"the seed {last}" if first == last else f"the seeds {first} to {last}"
 
 
-def _tell_rows(rows: Sequence[tuple[Row, Run | None]]) -> None:
-    """Rows that share their runs on a line, with how many of these are done."""
+def _tell_rows(rows: Sequence[tuple[Row, Run | None]], above: Collection[str]) -> None:
+    """Rows that share their runs on a line, and how many of these are to train.
+
+    Args:
+        rows: each with its run, if it has one.
+        above: folders of runs that were counted with studies above.
+    """
     labels: dict[str, dict[str, None]] = {}
     runs: dict[str, dict[str, Run]] = {}
     for row, run in rows:
         labels.setdefault(row.run, {})[row.label] = None
         runs.setdefault(row.run, {}).update({run.run: run} if run else {})
     for name, sharing in labels.items():
-        waiting = sum(map(_is_waiting, runs[name].values()))
-        log.info("  %s: %s", "; ".join(sharing),
-                 f"{name}, {waiting} of {len(runs[name])} runs to train" if runs[name]
-                 else "nothing to train")  # fmt: skip
+        log.info("  %s: %s", "; ".join(sharing), _waits(name, runs[name], above))
+
+
+def _waits(name: str, runs: Mapping[str, Run], above: Collection[str]) -> str:
+    """How many of the runs of one name, a seed each, are to train."""
+    waiting = [folder for folder, run in runs.items() if _is_waiting(run)]
+    if not runs:
+        return "nothing to train"
+    counted = waiting and all(folder in above for folder in waiting)
+    told = ", counted above" if counted else ""
+    return f"{name}, {len(waiting)} of {len(runs)} runs to train{told}"
 
 
 def _tell_minutes(config: StudyConfig, runs: Sequence[Run], deadline: float | None) -> None:

@@ -121,6 +121,21 @@ def test_a_plan_names_rows_of_one_run_together(
     assert "z_l: glcm-objective_l, 3 of 3 runs to train" in caplog.text
 
 
+def test_a_plan_of_several_studies_says_what_was_counted_above(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    config_of = {name: config(tmp_path, name=name, plan=True, minutes=0.0)
+                 for name in ("table6", "table9")}  # fmt: skip
+    plans = [(asked, [(row, run_of(asked, work(row)) if row.trained else None)
+                      for row in asked.rows])
+             for asked in config_of.values()]  # fmt: skip
+    plan.tell_plans(plans, deadline=0.0)
+    counted = [line for line in caplog.messages if line.endswith(", counted above")]
+    assert counted == ["  M = 3; M = 3, z_l: glcm, 1 of 1 runs to train, counted above"]
+    assert "all 2 studies: 7 runs to train" in caplog.text
+
+
 def test_the_estimate_gives_up_where_the_minutes_are_over(
     calls: list[Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
