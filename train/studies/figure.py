@@ -14,6 +14,7 @@ BESIDE_EACH_OTHER = 4
 """Panels at most; others stand below them."""
 ALL = "all"
 CONTROLS = frozenset(ending for endings in BESIDE.values() for ending in endings)
+"""Endings of columns that are lines in another one's panel."""
 STYLES = ("-", "--", ":")
 """Of the lines of controls."""
 
