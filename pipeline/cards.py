@@ -101,8 +101,8 @@ def make_card(
         sound=sound.origin if sound else "",
         seconds=seconds,
         mel=_base64(mel_png(sample.mel[:, : 3 * frames])),
-        words=_labelled(meta, "words", "w", seconds),
-        segments=_labelled(meta, "segments", "label", seconds),
+        words=labelled(meta, "words", "w", seconds),
+        segments=labelled(meta, "segments", "label", seconds),
         states=[runs(track["state"][:frames], rate, seconds) for track in meta["faces"]],
         missing=_missing(meta, rate, seconds),
         times=time_marks(seconds),
@@ -151,7 +151,7 @@ def _player(
 def _track(sample: Sample, number: int, frames: int) -> dict[str, Any]:
     """Boxes and landmarks of a face in pixels of the stored frames."""
     meta, face = sample.meta, sample.meta["faces"][number]
-    scale = _scale(meta)
+    scale = stored_scale(meta)
     landmarks = sample.landmarks.get(("landmarks", "landmarks2")[number])
     boxes = [
         None
@@ -166,7 +166,7 @@ def _track(sample: Sample, number: int, frames: int) -> dict[str, Any]:
     }
 
 
-def _scale(meta: dict[str, Any]) -> tuple[float, float]:
+def stored_scale(meta: dict[str, Any]) -> tuple[float, float]:
     """Stored pixels for each displayed pixel of the source, across and down."""
     if not meta["frame_size"]:
         return 1.0, 1.0
@@ -186,7 +186,7 @@ def _base64(data: bytes) -> str:
 # --- what the template shows ------------------------------------------------------------------
 
 
-def _labelled(meta: dict[str, Any], name: str, text: str, seconds: float) -> list[Span]:
+def labelled(meta: dict[str, Any], name: str, text: str, seconds: float) -> list[Span]:
     """Words or segments: their times count from the window's start, the axis from t0."""
     shift = meta["window_start"] - meta["t0"]
     items = (

@@ -1,7 +1,8 @@
-"""`pipeline peek OUT [KEY ...] [--html FILE]`: what is in these shards, for eyes and ears.
+"""`pipeline peek OUT [KEY ...] [--html FILE | --picture FILE]`: what is in these shards.
 
-Without a page, a few lines a sample on the terminal. With one, a self-contained page whose player
-shows frames, face and lips in step with the sound and the mel. Works while the job still runs.
+Without a file, a few lines a sample on the terminal. With a page, a player shows frames, face and
+lips in step with the sound and the mel; a picture has all of a sample on one time axis. Works while
+the job still runs.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,7 @@ from pipeline.listen import SoundOf
 from pipeline.outputs import Outputs, Place, reading_table
 from pipeline.pages import render
 from pipeline.shard import write_atomically
+from pipeline.timeline import save as save_timeline
 from pipeline.units import counted
 from pipeline.view import places_of
 
@@ -37,6 +39,7 @@ def peek(
     keys: Sequence[str] = (),
     *,
     html: Path | None = None,
+    picture: Path | None = None,
     count: int = DEFAULT_COUNT,
     where: str | None = None,
     sound_of: SoundOf | None = None,
@@ -46,7 +49,8 @@ def peek(
     Args:
         out: the OUT folder of `pipeline shards`.
         keys: which samples; none means some from all over the set.
-        html: where to write a page; None gives text.
+        html: where to write a page; without it and a picture there is text.
+        picture: where to draw one sample, the first where none is named.
         count: how many without `keys`, at most 32.
         where: without `keys`, only samples for which this is true.
         sound_of: the source's sound for a sample's JSON, where the source is at hand.
@@ -55,13 +59,18 @@ def peek(
         Lines for the terminal.
 
     Raises:
-        UsageError: a key is not in the set, or the set has no sample yet.
+        UsageError: a key is not in the set, the set has no sample yet, or the picture cannot be.
     """
     outputs = Outputs(out)
+    if picture is not None:
+        _require_one(out, keys, html, picture)
+        count = 1
     if where is None or keys:
         places = find_places(outputs, keys, min(count, MAX_COUNT))
     else:
         places = places_of(out, where, min(count, MAX_COUNT))
+    if picture is not None:
+        return [_drawn(outputs, places[0], picture)]
     if html is None:
         return [line for place in places for line in _sample_lines(outputs, place)]
     cards, unreadable = cards_of(outputs, places, CardLimits(), sound_of)
@@ -74,6 +83,30 @@ def peek(
     )
     write_text(html, page)
     return [*unreadable, f"{html}: {counted(len(cards), 'sample')}, {len(page) / 1e6:.1f} MB"]
+
+
+def _require_one(out: Path, keys: Sequence[str], html: Path | None, picture: Path) -> None:
+    """A picture is of one sample, and not in the set.
+
+    Raises:
+        UsageError: with what to do.
+    """
+    if html is not None:
+        raise UsageError("--html and --picture are two calls: a page, or a picture of one sample")
+    if len(keys) > 1:
+        raise UsageError(f"--picture shows one sample; {len(keys)} keys are named: name one")
+    if picture.resolve().is_relative_to(out.resolve()):
+        raise UsageError(f"--picture {picture} lies in the set, where `drop --purge` would not "
+                         "find what it shows; name another folder")  # fmt: skip
+
+
+def _drawn(outputs: Outputs, place: Place, path: Path) -> str:
+    """The line about a sample's picture, once it is written."""
+    try:
+        sample = decode(outputs.read_members(place))
+    except UNREADABLE as error:
+        raise UsageError(f"{_unreadable(place, error)}; `verify` says what to do") from error
+    return save_timeline(sample, path)
 
 
 def find_places(outputs: Outputs, keys: Sequence[str], count: int) -> list[Place]:

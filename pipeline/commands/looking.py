@@ -49,6 +49,7 @@ def peek(
     keys: Annotated[tuple[str, ...], tyro.conf.Positional] = (),
     /,
     html: Path | None = None,
+    picture: Path | None = None,
     count: int = 8,
     where: str | None = None,
 ) -> int:
@@ -58,6 +59,7 @@ def peek(
         out: folder of a shard set, or s3://bucket/set, gs://bucket/set.
         keys: which samples; default: some, spread over the set.
         html: write one self-contained page instead of a summary.
+        picture: draw one sample on a time axis, into a .png, .pdf, .svg or the like.
         count: how many samples when no key is given.
         where: of those that pass, such as "silent or static"; see `report`.
     """
@@ -67,7 +69,8 @@ def peek(
     with folder_of(out) as folder:
         sound_of = source_sound_of(folder)
         wanted = list(keys)
-        lines = run_peek(folder, wanted, html=html, count=count, where=where, sound_of=sound_of)
+        lines = run_peek(folder, wanted, html=html, picture=picture, count=count, where=where,
+                         sound_of=sound_of)  # fmt: skip
         tell(*lines)
     return 0
 
