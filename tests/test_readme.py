@@ -1,9 +1,11 @@
-"""What the README shows works: its reader, and its Make targets."""
+"""What the README and the pages of docs/ show works: the reader, Make targets, links."""
 
 import re
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 import manifests
 from pipeline import PROFILES
@@ -11,6 +13,7 @@ from tests.pipeline.fabricate import fabricate
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def reader_lines():
@@ -32,10 +35,32 @@ def test_the_reader_reads_shards_without_our_code(tmp_path):
     assert "(80, " in done.stdout
 
 
-def test_every_make_target_in_the_readme_exists():
-    makefile = (ROOT / "Makefile").read_text()
-    for target in set(re.findall(r"^make ([a-z-]+)|`make ([a-z-]+)", README, re.MULTILINE)):
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_make_target_exists(page):
+    makefile, text = (ROOT / "Makefile").read_text(), page.read_text()
+    for target in set(re.findall(r"^make ([a-z-]+)|`make ([a-z-]+)", text, re.MULTILINE)):
         assert re.search(rf"^{''.join(target)}:", makefile, re.MULTILINE), target
+
+
+def anchors(page):
+    """Of a page's headings, as GitHub makes them."""
+    heads = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page):
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("page", PAGES[1:], ids=lambda page: page.name)
+def test_the_readme_leads_to_every_page(page):
+    assert f"](docs/{page.name}" in README
 
 
 def test_every_profile_and_data_set_is_in_the_readme():

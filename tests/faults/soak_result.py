@@ -1,4 +1,4 @@
-"""What a soak found, the table of it, its file, and what README says of that."""
+"""What a soak found, the table of it, its file, and what docs/clusters.md says of that."""
 
 import dataclasses
 import json
@@ -104,7 +104,7 @@ def memory_lines(memory: dict[str, Growth]) -> list[str]:
     return table
 
 
-# --- the file, and the README -------------------------------------------------------------------
+# --- the file, and the page ---------------------------------------------------------------------
 
 
 def write(result: Result, path: Path) -> None:
@@ -138,8 +138,8 @@ def _slope(stored: dict[str, Any] | None) -> Slope | None:
     return Slope(stored["value"], math.inf if stored["error"] is None else stored["error"])
 
 
-def readme_lines(result: Result) -> list[str]:
-    """What README says of a soak of all at once, word by word: who was hit, and memory if known."""
+def page_lines(result: Result) -> list[str]:
+    """What the page says of a soak of all at once, word by word: who was hit; memory if known."""
     real = ", real clips" if result.options["media"] else ""
     what = f"Ray, two nodes, S3 server{real}; {result.options['minutes']:g} min, {result.rows} rows"
     hit = ", ".join(f"{counted(result.kills, who)} {who}s" for who in ("node", "worker", "driver"))
@@ -153,7 +153,7 @@ def readme_lines(result: Result) -> list[str]:
 
 
 def _memory_row(role: str, result: Result) -> str:
-    """Of README's table: lives and peak in all, slopes of the undisturbed run."""
+    """Of the page's table: lives and peak in all, slopes of the undisturbed run."""
     fire, peace = result.memory[role], result.long_pass[role]
     slopes = [str(slope or "-") for slope in (peace.mib_per_minute, peace.late_mib_per_minute)]
     peak = max(fire.peak_mib, peace.peak_mib)

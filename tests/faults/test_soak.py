@@ -27,7 +27,7 @@ from tests.faults.memory import (
 from tests.faults.nodes import patient
 from tests.faults.outages import KINDS, LONG, shelf
 from tests.faults.places import Made
-from tests.faults.soak_result import Result, not_flat, read, readme_lines, verdict, write
+from tests.faults.soak_result import Result, not_flat, page_lines, read, verdict, write
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -205,17 +205,17 @@ def test_a_result_is_read_as_it_was_written(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["soak.json", "soak-memory.json"])
-def test_the_readme_says_what_the_soak_found(name):
+def test_the_page_says_what_the_soak_found(name):
     """The `--json` of soaks with nodes and a store at once: half an hour of faults, a long pass."""
-    found, readme = read(ROOT / "docs" / name), (ROOT / "README.md").read_text()
+    found, page = read(ROOT / "docs" / name), (ROOT / "docs" / "clusters.md").read_text()
     assert found.problems == []
     assert (found.options["executor"], found.options["nodes"]) == ("ray", 2)
     assert found.options["store"] is True
     assert found.options["media"] is True
     assert found.minutes >= found.options["minutes"]
     assert found.rounds >= 20 or found.long_pass["driver"].most_clips > 4000
-    for line in readme_lines(found):
-        assert line in readme, f"README does not say: {line}"
+    for line in page_lines(found):
+        assert line in page, f"docs/clusters.md does not say: {line}"
 
 
 def test_two_samples_are_no_certainty():
