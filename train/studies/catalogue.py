@@ -51,6 +51,8 @@ class Row:
     """Times the study's steps for which it is trained."""
     rate: float | None = None
     """Peak learning rate, other than the method's own."""
+    tasks: tuple[str, ...] = ()
+    """Of the study's columns those that it is scored on; empty: all."""
 
     @property
     def run(self) -> str:
@@ -189,6 +191,9 @@ def _glcm(label: str, paper: Any, look: Mapping[str, Any] | None = None, **model
 
 
 _G, _L = {"features": "g"}, {"features": "l"}
+READ = ("planted_words", "planted_words@20", "grid_digits", "grid_digits@20", "grid_letters")
+"""What rows of local features alone, which are not the paper's, are scored on: single words, for it
+is with few labels that a linear layer reads one kind better than both."""
 _TIME = (4, 1, 1)
 """Attention leaves no place to tell apart, so all rows of its table keep only when."""
 _SEEN: Mapping[str, Mapping[str, Any]] = {
@@ -200,9 +205,9 @@ _SEEN: Mapping[str, Mapping[str, Any]] = {
 
 
 def _also_local(*rows: Row) -> tuple[Row, ...]:
-    """The rows, and after them each with its local features alone."""
+    """The rows, and after them each with its local features alone, on `READ`."""
     local = (
-        replace(row, label=f"{row.label}{ONLY_L}", look={**row.look, **_L}, paper=None)
+        replace(row, label=f"{row.label}{ONLY_L}", look={**row.look, **_L}, paper=None, tasks=READ)
         for row in rows
     )
     return (*rows, *local)

@@ -222,6 +222,13 @@ class StudyConfig:
         """The columns that a corpus gives."""
         return tuple(_listed(self.tasks)) or self.of.tasks_on(corpus)
 
+    def tasks_for(self, row: Row, corpus: str) -> list[str]:
+        """The columns that a row is scored on: all of them where they are named by hand."""
+        columns = self.tasks_of(corpus)
+        if self.tasks or not row.tasks:
+            return list(columns)
+        return [column for column in columns if column in row.tasks]
+
     def preset_for(self, corpus: Corpus, method: str) -> str:
         """The preset of a method."""
         own = corpus.full if self.size == "full" else corpus.small

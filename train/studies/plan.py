@@ -90,12 +90,16 @@ def _is_waiting(run: Run) -> bool:
 
 
 def _tell_study(config: StudyConfig, runs: int, shared: int) -> None:
-    columns = [task for name in config.used_corpora() for task in config.tasks_of(name)]
+    corpora = config.used_corpora()
+    columns = [task for name in corpora for task in config.tasks_of(name)]
+    few = [row for row in config.rows
+           if sum(len(config.tasks_for(row, name)) for name in corpora) < len(columns)]  # fmt: skip
     log.info(
-        "%s, %s: %s with %s, %s to train of %s steps of %s clips%s; then %s on every row",
+        "%s, %s: %s with %s, %s to train of %s steps of %s clips%s; then %s on every row%s",
         config.name, config.of.about, _count(len(config.rows), "row"), _seeds(config),
         _count(runs, "run"), config.steps, config.batch_size,
         f", {shared} of them for studies above" * bool(shared), ", ".join(columns),
+        f", fewer on {len(few)} of them" * bool(few),
     )  # fmt: skip
 
 

@@ -119,7 +119,7 @@ def _require_features(config: StudyConfig, works: Sequence[Work]) -> None:
     asked = {
         (work.row.label, column): work
         for work in works
-        for column in config.tasks_of(work.corpus_name)
+        for column in config.tasks_for(work.row, work.corpus_name)
         if task_of(column)[0] not in WHOLE
     }
     channels: dict[str, dict[str, int]] = {}
@@ -291,7 +291,7 @@ def run_of(config: StudyConfig, work: Work) -> PretrainConfig[Any]:
 def _result(config: StudyConfig, work: Work, clock: Clock) -> Result | None:
     """The scores of a row, by task; None where the time is over before the last is done."""
     scores: dict[str, dict[str, Any]] = {}
-    for column in config.tasks_of(work.corpus_name):
+    for column in config.tasks_for(work.row, work.corpus_name):
         if clock.is_over():
             return None
         begun = time.time()

@@ -3,6 +3,7 @@
 import json
 import logging
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,27 @@ def test_all_rows_are_trained_alike(calls: list[Any], tmp_path: Path) -> None:
     assert [run.folder.name for run in calls] == ["moco-0", "glcm-0", "moco-1", "glcm-1"]
     same = {(run.schedule_steps, run.batch_size, run.shards, run.preset) for run in calls}
     assert same == {(10, 6, "data/shards/grid-glcm", "tiny_grid")}
+
+
+def test_a_row_with_columns_of_its_own_is_scored_on_no_other_unless_they_are_named(
+    calls: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    rows = (Row("both", "glcm"), Row("alone", "glcm", tasks=("grid_letters", "planted_words")))
+    monkeypatch.setitem(STUDIES, "table5", replace(STUDIES["table5"], rows=rows))
+    caplog.set_level(logging.INFO)
+    scored = {}
+    for tasks in ("", "grid_digits"):
+        asked = config(tmp_path / tasks, seeds=1, tasks=tasks)
+        study.study(asked)
+        results = json.loads((asked.folder / "table5" / "study.json").read_bytes())["results"]
+        scored[tasks] = {one["row"]: list(one["scores"]) for one in results}
+    own = {"both": ["grid_digits", "grid_letters"], "alone": ["grid_letters"]}
+    named = {"both": ["grid_digits"], "alone": ["grid_digits"]}
+    random = {SCRATCH: own["both"]}, {SCRATCH: named["both"]}
+    assert scored == {"": own | random[0], "grid_digits": named | random[1]}
+    assert "grid_digits, grid_letters on every row, fewer on 1 of them" in caplog.text
+    assert "grid_digits on every row\n" in caplog.text
 
 
 def test_a_stopped_run_stops_the_study(
