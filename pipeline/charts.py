@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from markupsafe import Markup
 
+from pipeline.fonts import told_once
+
 INK, BARS, LINES = "#010203", "#010204", "#010205"
 CSS_COLOURS = {INK: "var(--soft)", BARS: "var(--accent)", LINES: "var(--line)"}
 SIZE_INCHES = (4.3, 2.0)
@@ -122,8 +124,12 @@ def _svg(figure: Any, axes: Any) -> Markup:
         spine.set_visible(side == "bottom")
         spine.set(color=LINES)
     buffer = io.StringIO()
-    # Text stays text: it takes the reader's fonts and a fifth of the bytes of outlines.
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "glav", "font.family": "sans-serif"}):
+    # Text stays text: it takes the reader's fonts, which have other characters than the one here,
+    # and a fifth of the bytes of outlines.
+    with (
+        rc_context({"svg.fonttype": "none", "svg.hashsalt": "glav", "font.family": "sans-serif"}),
+        told_once(),
+    ):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]

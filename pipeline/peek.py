@@ -18,6 +18,7 @@ from pipeline.account import account_of
 from pipeline.cards import Card, CardLimits, make_card
 from pipeline.check import UNREADABLE
 from pipeline.dropped import dropped_keys
+from pipeline.elsewhere import require_outside, require_page
 from pipeline.errors import plain_text
 from pipeline.field_check import sample_lines
 from pipeline.format import Sample, decode
@@ -59,9 +60,11 @@ def peek(
         Lines for the terminal.
 
     Raises:
-        UsageError: a key is not in the set, the set has no sample yet, or the picture cannot be.
+        UsageError: a key is not in the set, the set has no sample yet, or the file cannot be.
     """
     outputs = Outputs(out)
+    if html is not None:
+        require_page("--html", html, [out])
     if picture is not None:
         _require_one(out, keys, html, picture)
         count = 1
@@ -95,9 +98,7 @@ def _require_one(out: Path, keys: Sequence[str], html: Path | None, picture: Pat
         raise UsageError("--html and --picture are two calls: a page, or a picture of one sample")
     if len(keys) > 1:
         raise UsageError(f"--picture shows one sample; {len(keys)} keys are named: name one")
-    if picture.resolve().is_relative_to(out.resolve()):
-        raise UsageError(f"--picture {picture} lies in the set, where `drop --purge` would not "
-                         "find what it shows; name another folder")  # fmt: skip
+    require_outside("--picture", picture, [out])
 
 
 def _drawn(outputs: Outputs, place: Place, path: Path) -> str:

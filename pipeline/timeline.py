@@ -20,6 +20,7 @@ from manifests.errors import UsageError
 from pipeline.cards import CROPS, labelled, stored_scale
 from pipeline.drawing import MEL_RANGE_NEPERS, band_marks
 from pipeline.errors import plain_text
+from pipeline.fonts import families, told_once
 from pipeline.format import Picture, Sample
 from pipeline.shard import write_atomically
 
@@ -32,6 +33,9 @@ DPI = 120
 GAP = 0.03
 """Of a picture's width, between two."""
 NAMES = {"frames": "frames", "face": "face", "lip": "lips", "face2": "face 2", "lip2": "lips 2"}
+KINDS = ("png", "jpg", "webp", "tif", "pdf", "svg", "eps")
+"""Endings of files that can be written."""
+TITLE_CHARACTERS = 130
 INK, LANDMARKS, NOTHING = "#333333", "#ffd400", "#eeeeee"
 
 
@@ -66,17 +70,24 @@ def save(sample: Sample, path: Path) -> str:
     Raises:
         UsageError: the ending is no kind of picture.
     """
-    figure = draw(sample)
-    kinds = figure.canvas.get_supported_filetypes()
+    from matplotlib import rc_context
+
     kind = path.suffix.removeprefix(".").lower()
-    if kind not in kinds:
+    if kind not in KINDS:
         raise UsageError(f"--picture {path}: expected a name that ends in one of "
-                         f"{', '.join(f'.{one}' for one in sorted(kinds))}")  # fmt: skip
+                         f"{', '.join(f'.{one}' for one in KINDS)}")  # fmt: skip
     drawn = io.BytesIO()
-    figure.savefig(drawn, format=kind, dpi=DPI)
+    # Letters stay letters: publishers refuse a PDF whose font is of type 3.
+    with (
+        rc_context({"font.family": families(), "pdf.fonttype": 42, "ps.fonttype": 42,
+                    "svg.fonttype": "none"}),
+        told_once() as told,
+    ):  # fmt: skip
+        draw(sample).savefig(drawn, format=kind, dpi=DPI)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, drawn.getvalue())
-    return f"{path}: {plain_text(sample.meta['key'])}, {drawn.tell() / 1e3:.0f} kB"
+    said = f"{path}: {plain_text(sample.meta['key'])}, {drawn.tell() / 1e3:.0f} kB"
+    return "; ".join([said, *told])
 
 
 def draw(sample: Sample) -> Any:
@@ -141,6 +152,9 @@ def _dots(axes: Any, axis: Axis, sample: Sample) -> None:
         for column, frame in enumerate(axis.chosen):
             if frame < len(landmarks):
                 across, down = _placed(landmarks[frame], sample.meta)
+                # A face may reach beyond the picture, and must not onto the next one.
+                inside = (across >= 0) & (across <= 1) & (down >= 0) & (down <= 1)
+                across, down = across[inside], down[inside]
                 times = (column + GAP / 2 + (1 - GAP) * across) * axis.step
                 axes.plot(times, down, "o", color=LANDMARKS, markersize=0.9, markeredgewidth=0)
 
@@ -181,7 +195,13 @@ def _dressed(rows: Sequence[Any], axis: Axis, meta: dict[str, Any]) -> None:
         axes.yaxis.label.set_size(8)
         for spine in axes.spines.values():
             spine.set_visible(False)
-    said = [meta["key"], *map(str, meta["label_names"] or ()), meta.get("transcript") or ""]
-    rows[0].set_title(plain_text(" · ".join(filter(None, said))), fontsize=9, color=INK,
-                      loc="left", parse_math=False)  # fmt: skip
+    rows[0].set_title(_title(meta), fontsize=9, color=INK, loc="left", parse_math=False)
     rows[-1].set_xlabel("seconds", fontsize=8, color=INK)
+
+
+def _title(meta: dict[str, Any]) -> str:
+    """Key, labels, and what is said if there is no row of words; as much as has room."""
+    said = "" if meta["words"] else meta.get("transcript") or ""
+    labels = map(str, meta["label_names"] or ())
+    title = plain_text(" · ".join(filter(None, (meta["key"], *labels, said))))
+    return title if len(title) <= TITLE_CHARACTERS else title[: TITLE_CHARACTERS - 1] + "…"

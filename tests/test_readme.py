@@ -58,6 +58,18 @@ def test_every_link_leads_somewhere(page):
         assert not anchor or anchor in anchors(target), link
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_block_of_code_begins_with_its_language_or_after_a_blank_line(page):
+    """A closing fence without an opening one would turn all prose after it into code."""
+    lines = page.read_text().splitlines()
+    fences = [number for number, line in enumerate(lines) if line.startswith("```")]
+    assert len(fences) % 2 == 0
+    for opening, closing in zip(fences[::2], fences[1::2], strict=True):
+        assert lines[opening] in {"```", "```bash", "```python"}
+        assert lines[opening - 1] == "" or lines[opening - 1].startswith("<!--")
+        assert lines[closing] == "```"
+
+
 @pytest.mark.parametrize("page", PAGES[1:], ids=lambda page: page.name)
 def test_the_readme_leads_to_every_page(page):
     assert f"](docs/{page.name}" in README

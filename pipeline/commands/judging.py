@@ -75,11 +75,15 @@ def leaks(
             group (the same speaker or source video).
         workers: processes; default: the usable cores.
     """
+    from pipeline.elsewhere import require_outside, require_page
     from pipeline.host import usable_cores
     from pipeline.leakpage import write_page
     from pipeline.leaks import find_leaks, write_leaks
 
     with folders_of(outs) as folders:
+        require_outside("--table", table, folders)
+        if html is not None:
+            require_page("--html", html, folders)
         found = find_leaks(folders, kinds, workers or usable_cores())
         write_leaks(found, table)
         advice = f"; to leave them out: train pretrain --without {table}" if found.found else ""

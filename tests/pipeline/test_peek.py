@@ -250,3 +250,18 @@ def test_spans_are_clipped_to_the_axis() -> None:
         ("detected", 66.666667),
         ("none", 33.333333),
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("samples.parquet", "a name that ends in .html"), ("report.html", "a place of the set's own"),
+     ("shards/a.html", "a place of the set's own"), ("../page.txt", "a name that ends in .html")],
+)  # fmt: skip
+def test_a_page_takes_the_place_of_nothing_else(tmp_path: Path, name: str, said: str) -> None:
+    out = fabricate(tmp_path / "out", GLCM, seconds=1.0)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(UsageError, match=said):
+        peek(out, html=out / name, sound_of=silent)
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    peek(out, html=out / "peek.html", sound_of=silent)
+    assert (out / "peek.html").is_file()

@@ -12,7 +12,7 @@ from manifests.errors import UsageError
 from pipeline import PROFILES
 from pipeline.format import Sample, decode, encode_json
 from pipeline.peek import peek
-from pipeline.timeline import COLUMNS, draw
+from pipeline.timeline import COLUMNS, TITLE_CHARACTERS, draw, save
 from tests.pipeline.fabricate import fabricate, make_members
 
 FPS = 10
@@ -78,6 +78,16 @@ def test_landmarks_lie_on_their_picture() -> None:
         np.testing.assert_allclose(line.get_ydata(), 0.25)
 
 
+def test_landmarks_beyond_the_picture_are_not_drawn() -> None:
+    """A face at the edge: its jaw must not lie on the next picture."""
+    sample = decode(make_members(PROFILES["glcm"], "demo/a"))
+    sample.landmarks["landmarks"][:, :34] = (650, 120)
+    sample.landmarks["landmarks"][:, 34:] = (320, 120)
+    sample.landmarks["landmarks"][:, 0] = (320, -1)
+    axes = draw(sample).axes[0]
+    assert [len(line.get_xdata()) for line in axes.lines] == [34] * len(axes.images)
+
+
 @pytest.mark.parametrize("profile", PROFILES)
 def test_a_picture_of_every_profile(tmp_path: Path, profile: str) -> None:
     out = fabricate(tmp_path / "out", PROFILES[profile], seconds=1.0)
@@ -108,8 +118,9 @@ def test_a_frame_without_a_face_stays_empty() -> None:
 
 def test_what_cannot_be_drawn_is_refused(tmp_path: Path) -> None:
     out = fabricate(tmp_path / "out", PROFILES["glcm"], seconds=1.0)
-    with pytest.raises(UsageError, match=r"a\.doc: expected a name that ends in one of .*\.png"):
-        peek(out, picture=tmp_path / "a.doc")
+    for ending in ("doc", "pgf", "raw"):
+        with pytest.raises(UsageError, match=rf"a\.{ending}: expected a name that ends in .*\.png"):
+            peek(out, picture=tmp_path / f"a.{ending}")
     with pytest.raises(UsageError, match="2 keys are named: name one"):
         peek(out, ["demo/clip000", "demo/clip001"], picture=tmp_path / "a.png")
     with pytest.raises(UsageError, match="lies in the set"):
@@ -123,7 +134,30 @@ def test_a_title_with_a_dollar_is_text(tmp_path: Path) -> None:
     members = make_members(PROFILES["glcm"], "demo/a")
     meta = {**json.loads(members["json"]), "transcript": "$x^$ \x1b[31m"}
     sample = decode({**members, "json": encode_json(meta)})
+    sample.meta["words"] = []
     figure = draw(sample)
     figure.savefig(tmp_path / "a.png")
     assert "$x^$" in figure.axes[0].get_title(loc="left")
     assert "\x1b" not in figure.axes[0].get_title(loc="left")
+
+
+def test_a_long_title_ends_in_an_ellipsis() -> None:
+    title = draw(numbered(10, transcript="word " * 60)).axes[0].get_title(loc="left")
+    assert title.startswith("demo/a · ")
+    assert title.endswith("…")
+    assert len(title) == TITLE_CHARACTERS
+
+
+def test_characters_without_a_font_are_told_once_and_warn_nobody(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    """U+1242B, a cuneiform sign, is in no font that is asked for."""
+    line = save(numbered(10, label_names=["\U0001242b\U0001242c"]), tmp_path / "a.png")
+    assert "2 characters are boxes, as no font here has them" in line
+    assert not [one for one in recwarn if "Glyph" in str(one.message)]
+    assert "boxes" not in save(numbered(10, label_names=["Привет"]), tmp_path / "b.png")
+
+
+def test_letters_of_a_pdf_are_of_no_type_3_font(tmp_path: Path) -> None:
+    save(numbered(10), tmp_path / "a.pdf")
+    assert b"/Type3" not in (tmp_path / "a.pdf").read_bytes()
