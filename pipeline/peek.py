@@ -227,8 +227,9 @@ def _described(sample: Sample, members: dict[str, bytes], place: Place) -> Itera
         recipe = recipe_of(meta["key"], meta["extra"])
         yield f"recipe   {recipe}; from {meta['extra']['reference_key']}"
     yield f"arrays   {sample!r}"
-    yield f"source   {source.get('uri')} {source.get('width')}x{source.get('height')}"
-    facts = ", ".join(f"{name} {value}" for name, value in quality.items())
+    size = f" {source['width']}x{source['height']}" if source.get("width") else ""
+    yield f"source   {source.get('uri')}{size}"
+    facts = ", ".join(f"{name} {value}" for name, value in quality.items() if value is not None)
     yield f"quality  {facts}"
     for face in meta["faces"]:
         yield f"face {face['track']}   {_states(face['state'])}"

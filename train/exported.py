@@ -36,12 +36,13 @@ def write(folder: Path, facts: dict[str, Any], weights: dict[str, Tensor], card:
         weights: by name.
         card: Markdown.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f"{WEIGHTS}.tmp"
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    save_file(plain, temporary, metadata={"format": "pt"})
+    # Its `save_file` makes files that nobody else may read.
+    temporary.write_bytes(save(plain, metadata={"format": "pt"}))
     os.replace(temporary, folder / WEIGHTS)
     write_atomically(folder / CARD, card)
     write_atomically(folder / CONFIG, json.dumps({"format": FORMAT, **facts}, indent=1) + "\n")

@@ -265,3 +265,14 @@ def test_a_page_takes_the_place_of_nothing_else(tmp_path: Path, name: str, said:
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     peek(out, html=out / "peek.html", sound_of=silent)
     assert (out / "peek.html").is_file()
+
+
+def test_text_about_sound_alone_does_not_speak_of_pictures(tmp_path: Path) -> None:
+    members = make_members(PROFILES["sound"], "a")
+    meta = json.loads(members["json"])
+    meta["source"] |= {"width": None, "height": None}
+    meta["quality"] |= {"luma": None, "static": None}
+    out = write_set(tmp_path / "out", PROFILES["sound"], [[changed(members, **meta)]])
+    text = "\n".join(peek(out))
+    assert "None" not in text
+    assert "audio_dbfs" in text

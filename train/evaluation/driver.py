@@ -143,8 +143,9 @@ def _encoders(config: EvalConfig) -> Encoders:
     path = config.checkpoint or newest_finished_run()
     source = load_checkpoint(path)
     assert source.origin is not None
-    log.info("checkpoint %s (%s, %s, step %d)", source.origin["path"], source.method,
-             source.preset, source.origin["step"])  # fmt: skip
+    why = "" if config.checkpoint else "; the newest finished run's, as none was named"
+    log.info("checkpoint %s (%s, %s, step %d%s)", source.origin["path"], source.method,
+             source.preset, source.origin["step"], why)  # fmt: skip
     return source
 
 

@@ -39,6 +39,12 @@ def test_the_weights_are_plain_safetensors(run: Path, tmp_path: Path) -> None:
     assert all(torch.equal(weights[name], saved[name]) for name in saved)
 
 
+def test_who_may_read_the_card_may_read_the_weights(run: Path, tmp_path: Path) -> None:
+    export(ExportOptions(run, tmp_path / "out"))
+    modes = {path.name: path.stat().st_mode for path in (tmp_path / "out").iterdir()}
+    assert len(set(modes.values())) == 1, modes
+
+
 def test_the_card_says_what_the_run_recorded(run: Path, tmp_path: Path) -> None:
     sets = {"demo-glcm": {"path": "/some/where", "clips": 12, "shards": 3, "clips_per_epoch": 3}}
     (run / "origin.json").write_text(json.dumps({"sets": sets}))
