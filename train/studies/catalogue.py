@@ -238,9 +238,10 @@ STUDIES = {
             Row("Ours", "glcm", paper="Ours"),
         ),
         table="5",
-        # Mismatch wants a feature of sound, which MoCo, CPC, DPC and VDIM do not learn.
-        tasks={"planted": ("planted_class", "planted_words", "planted_words@20",
-                           "planted_sentences")},
+        # As in the paper no global task. Mismatch wants a feature of sound, which MoCo, CPC, DPC,
+        # and VDIM do not learn; of sentences GLCM itself gets nearly all wrong after the steps of
+        # `small`, which leaves no room below it (--tasks planted_sentences scores them).
+        tasks={"planted": ("planted_words", "planted_words@20")},
     ),
     "table6": Study(
         "global and local encoders, objectives and features (GLCM paper, Table 6)",
