@@ -7,7 +7,8 @@ are there already stay, if they were run with the same settings on the same clip
 several days and machines come together; others are replaced with --replace alone. The tables of
 docs/evidence.md, which stand between `<!-- table6 -->` and `<!-- end -->`, are then written anew;
 the sentences about them are people's. The page's marks are the studies' names, `verdicts` (how
-many comparisons of each claim came out how) and `claims` (all of them).
+many comparisons of each claim came out how), `claims` (all of them) and `learned` (what the
+objectives of Table 5 learned of what they ask for).
 Whatever is in --studies is published, with its steps and seeds: try things out in another `--run`.
 The pictures of the attention map are those of GLCM's first run, and of its first longer one.
 """
@@ -16,7 +17,7 @@ import io
 import json
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,7 +27,7 @@ from train.checkpoint import write_atomically
 from train.config import RUNS
 from train.errors import UsageError
 from train.evaluation.result import EVALUATIONS, MOVING
-from train.studies import claims
+from train.studies import claims, learned
 from train.studies.catalogue import STUDIES
 from train.studies.curves import draw as draw_curves
 from train.studies.figure import draw as draw_figure
@@ -45,8 +46,13 @@ OVERLAYS = {
 CURVES = "-curves.png"
 """Ending of the picture of a study's training, beside its figure."""
 DPI, PALETTE = 100, 256
-CLAIM_TABLES = {"verdicts": claims.counts, "claims": claims.table}
-"""Mark of the page -> what makes its table of the five claims."""
+Made = Callable[[Mapping[str, dict[str, Any]]], tuple[Sequence[str], list[list[str]]]]
+TABLES: Mapping[str, Made] = {
+    "verdicts": claims.counts,
+    "claims": claims.table,
+    "learned": learned.table,
+}
+"""Mark of the page -> what makes its table of all studies."""
 NOT_RUN = "*Not run yet.*"
 
 
@@ -210,8 +216,8 @@ def filled(text: str, studies: Mapping[str, dict[str, Any]]) -> str:
         UsageError: a mark is missing.
     """
     blocks = {name: study_block(studies.get(name)) for name in STUDIES}
-    for name, made in CLAIM_TABLES.items():
-        blocks[name] = "\n".join(grid(*made(claims.CLAIMS, studies)))
+    for name, made in TABLES.items():
+        blocks[name] = "\n".join(grid(*made(studies)))
     for name, block in blocks.items():
         mark = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
         if not mark.search(text):

@@ -100,7 +100,7 @@ def write(folder: Path) -> Path:
         style=page.STYLE + page.STYLE_OF_RESULTS, name=facts["name"], about=facts["about"],
         said=caption(facts),
         heads=heads, rows=rows, figure=page.png(draw_figure(facts)),
-        claims=claims.table(claims.about(facts["name"]), {facts["name"]: facts}),
+        claims=claims.table({facts["name"]: facts}, claims.about(facts["name"])),
         curves=page.png(curves) if curves else "", looks=_looks(folder, facts),
     )  # fmt: skip
     write_atomically(folder / HTML, html)
