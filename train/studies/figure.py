@@ -80,16 +80,19 @@ def _draw_intervals(axes: Any, facts: dict[str, Any], task: str, named: bool) ->
 
 
 def _draw_controls(axes: Any, facts: dict[str, Any], task: str) -> None:
-    """A line for each control that does not depend on the row."""
+    """A line for each control that does not depend on the row, crosses in the rows of others."""
     for column, style in zip(_controls_of(task, facts["columns"]), STYLES, strict=False):
-        scores = [row[column] for row in facts["rows"] if column in row]
-        if len(scores) < sum(task in row for row in facts["rows"]):
-            continue  # of a single row nothing is the same in all
-        values = {round(percent(score) * score["value"], 6) for score in scores}
-        if len(values) == 1:
-            name, (value,) = column.rpartition(CONTROL)[2], values
+        name = column.rpartition(CONTROL)[2].replace("_", " ")
+        there = {place: percent(row[column]) * row[column]["value"]
+                 for place, row in enumerate(facts["rows"]) if column in row}  # fmt: skip
+        every = len(there) == sum(task in row for row in facts["rows"])
+        if every and len({round(value, 6) for value in there.values()}) == 1:
+            value = next(iter(there.values()))
             axes.axvline(value, color=COLOURS[1], linewidth=1.2, linestyle=style,
                          label=f"{name} {value:.1f}")  # fmt: skip
+        else:
+            axes.plot(list(there.values()), list(there), "x", color=COLOURS[1], markersize=7,
+                      zorder=4, label=name)  # fmt: skip
     if axes.get_legend_handles_labels()[1]:
         # Below the axis: inside, a row's points may be anywhere.
         axes.legend(frameon=False, fontsize=8, ncols=3, loc="upper center",

@@ -72,7 +72,7 @@ def test_an_error_rate_above_one_is_inside_its_panel() -> None:
     assert axes.get_xlabel() == "% (lower is better)"
 
 
-def test_controls_that_all_rows_share_are_lines_of_their_tasks_panel() -> None:
+def test_controls_that_all_rows_share_are_lines_and_others_crosses_in_their_rows() -> None:
     rows = (("Ours", 0.8, 0.9), ("Ours, L_g only", 0.1, 0.2))
     results = [
         Result(row, 0, {"localization": {**WORDS, "value": value},
@@ -86,15 +86,21 @@ def test_controls_that_all_rows_share_are_lines_of_their_tasks_panel() -> None:
     (axes,) = draw(drawn).axes
     (control,) = [line for line in axes.get_lines() if line.get_label().startswith("centre")]
     assert list(control.get_xdata()) == [pytest.approx(12)] * 2
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["centre 12.0"]
+    (crosses,) = [line for line in axes.get_lines() if line.get_label() == "foreign sound"]
+    places = {row["row"]: place for place, row in enumerate(drawn["rows"])}
+    drawn_at = dict(zip(crosses.get_ydata(), crosses.get_xdata(), strict=True))
+    assert drawn_at == pytest.approx({places["Ours"]: 90, places["Ours, L_g only"]: 20})
+    texts = {text.get_text() for text in axes.get_legend().get_texts()}
+    assert texts == {"centre 12.0", "foreign sound"}
 
 
-def test_a_control_that_one_row_of_two_has_is_no_line_of_both() -> None:
+def test_a_control_that_one_row_of_two_has_is_a_cross_in_that_row() -> None:
     results = [Result("Ours", 0, {"localization": {**WORDS, "value": 0.8},
                                   "localization:centre": {**WORDS, "value": 0.12}}),
                Result("Ours, L_g only", 0, {"localization": {**WORDS, "value": 0.1}})]  # fmt: skip
     drawn = draw(facts_of(STUDIES["localization"], "localization", {"planted": "s."}, results))
-    assert drawn.axes[0].get_legend() is None
+    (cross,) = [line for line in drawn.axes[0].get_lines() if line.get_label() == "centre"]
+    assert list(cross.get_xdata()) == [pytest.approx(12)]
 
 
 def test_what_is_no_share_has_its_own_axis() -> None:
