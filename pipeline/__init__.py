@@ -20,7 +20,8 @@
               rows of mended files that a patch has already
     drop      takes clips back: dropped (tombstones), seen (runs that saw them), purge with
               field_purge and quality_purge (their bytes and what was made of them)
-    verify, status, peek, report, doctor: looking at what was made; timeline: a sample as a picture
+    verify, status, peek, report, doctor: looking at what was made; timeline: a sample as a picture;
+              elsewhere: where pages and pictures may be written
     duplicates, leaks, offsets: facts about finished sets, kept in OUT/quality; fingerprints,
               prints, candidates, matching and pairs compare clips
     view      what `--where` lets pass
