@@ -218,6 +218,11 @@ def at_low_rate(name: str) -> str:
     return f"{name}, rate {LOW_RATE:g}"
 
 
+def longer(name: str) -> str:
+    """A row of Table 8 in the study of longer training."""
+    return f"{name}, {LONG}"
+
+
 def _with_labels(name: str, look: Mapping[str, Any], corpora: tuple[str, ...] = ()) -> list[Row]:
     """Pretrained and random weights, with more and more labels of each class."""
     counts = {"1 label a class": 1, "5": 5, "20": 20, "all": None}
@@ -293,7 +298,13 @@ STUDIES = {
     ),
     "longer": Study(
         "what four times as many steps change, of both objectives",
-        (_glcm(SHORT, None), Row(LONG, longer=4)),
+        (
+            _glcm(SHORT, None),
+            Row(LONG, longer=4),
+            # Table 8 once more: whether a sharper map comes closer to crops.
+            *_also_local(*(Row(longer(name), look=look, longer=4, tasks=("planted_words",))
+                           for name, look in _SEEN.items())),
+        ),
         tasks={"planted": ("planted_words", "planted_class", "localization", "av_retrieval"),
                "grid": ()},
     ),

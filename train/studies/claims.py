@@ -23,6 +23,7 @@ from train.studies.catalogue import (
     SCRATCH,
     SINGLE,
     at_low_rate,
+    longer,
 )
 from train.studies.table import goodness, interval
 
@@ -116,6 +117,8 @@ CLAIMS = (
           for control in _HARD),
         Comparison("table8", "attention", "full frame", _LOCAL),
         Comparison("table8", "attention", "full frame", _LOCAL, far="crop"),
+        Comparison("longer", longer("attention"), longer("full frame"), _LOCAL),
+        Comparison("longer", longer("attention"), longer("full frame"), _LOCAL, far=longer("crop")),
     )),
     Claim(5, "the other objectives of Table 5 are weaker on local tasks", tuple(
         comparison
