@@ -108,10 +108,10 @@ def _panels(study: Study, corpus: str, curves: Curves) -> list[tuple[str, str, L
 
 
 def _distinct(study: Study) -> list[Row]:
-    """A row of each thing that is trained: of those that share a run the paper's, and the last."""
+    """A row of each run: of those that share it the last of the paper's, else the first."""
     found: dict[str, Row] = {}
     for row in filter(lambda row: row.trained, study.rows):
-        if row.paper is not None or found.get(row.run, row).paper is None:
+        if row.paper is not None or row.run not in found:
             found[row.run] = row
     return list(found.values())
 

@@ -103,9 +103,9 @@ def caption(facts: dict[str, Any]) -> str:
 
 
 def _longer(study: str) -> str:
-    """Which rows are trained longer than the study says."""
-    longer = [row for row in STUDIES[study].rows if row.longer > 1]
-    return "".join(f" {row.label}: {row.longer} times the steps." for row in longer)
+    """Which runs are trained longer than the study says, by the first row of each."""
+    longer = {row.run: row for row in reversed(STUDIES[study].rows) if row.longer > 1}
+    return "".join(f" {row.label}: {row.longer} times the steps." for row in longer.values())
 
 
 def said(config: StudyConfig) -> dict[str, str]:

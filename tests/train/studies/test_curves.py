@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from train.studies.catalogue import STUDIES
+from train.studies.catalogue import LONG, SHORT, STUDIES
 from train.studies.curves import BINS, draw as drawn, of_run
 
 
@@ -79,6 +79,20 @@ def test_seeds_their_mean_and_its_interval_are_drawn() -> None:
 def test_rows_that_share_a_run_are_one_line() -> None:
     (axes,) = draw("table8", curves(glcm=[[3.0, 2.0]])).axes
     assert lines(axes) == [[3, 2], [3, 2]]
+
+
+@pytest.mark.parametrize(
+    ("study", "others", "named"),
+    [("longer", "glcm-x4", [SHORT, LONG]),
+     ("table6", "glcm-objective_l",
+      ["f: both encoders, both, both", "c: both encoders, L_l, z_l"])],
+)  # fmt: skip
+def test_a_line_is_called_as_the_row_that_is_about_the_run(
+    study: str, others: str, named: list[str]
+) -> None:
+    """Not as one of those that look at it otherwise."""
+    figure = draw(study, curves(glcm=[[3.0, 2.0]], **{others: [[2.0, 1.0]]}))
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == named
 
 
 def test_methods_whose_losses_differ_have_a_panel_each() -> None:

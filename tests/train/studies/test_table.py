@@ -11,8 +11,16 @@ import torch
 from tests.train.studies.asked import config
 from train.overview import write
 from train.studies import study
-from train.studies.catalogue import MULTI, SINGLE, STUDIES
-from train.studies.table import Result, agreement, facts_of, said as said_above, summary, table
+from train.studies.catalogue import LONG, MULTI, SINGLE, STUDIES
+from train.studies.table import (
+    Result,
+    agreement,
+    caption,
+    facts_of,
+    said as said_above,
+    summary,
+    table,
+)
 
 
 def test_the_table_has_means_and_intervals_over_seeds(calls: list[Any], tmp_path: Path) -> None:
@@ -49,6 +57,11 @@ def test_what_auto_means_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert "bf16" not in said_above(config(tmp_path))["grid"]
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     assert "networks in bf16" in said_above(config(tmp_path))["grid"]
+
+
+def test_rows_of_one_longer_run_are_named_once_above_the_table() -> None:
+    above = caption({"name": "longer", "said": {"planted": "Of 300 steps."}, "extent": "Seed 0."})
+    assert above == f"Of 300 steps. {LONG}: 4 times the steps. Seed 0."
 
 
 def test_an_interval_is_shown_within_what_scores_can_be() -> None:
