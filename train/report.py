@@ -29,7 +29,7 @@ from train.page import HTML, STYLE, as_it_is, jpeg_of
 from train.record import LAST_STEPS, Record, read_run
 
 COMPARISON = "compare.html"
-ATTENTION_MAPS = ("learned", "foreign_sound", "centre", "chance")
+ATTENTION_MAPS = ("learned", "foreign_sound", "other_class", "centre", "chance")
 
 LINES = "Thin: each step; thick: the mean over a twenty-fifth of the run."
 LINES_OF_RUNS = (

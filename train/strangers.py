@@ -1,7 +1,7 @@
 """Whose sound is foreign to a clip: of another group, or at least of another source.
 
 Neighbours in a shard are no strangers: windows of one file lie side by side, and so do the clips of
-one speaker.
+one speaker. A stranger may well be of the same class, as where groups are named after classes.
 """
 
 import re
@@ -39,6 +39,26 @@ def strangers(shard_set: ShardSet, rows: list[int]) -> tuple[dict[int, int], str
 def source_of(key: str) -> str:
     """The key of the file: a window adds its start, `-` and at least 8 digits (milliseconds)."""
     return re.sub(r"-\d{8,}$", "", key)
+
+
+def of_another_class(classes: list[str], groups: list[str]) -> list[int]:
+    """For each place one of another class, spread over all other classes.
+
+    Returns:
+        The places; none where there is one class, or where a group has several, as a speaker has
+        who says several words: then classes do not tell sources apart.
+    """
+    if len(set(classes)) < 2 or len(set(zip(groups, classes, strict=True))) > len(set(groups)):
+        return []
+    order, counts = sorted(range(len(classes)), key=classes.__getitem__), Counter(classes)
+    found, done = [0] * len(classes), Counter[str]()
+    for one in order:
+        name = classes[one]
+        others = [place for place in order if classes[place] != name]
+        step = max(1, len(others) // counts[name])
+        found[one] = others[done[name] * step % len(others)]
+        done[name] += 1
+    return found
 
 
 def elsewhere(names: list[str]) -> list[int]:

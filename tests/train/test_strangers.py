@@ -8,7 +8,7 @@ import pytest
 
 from pipeline import format as shard_format
 from tests.train.ramps import mixture_of, ramp, ramp_set_of
-from train.strangers import elsewhere, source_of, strangers
+from train.strangers import elsewhere, of_another_class, source_of, strangers
 
 
 def test_keys_of_windows_are_those_of_their_file():
@@ -35,6 +35,20 @@ def grouped(folder: Path, facts: list[tuple[str, str]]) -> Any:
         meta = {**json.loads(members["json"]), "group": group}
         clips.append({**members, "json": shard_format.encode_json(meta)})
     return mixture_of(str(ramp_set_of(folder / "demo-glcm", [clips]))).parts[0]
+
+
+def test_sound_of_another_class_is_spread_over_all_others() -> None:
+    classes = [name for name in "abcde" for _ in range(4)]
+    found = of_another_class(classes, [str(place) for place in range(20)])
+    for name in "abcde":
+        theirs = [classes[found[place]] for place in range(20) if classes[place] == name]
+        assert sorted(theirs) == sorted(set("abcde") - {name})
+    assert of_another_class(["a", "a", "b"], ["x", "x", "y"]) == [2, 2, 0]
+
+
+def test_classes_that_do_not_tell_sources_apart_give_no_strangers() -> None:
+    assert of_another_class(["a", "a"], ["x", "y"]) == []
+    assert of_another_class(["one", "two", "one"], ["eve", "eve", "bob"]) == []
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ as an image does in the sets that these measures are from.
     mass_ratio     share of the map's mass in the boxes over a uniform map's (`train.boxes`)
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -47,31 +48,30 @@ def require_attention(encoders: Encoders) -> None:
 
 @torch.no_grad()
 def attention_maps(
-    encoders: Encoders, video: Tensor, sound: Tensor, foreign: Tensor | None
-) -> tuple[Floats, Floats]:
+    encoders: Encoders, video: Tensor, sound: Tensor, foreign: Sequence[Tensor] = ()
+) -> list[Floats]:
     """Maps of prepared windows.
 
     Args:
         encoders: with an attention map.
         video: float (B, 3, T, H, W), normalised.
         sound: what the encoders hear, see `Encoders.features`.
-        foreign: the same of foreign sounds; None where there are none.
+        foreign: other sounds for the same pictures, each as `sound` is.
 
     Returns:
-        (B, H, W) with each window's own sound, and with the foreign one (NaN without).
+        (B, H, W) with each window's own sound, then with each foreign one.
     """
     found = encoders.features(video, sound, ("fg", "fl", "att"))
-    own = found["att"].double().cpu().numpy()
-    if foreign is None:
-        return own, own * np.nan
     module: Any = encoders.module
-    if hasattr(module, "embed_global"):  # the pictures have been seen already
-        heard = encoders.features(None, foreign, ("fa",))["fa"]
-        query, cells = module.embed_global(found.get("fg", found["fl"]), heard)
-        other = module.attention(query, cells).view_as(found["att"])
-    else:
-        other = encoders.features(video, foreign, ("att",))["att"]
-    return own, other.double().cpu().numpy()
+    maps = [found["att"]]
+    for other in foreign:
+        if hasattr(module, "embed_global"):  # the pictures have been seen already
+            heard = encoders.features(None, other, ("fa",))["fa"]
+            query, cells = module.embed_global(found.get("fg", found["fl"]), heard)
+            maps.append(module.attention(query, cells).view_as(found["att"]))
+        else:
+            maps.append(encoders.features(video, other, ("att",))["att"])
+    return [one.double().cpu().numpy() for one in maps]
 
 
 def hits(att: Floats, boxes: Floats, side: int) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """Pictures of attention: clips with the map over them, still and moving, what sounds in a box."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,10 @@ UNSEEN: Pixels = np.zeros((0, 0, 0, 3), np.uint8)
 """Frames of a window that is not drawn."""
 
 
+OWN = ""
+"""Of the maps of a window the one with its own sound."""
+
+
 @dataclass(frozen=True)
 class Seen:
     """One window of an example."""
@@ -29,8 +34,8 @@ class Seen:
     """First frame, from the clip's first."""
     frames: Pixels
     """(T, H, W, 3): what the network sees, in all its contrast; `UNSEEN` where it is not drawn."""
-    maps: tuple[Floats, Floats]
-    """(H, W), sums to 1: with its own and with foreign sound."""
+    maps: Mapping[str, Floats]
+    """Of each sound (H, W), which sums to 1; `OWN` is the window's."""
     boxes: Floats
     """(T, 4) over the picture's side, see `train.boxes.boxes_in_crop`; NaN where there is none."""
 
@@ -51,7 +56,7 @@ def scale_of(shown: list[Shown]) -> float:
 
 
 def _times_uniform(one: Seen) -> Floats:
-    return one.maps[0] * one.maps[0].size
+    return one.maps[OWN] * one.maps[OWN].size
 
 
 def under_map(one: Seen, place: int, side: int, top: float) -> Any:

@@ -135,7 +135,7 @@ WHOLE = ("localization", "av_retrieval")
 
 
 BESIDE: Mapping[str, tuple[str, ...]] = {
-    "localization": ("foreign_sound", "centre", "chance"),
+    "localization": ("foreign_sound", "other_class", "centre", "chance"),
 }
 """Task -> endings of its first metric's controls, which become the columns TASK:ENDING."""
 ALSO: Mapping[str, tuple[str, ...]] = {

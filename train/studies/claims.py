@@ -81,7 +81,7 @@ _BY_L_L = ("av_retrieval",)
 _BOTH = "f: both encoders, both, both"
 _A, _C = "a: both encoders, L_g, z_g", "c: both encoders, L_l, z_l"
 _E = "e: both encoders, both, z_l"
-_HARD = ("foreign_sound", "centre")
+_HARD = ("foreign_sound", "other_class", "centre")
 """Controls of the attention map; a random place is no other test than the centre, which is as
 seldom on the source, and as constant."""
 
@@ -115,10 +115,10 @@ CLAIMS = (
         Comparison("longer", LONG, SCRATCH, ("localization",)),
         *(Comparison("longer", LONG, LONG, ("localization",), control=control)
           for control in _HARD),
-        Comparison("table8", "attention", "full frame", _LOCAL),
-        Comparison("table8", "attention", "full frame", _LOCAL, far="crop"),
-        Comparison("longer", longer("attention"), longer("full frame"), _LOCAL),
-        Comparison("longer", longer("attention"), longer("full frame"), _LOCAL, far=longer("crop")),
+        *(Comparison(study, f"attention{rest}", f"full frame{rest}", tasks, far=far and far + rest)
+          for study, steps, tasks in (("table8", "", READ), ("longer", longer(""), READ[:1]))
+          for rest in (steps, f"{steps}{ONLY_L}")
+          for far in ("", "crop")),
     )),
     Claim(5, "the other objectives of Table 5 are weaker on local tasks", tuple(
         comparison

@@ -224,6 +224,8 @@ class StudyConfig:
 
     def tasks_for(self, row: Row, corpus: str) -> list[str]:
         """The columns that a row is scored on: all of them where they are named by hand."""
+        if row.corpora and corpus not in row.corpora:
+            return []
         columns = self.tasks_of(corpus)
         if self.tasks or not row.tasks:
             return list(columns)

@@ -75,7 +75,7 @@ def tell_plans(plans: Sequence[Plan], deadline: float | None) -> None:
     waiting: dict[str, Run] = {}
     for config, rows in plans:
         new = {run.run: run for _, run in rows if run is not None and _is_waiting(run)}
-        _tell_study(config, len(new), len(new.keys() & waiting.keys()))
+        _tell_study(config, new.values(), len(new.keys() & waiting.keys()))
         if config.plan:
             _tell_rows(rows, waiting.keys())
         waiting |= new
@@ -89,17 +89,20 @@ def _is_waiting(run: Run) -> bool:
     return not (run.folder / FINISHED).is_file()
 
 
-def _tell_study(config: StudyConfig, runs: int, shared: int) -> None:
+def _tell_study(config: StudyConfig, runs: Collection[Run], shared: int) -> None:
+    longer = sum((run.schedule_steps or 0) > (config.steps or 0) for run in runs)
     corpora = config.used_corpora()
     columns = [task for name in corpora for task in config.tasks_of(name)]
-    few = [row for row in config.rows
-           if sum(len(config.tasks_for(row, name)) for name in corpora) < len(columns)]  # fmt: skip
+    counts = [sum(len(config.tasks_for(row, name)) for name in corpora) for row in config.rows]
+    scored = [count for count in counts if count]
+    few = sum(count < len(columns) for count in scored)
     log.info(
-        "%s, %s: %s with %s, %s to train of %s steps of %s clips%s; then %s on every row%s",
-        config.name, config.of.about, _count(len(config.rows), "row"), _seeds(config),
-        _count(runs, "run"), config.steps, config.batch_size,
+        "%s, %s: %s with %s, %s to train of %s steps of %s clips%s%s; then %s on every row%s",
+        config.name, config.of.about, _count(len(scored), "row"), _seeds(config),
+        _count(len(runs), "run"), config.steps, config.batch_size,
+        f", {longer} of them longer" * bool(longer),
         f", {shared} of them for studies above" * bool(shared), ", ".join(columns),
-        f", fewer on {len(few)} of them" * bool(few),
+        f", fewer on {few} of them" * bool(few),
     )  # fmt: skip
 
 

@@ -4,8 +4,11 @@ Shards whose samples know boxes answer it: `--boxes truth` of the demo corpus, o
 `mouth` where faces were followed. The measures are those of `train.evaluation.maps`; higher is
 better in all of them. Beside the map stand three baselines:
 
-    :foreign_sound  the same pictures with the sound of another speaker or source: a map that is as
-                    good with it looks at what is conspicuous, not at what sounds
+    :foreign_sound  the same pictures with the sound of another speaker or source, which may be of
+                    the same class: a map that is as good with it does not look for this source
+    :other_class    the same with the sound of a clip of another class, where classes are known and
+                    no speaker has two: a map that is as good with it looks at what is conspicuous,
+                    not at what sounds
     :centre         a Gaussian in the middle of the picture, where cameramen put things
     :chance         of pointing_game: the boxes' share of the picture, as a random peak would hit;
                     of mass_ratio it is 1, a uniform map
@@ -15,7 +18,7 @@ Several windows of a clip are looked at; a clip counts once, with their mean. Wh
 from best to worst, lies beside result.json: attention-ROUND.png, and .webp, which moves.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -34,19 +37,22 @@ from train.evaluation.maps import (
     hits,
     require_attention,
 )
-from train.evaluation.overlay import UNSEEN, Seen, Shown, animate, as_pixels, draw
+from train.evaluation.overlay import OWN, UNSEEN, Seen, Shown, animate, as_pixels, draw
 from train.evaluation.result import MOVING, Predictions
 from train.evaluation.task import Round, Settings, Task
 from train.metrics import Score, average
 from train.progress import with_progress
 from train.read import ShardReader, Window
+from train.strangers import of_another_class
 
 SHOWN = 12
 """Clips in the overlay."""
 LARGE = 0.25
 """Of the picture: smaller boxes cannot have an IoU of 0.5 with half of it."""
-MAPS = ("", ":foreign_sound", ":centre")
+FOREIGN, OTHER_CLASS = ":foreign_sound", ":other_class"
+MAPS = (OWN, FOREIGN, OTHER_CLASS, ":centre")
 """Endings of the numbers of the learned map and of those it is compared with."""
+WHOSE = {FOREIGN: "foreign sound", OTHER_CLASS: "sound of another class"}
 CHANCE, ENTROPY, AREA = "pointing_game:chance", "attention_entropy_share", "box_area"
 KINDS_TOLD = 12
 """Kinds of sources with a line of their own; a face is one kind, whatever it says."""
@@ -65,50 +71,61 @@ def predict(job: Job) -> Predictions:
         raise UsageError("boxes are places in whole frames, and maps need sound: leave --pictures, "
                          "--crops and --modality as they are")  # fmt: skip
     others, where = job.strangers()
+    kinds = kinds_of(job)
+    strangers = {
+        FOREIGN: others,
+        OTHER_CLASS: of_another_class(kinds, [example.group for example in job.test]),
+    }
     rows: list[dict[str, list[float]]] = [{} for _ in job.test]
     places = np.linspace(0, len(job.test) - 1, SHOWN).round().astype(int).tolist()
     shown: dict[int, list[Seen]] = {place: [] for place in places}
-    for one in seen(job, others, set(shown)):
+    for one in seen(job, strangers, set(shown)):
         for name, value in numbers_of(one, job.source.crop).items():
             rows[one.example].setdefault(name, []).append(value)
         if one.example in shown:
             shown[one.example].append(one)
     numbers = {name: [mean(row[name]) for row in rows] for name in rows[0]}
     show(job, shown, numbers)
-    return Predictions.of_numbers(
-        job, numbers, notes(numbers, kinds_of(job), settings.boxes, where)
-    )
+    return Predictions.of_numbers(job, numbers, notes(numbers, kinds, settings.boxes, where))
 
 
 # --- windows ------------------------------------------------------------------------------------
 
 
-def seen(job: Job, others: list[int], shown: set[int]) -> Iterator[Seen]:
-    """Every window of every example with its maps and boxes; of those `shown` with its frames."""
+def seen(job: Job, strangers: Mapping[str, list[int]], shown: set[int]) -> Iterator[Seen]:
+    """Every window of every example with its maps and boxes; of those `shown` with its frames.
+
+    Args:
+        job: of the task.
+        strangers: ending -> whose sound is foreign to each example; none where there are none.
+        shown: examples.
+    """
     encoders = job.encoders()
     encoders.module.eval()
     reader = ShardReader(job.labelled.shard_set)
     batches = list(batched(job.scored(job.test), job.settings.batch_size, equal=True))
-    strange = foreign_sounds(job, batches, others)
+    sounds = {ending: foreign_sounds(job, batches, others)
+              for ending, others in strangers.items() if others}  # fmt: skip
     reads = with_progress(job.read(job.test, batches), "attention maps", "batches", len(batches))
     for looks, raw in zip(batches, reads, strict=True):
         batch = raw.centred(job.source.crop)
         assert batch.video is not None
         assert batch.sound is not None
-        own, foreign = attention_maps(encoders, batch.video, batch.sound, next(strange, None))
+        foreign = [next(each) for each in sounds.values()]
+        found = attention_maps(encoders, batch.video, batch.sound, foreign)
+        maps = dict(zip((OWN, *sounds), found, strict=True))
         for number, look in enumerate(looks):
             boxes = boxes_of(reader, job.test[look.example], look, job.settings.boxes)
             frames = UNSEEN
             if look.example in shown:
                 frames = as_pixels(batch.video[number].permute(1, 2, 3, 0).cpu().numpy())
-            yield Seen(look.example, look.start, frames, (own[number], foreign[number]), boxes)
+            own = {ending: each[number] for ending, each in maps.items()}
+            yield Seen(look.example, look.start, frames, own, boxes)
     reader.close()
 
 
 def foreign_sounds(job: Job, batches: list[list[Look]], others: list[int]) -> Iterator[Tensor]:
-    """For each batch the sounds of others, cut at the same part of their clips; none without."""
-    if not others:
-        return
+    """For each batch the sounds of others, cut at the same part of their clips."""
     looks = [[elsewhere(job, look, others[look.example]) for look in batch] for batch in batches]
     view = ClipView("none", job.source.sound)
     for raw in read_clips(job.labelled.shard_set, job.test, view, looks, job.workers):
@@ -133,15 +150,14 @@ def boxes_of(reader: ShardReader, example: Example, look: Look, which: Boxes) ->
 
 def numbers_of(one: Seen, side: int) -> dict[str, float]:
     """What is measured of a window, by name and map."""
-    maps = zip(MAPS, (*one.maps, centre_map(len(one.maps[0]))), strict=True)
+    maps = {**one.maps, ":centre": centre_map(len(one.maps[OWN]))}
     found = {
         name + ending: value
-        for ending, att in maps
-        if np.isfinite(att).all()  # there may be no foreign sound
+        for ending, att in maps.items()
         for name, value in hits(att, one.boxes, side).items()
     }
     area = area_of(one.boxes)
-    return found | {CHANCE: area, AREA: area, ENTROPY: entropy_share(one.maps[0])}
+    return found | {CHANCE: area, AREA: area, ENTROPY: entropy_share(one.maps[OWN])}
 
 
 def mean(values: list[float]) -> float:
@@ -204,10 +220,11 @@ def how_to_read(numbers: dict[str, Floats]) -> str:
             f"{said}, not clearly above :centre ({centre:.2f}): it knows no more than 'look at the "
             "middle'"
         )
-    foreign = numbers.get("mass_ratio:foreign_sound")
+    whose = OTHER_CLASS if f"mass_ratio{OTHER_CLASS}" in numbers else FOREIGN
+    foreign = numbers.get(f"mass_ratio{whose}")
     if foreign is not None and not learned.low > foreign.mean():
         return (
-            f"{said}, above :centre, but about as good with foreign sound ({foreign.mean():.2f}): "
+            f"{said}, above :centre, but about as good with {WHOSE[whose]} ({foreign.mean():.2f}): "
             "it looks at what is conspicuous, not at what sounds"
         )
     return f"{said}, above its baselines: it lies on what sounds"

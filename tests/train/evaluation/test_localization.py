@@ -137,14 +137,13 @@ def test_entropy_of_flat_and_peaked_maps() -> None:
 def test_maps_with_foreign_sound_are_those_of_a_clip_that_has_it() -> None:
     torch.manual_seed(0)
     encoders = Encoders(Glcm(NANO).eval(), NANO, "glcm", "nano", None)
-    video, (mel, sounds) = torch.randn(3, 3, 8, 28, 28), torch.randn(2, 3, 80, 24)
-    own, foreign = attention_maps(encoders, video, mel, sounds)
+    video, sounds = torch.randn(3, 3, 8, 28, 28), torch.randn(3, 3, 80, 24)
+    own, *foreign = attention_maps(encoders, video, sounds[0], list(sounds[1:]))
     for clip in range(3):
-        for sound, found in ((mel, own), (sounds, foreign)):
-            alone, _ = attention_maps(encoders, video[[clip]], sound[[clip]], None)
+        for sound, found in zip(sounds, (own, *foreign), strict=True):
+            (alone,) = attention_maps(encoders, video[[clip]], sound[[clip]])
             assert alone[0] == pytest.approx(found[clip], abs=1e-5)
-    assert np.isnan(attention_maps(encoders, video, mel, None)[1]).all()
-    assert not np.allclose(own, foreign)
+    assert len(foreign) == 2 and not any(np.allclose(own, other) for other in foreign)
 
 
 def test_methods_without_a_map_are_refused() -> None:
@@ -164,14 +163,17 @@ def test_foreign_windows_lie_where_the_own_ones_do() -> None:
 
 
 def test_how_to_read_it_depends_on_the_baselines() -> None:
-    def said(learned: float, foreign: float, centre: float) -> str:
+    def said(learned: float, foreign: float, centre: float, **more: float) -> str:
         numbers = {"": learned, ":foreign_sound": foreign, ":centre": centre}
+        numbers |= {f":{name}": x for name, x in more.items()}
         spread = np.array([-0.1, 0, 0.1] * 10)
         return how_to_read({f"mass_ratio{name}": x + spread for name, x in numbers.items()})
 
     assert "knows no more than 'look at the middle'" in said(1.2, 1.0, 1.4)
     assert "about as good with foreign sound (1.80)" in said(1.8, 1.8, 1.4)
     assert "it lies on what sounds" in said(2.5, 1.8, 1.4)
+    assert "as good with sound of another class (1.90)" in said(1.9, 1.8, 1.4, other_class=1.9)
+    assert "it lies on what sounds" in said(1.9, 1.9, 1.4, other_class=1.5), "of its own class"
 
 
 # --- the whole task -----------------------------------------------------------------------------
@@ -242,6 +244,20 @@ def test_a_clip_counts_once_with_the_mean_of_its_windows(tmp_path: Path) -> None
     )
     assert both["mass_ratio"][:4] != middle["mass_ratio"][:4]
     assert both["mass_ratio:centre"][:4] == pytest.approx(middle["mass_ratio:centre"][:4])
+
+
+def test_sound_of_another_class_is_a_control_of_its_own(tmp_path: Path) -> None:
+    """Where classes are known; whatever name comes next may be of the same one."""
+    kinds = [replace(clip, facts={"label_names": [("bell", "dog")[place == 2]]})
+             for place, clip in enumerate(clips())]  # fmt: skip
+    found = {}
+    for name, of in (("one", clips()), ("two", kinds)):
+        shards = labelled_set(tmp_path / name / "demo-glcm", of, edit=boxed)
+        found[name] = {m["name"]: m["value"] for m in run(shards, tmp_path / name)["metrics"]}
+    named = {f"{name}:other_class" for name in MEASURES}
+    assert not named & found["one"].keys() and named <= found["two"].keys()
+    same = found["one"].keys()
+    assert {name: found["two"][name] for name in same} == pytest.approx(found["one"])
 
 
 def test_without_boxes_there_is_the_overlay_alone(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def window(frames: int, level: int, box: list[float]) -> Seen:
     att = np.array([[1.0, 0.0], [0.0, 0.0]])
     pictures = np.full((frames, 16, 16, 3), level, np.uint8)
     pictures[:, :2, :2] += np.arange(frames, dtype=np.uint8)[:, None, None, None]  # told apart
-    return Seen(0, 0, pictures, (att, att), np.array([box] * frames))
+    return Seen(0, 0, pictures, {"": att}, np.array([box] * frames))
 
 
 def test_windows_follow_each_other_and_ended_clips_stand_still(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from tests.train.evaluation.sets import Clip, labelled_set
 from tests.train.studies.asked import config, work
 from train.errors import UsageError
 from train.studies import plan, study
-from train.studies.catalogue import CORPORA, STUDIES
+from train.studies.catalogue import CORPORA, LONG, SHORT, STUDIES
 from train.studies.config import StudyConfig
 from train.studies.plan import step_seconds
 from train.studies.study import run_of
@@ -88,9 +88,10 @@ def test_a_row_that_is_trained_longer_has_a_run_of_its_own(
     monkeypatch.setattr(plan, "step_seconds", lambda run, device: 12.0)
     assert study.study(config(tmp_path, name="longer", corpora="planted", plan=True)) == 0
     assert "training them takes about 10 min" in caplog.text, "10 steps and 40"
-    short, long = STUDIES["longer"].rows
+    assert "2 runs to train of 10 steps of 16 clips, 1 of them longer; then" in caplog.text
+    rows = {row.label: row for row in STUDIES["longer"].rows}
     settings = config(tmp_path, name="longer", corpora="planted")
-    runs = [run_of(settings, work(row, "planted")) for row in (short, long)]
+    runs = [run_of(settings, work(rows[label], "planted")) for label in (SHORT, LONG)]
     found = [(run.folder.name, run.schedule_steps) for run in runs]
     assert found == [("glcm-0", 10), ("glcm-x4-0", 40)]
 
