@@ -143,18 +143,30 @@ def extent(study: Study, results: list[Result], counts: set[int]) -> str:
         results: what was measured.
         counts: seeds of a cell, of all cells.
     """
-    seeds = sorted({one.seed for one in results})
     over = ["seeds"] * (max(counts, default=1) > 1) + ["test items"] * (1 in counts)
     there = {one.row for one in results}
     missing = [row.label for row in study.all_rows if row.label not in there]
     columns = _columns_without(study, {task for one in results for task in one.scores})
     return (
-        f"Seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}. Brackets: {LEVEL:.0%} "
+        f"{_seeds(results)}. Brackets: {LEVEL:.0%} "
         f"intervals over {', or '.join(over)}{' where a cell has one seed' * (len(over) > 1)}."
         + f" {RAISED_SAYS}" * (len(counts) > 1)
         + f" Not run: {'; '.join(missing)}." * bool(missing)
         + f" Columns not run: {', '.join(columns)}." * bool(columns)
     )  # fmt: skip
+
+
+def _seeds(results: list[Result]) -> str:
+    """Of each corpus, where they are not the same of all."""
+    found: dict[str, set[int]] = {}
+    for one in results:
+        for score in one.scores.values():
+            found.setdefault(str(score.get("result", "")).partition("/")[0], set()).add(one.seed)
+    said = {name: ", ".join(map(str, sorted(seeds))) for name, seeds in found.items()}
+    if len(set(said.values())) > 1:
+        return f"Seeds: {'; '.join(f'{name} {seeds}' for name, seeds in said.items())}"
+    (seeds,) = set(said.values()) or {""}
+    return f"Seed{'s' * (',' in seeds)} {seeds}"
 
 
 def _cells(row: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -64,6 +64,22 @@ def test_rows_of_one_longer_run_are_named_once_above_the_table() -> None:
     assert above == f"Of 300 steps. {LONG}: 4 times the steps. Seed 0."
 
 
+def test_seeds_are_said_of_each_corpus_where_they_differ() -> None:
+    def of(corpus: str, task: str, *seeds: int) -> list[Result]:
+        score = {"name": "top1", "value": 0.5, "low": 0.4, "high": 0.6,
+                 "result": f"{corpus}/glcm-0/eval/x"}  # fmt: skip
+        return [Result(MULTI, seed, {task: score}) for seed in seeds]
+
+    def said(results: list[Result]) -> str:
+        return str(facts_of(STUDIES["table7"], "table7", {}, results)["extent"])
+
+    planted = of("planted", "planted_words", 1, 2, 5)
+    assert said(planted).startswith("Seeds 1, 2, 5. Brackets")
+    assert said(planted[:1]).startswith("Seed 1. Brackets")
+    both = said(planted + of("grid", "grid_digits", 1, 3))
+    assert both.startswith("Seeds: planted 1, 2, 5; grid 1, 3. Brackets")
+
+
 def test_an_interval_is_shown_within_what_scores_can_be() -> None:
     of = {"name": "top1", "value": 0.9, "low": -0.2, "high": 1.3}
     cells = [(of, "90.0 [0.0, 100.0]"), ({**of, "higher_is_better": False}, "90.0 [0.0, 130.0]"),
