@@ -90,7 +90,7 @@ class LabelledSet:
 
         Args:
             splits: such as `ucf101:test1`, or `test` for any data set's; or `part2of5`, which is
-                the second fifth of the groups, in an order of their own.
+                the second fifth of the groups that have samples, in an order of their own.
         """
         parts = [match for split in splits if (match := PART.fullmatch(split))]
         if parts:
@@ -110,19 +110,25 @@ class LabelledSet:
         return pc.coalesce(column, pa.scalar([], column.type)).combine_chunks()
 
     def _part(self, number: int, parts: int) -> list[int]:
-        """Manifest rows of one of several parts, groups whole; parts have like numbers of them."""
+        """Manifest rows of one of several parts, groups whole; parts have like numbers of them.
+
+        Rows that became no sample are in none: parts are cut of what is there, not published.
+        """
         chosen = set(self.groups[number - 1 :: parts])
-        return [row for row, group in enumerate(self._groups()) if group in chosen]
+        return [row for row, (key, group) in enumerate(self._groups())
+                if group in chosen and key in self.row_of]  # fmt: skip
 
     @cached_property
     def groups(self) -> list[str]:
-        """Speakers, source videos; a clip without is its own. In an order of their own."""
-        return sorted(set(self._groups()), key=lambda group: (seed_of("part", group), group))
+        """Speakers, source videos of samples; one without is its own. In an order of their own."""
+        there = {group for key, group in self._groups() if key in self.row_of}
+        return sorted(there, key=lambda group: (seed_of("part", group), group))
 
-    def _groups(self) -> list[str]:
+    def _groups(self) -> list[tuple[str, str]]:
+        """Of each manifest row its key and its group."""
         keys = self.manifest["key"].to_pylist()
         groups = self.manifest["group_id"].to_pylist()
-        return [group or key for group, key in zip(groups, keys, strict=True)]
+        return [(key, group or key) for group, key in zip(groups, keys, strict=True)]
 
     def split_names(self) -> list[str]:
         """All splits that rows name."""

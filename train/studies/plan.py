@@ -42,8 +42,10 @@ def require_shards(corpora: Mapping[str, Corpus]) -> None:
             if "://" not in path and not (Path(path) / INDEX_NAME).is_file():
                 own = path in (CORPORA[name].shards, CORPORA[name].task_shards)
                 how = f"`{corpus.make}` makes them, " * own
-                raise UsageError(f"the corpus {name} has no shards in {path}: {how}--shards and "
-                                 "--task-shards name others")  # fmt: skip
+                uses = "train on" if path == corpus.shards else "score"
+                raise UsageError(f"the corpus {name} has no shards to {uses} in {path}: {how}"
+                                 "--shards (to train on) and --task-shards (to score) name others"
+                                 )  # fmt: skip
 
 
 def require_splits(config: StudyConfig, corpora: Mapping[str, Corpus]) -> None:
@@ -97,12 +99,12 @@ def _tell_study(config: StudyConfig, runs: Collection[Run], shared: int) -> None
     scored = [count for count in counts if count]
     few = sum(count < len(columns) for count in scored)
     log.info(
-        "%s, %s: %s with %s, %s to train of %s steps of %s clips%s%s; then %s on every row%s",
+        "%s, %s: %s with %s, %s to train of %s steps of %s clips%s%s; then %s on %s",
         config.name, config.of.about, _count(len(scored), "row"), _seeds(config),
         _count(len(runs), "run"), config.steps, config.batch_size,
         f", {longer} of them longer" * bool(longer),
         f", {shared} of them for studies above" * bool(shared), ", ".join(columns),
-        f", fewer on {few} of them" * bool(few),
+        f"the rows, fewer of these on {few}" if few else "every row",
     )  # fmt: skip
 
 

@@ -1,8 +1,11 @@
 """Anybody's labelled shards: classify (fine-tuning, linear, SVM, kNN) and retrieve.
 
 A set with the splits train and test (or val) is scored on the latter; one without is cut into five
-parts of whole groups (source videos), each scored by the other four.
+parts of whole groups (source videos), each scored by the other four. Rows that became no sample
+are in no part.
 """
+
+import logging
 
 from train.errors import UsageError
 from train.evaluation.classify import accuracy, classify
@@ -10,6 +13,7 @@ from train.evaluation.labelled import LabelledSet
 from train.evaluation.retrieval import recall, retrieve
 from train.evaluation.task import Round, Settings, Task
 
+log = logging.getLogger(__name__)
 PARTS = 5
 OBTAIN = "Make one with `make shards DATASET=folder ROOT=...`: first sub-folder = label"
 
@@ -25,8 +29,13 @@ def rounds(labelled: LabelledSet) -> tuple[Round, ...]:
         return (Round(test, (test,), ("train",), val),)
     count = min(PARTS, len(labelled.groups))
     if count < 2:
-        raise UsageError(f"all clips of {labelled.shard_set.name} are of one source, "
-                         f"{labelled.groups[0]}, so none can be held out; add others")  # fmt: skip
+        one = ", ".join(labelled.groups) or "none"
+        raise UsageError(f"the samples of {labelled.shard_set.name} are of one source or none "
+                         f"({one}), so none can be held out; add others")  # fmt: skip
+    if lost := labelled.manifest.num_rows - len(labelled.row_of):
+        log.warning("%d of the %d clips of %s are no samples, and in no part; `python -m pipeline "
+                    "errors %s` says why", lost, labelled.manifest.num_rows,
+                    labelled.shard_set.name, labelled.shard_set.store)  # fmt: skip
     parts = [f"part{number}of{count}" for number in range(1, count + 1)]
     return tuple(
         Round(part, (part,), tuple(other for other in parts if other != part)) for part in parts

@@ -215,6 +215,8 @@ def how_to_read(numbers: dict[str, Floats]) -> str:
     learned = average("mass_ratio", numbers["mass_ratio"], unit="ratio")
     centre = float(numbers["mass_ratio:centre"].mean())
     said = f"a uniform map's mass_ratio is 1, this one's {learned.value:.2f}"
+    if learned.high < centre:
+        return f"{said}, below :centre ({centre:.2f}): it lies elsewhere than on what sounds"
     if not learned.low > centre:  # also where one clip alone has no interval
         return (
             f"{said}, not clearly above :centre ({centre:.2f}): it knows no more than 'look at the "

@@ -87,6 +87,14 @@ def test_maps_are_averaged_over_the_windows_that_show_a_frame(run: Path, tmp_pat
         assert np.allclose(maps[frame], np.mean(values, 0) * cells, atol=1e-4)
 
 
+def test_half_of_the_maps_reach_the_end_of_the_colours() -> None:
+    """One map that knows its place well leaves the colours of the others."""
+    maps = np.ones((5, 2, 2), np.float32)
+    maps[:, 0, 1] = [3, 4, 5, 6, 100]
+    assert top_of(maps) == 5
+    assert top_of(maps[:, :, :1]) == 2, "flat maps stay pale"
+
+
 def test_the_strongest_place_is_coloured_and_the_rest_is_left_alone() -> None:
     canvas = Canvas.like((96, 64), 128)
     assert (canvas.width, canvas.height) == (192, 128)

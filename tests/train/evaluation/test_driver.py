@@ -426,13 +426,24 @@ def test_classify_cuts_parts_where_there_are_none(tmp_path: Path) -> None:
     assert result["metric"]["value"] >= 0.9
 
 
+def test_parts_are_cut_of_the_samples(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A broken file of one's own is an error row already, and no reason to score nothing."""
+    some = [Clip(f"demo/clip{i:03d}", i % 2, (), f"source{i}", missing=i in (3, 8, 20))
+            for i in range(40)]  # fmt: skip
+    shards = labelled_set(tmp_path / "demo-glcm", some, CONFIG)
+    result = driver.evaluate(config(shards, tmp_path / "run", task="classify", clips=1))
+    assert result["n_scored"] == 37
+    assert {one["n"] for one in result["rounds"]} == {7, 8}
+    assert "3 of the 40 clips of demo-glcm are no samples, and in no part" in caplog.text
+
+
 def test_few_sources_make_few_parts(tmp_path: Path) -> None:
     three = [Clip(f"demo/clip{i}", i % 2, (), f"source{i // 4}") for i in range(12)]
     shards = labelled_set(tmp_path / "three-glcm", three, CONFIG)
     result = driver.evaluate(config(shards, tmp_path / "run", task="classify", clips=1))
     assert [one["n"] for one in result["rounds"]] == [4, 4, 4]
     one = labelled_set(tmp_path / "one-glcm", three[:4], CONFIG)
-    with pytest.raises(UsageError, match=r"all clips of demo-glcm are of one source, source0"):
+    with pytest.raises(UsageError, match=r"of one source or none \(source0\)"):
         driver.evaluate(config(one, tmp_path / "run", task="classify", clips=1))
 
 

@@ -169,9 +169,10 @@ def test_how_to_read_it_depends_on_the_baselines() -> None:
         spread = np.array([-0.1, 0, 0.1] * 10)
         return how_to_read({f"mass_ratio{name}": x + spread for name, x in numbers.items()})
 
-    assert "knows no more than 'look at the middle'" in said(1.2, 1.0, 1.4)
+    assert "knows no more than 'look at the middle'" in said(1.4, 1.0, 1.4)
     assert "about as good with foreign sound (1.80)" in said(1.8, 1.8, 1.4)
     assert "it lies on what sounds" in said(2.5, 1.8, 1.4)
+    assert "below :centre (1.40): it lies elsewhere" in said(0.8, 0.8, 1.4)
     assert "as good with sound of another class (1.90)" in said(1.9, 1.8, 1.4, other_class=1.9)
     assert "it lies on what sounds" in said(1.9, 1.9, 1.4, other_class=1.5), "of its own class"
 

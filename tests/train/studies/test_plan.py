@@ -29,7 +29,7 @@ def test_without_shards_it_says_what_makes_them(
 def test_shards_that_are_not_there_are_named_before_anything_is_timed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(UsageError, match=r"grid has no shards in nix: --shards and --task-shards"):
+    with pytest.raises(UsageError, match=r"no shards to train on in nix: --shards \(to train"):
         study.study(config(tmp_path, shards="nix"))
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match=r"in data/shards/grid-glcm: `make shards DATASET=grid "):

@@ -41,7 +41,7 @@ def test_a_row_with_columns_of_its_own_is_scored_on_no_other_unless_they_are_nam
     named = {"both": ["grid_digits"], "alone": ["grid_digits"]}
     random = {SCRATCH: own["both"]}, {SCRATCH: named["both"]}
     assert scored == {"": own | random[0], "grid_digits": named | random[1]}
-    assert "grid_digits, grid_letters on every row, fewer on 1 of them" in caplog.text
+    assert "grid_digits, grid_letters on the rows, fewer of these on 1" in caplog.text
     assert "grid_digits on every row\n" in caplog.text
 
 
