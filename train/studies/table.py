@@ -13,7 +13,7 @@ from train.checkpoint import write_atomically
 from train.config import uses_bf16
 from train.dist import choose_device
 from train.papers import TABLES
-from train.studies.catalogue import CONTROL, CORPORA, LIKE, STUDIES, Corpus, Study
+from train.studies.catalogue import ALSO, BESIDE, CONTROL, CORPORA, LIKE, STUDIES, Corpus, Study
 from train.studies.config import StudyConfig
 from train.tabletext import grid
 
@@ -87,10 +87,16 @@ def facts_of(
 
 
 def _in_order(study: Study, columns: Iterable[str]) -> list[str]:
-    """As the study names its tasks; others after them."""
-    known = [task for corpus in CORPORA for task in study.tasks_on(corpus)]
-    places = {task: place for place, task in enumerate(known)}
-    return sorted(columns, key=lambda name: places.get(name.partition(CONTROL)[0], len(known)))
+    """As the study names its tasks, with what stands beside each; others after them."""
+    known = [
+        column
+        for corpus in CORPORA
+        for task in study.tasks_on(corpus)
+        for column in (task, *(f"{task}{CONTROL}{name}"
+                               for name in (*BESIDE.get(task, ()), *ALSO.get(task, ()))))
+    ]  # fmt: skip
+    places = {column: place for place, column in enumerate(known)}
+    return sorted(columns, key=lambda column: places.get(column, len(known)))
 
 
 def caption(facts: dict[str, Any]) -> str:

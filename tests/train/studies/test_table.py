@@ -11,7 +11,7 @@ import torch
 from tests.train.studies.asked import config
 from train.overview import write
 from train.studies import study
-from train.studies.catalogue import LONG, MULTI, SINGLE, STUDIES
+from train.studies.catalogue import LONG, MULTI, SHORT, SINGLE, STUDIES
 from train.studies.table import (
     Result,
     agreement,
@@ -141,3 +141,16 @@ def test_the_order_of_rows_is_compared_with_the_papers() -> None:
     assert mixed["rho"] == pytest.approx(0.5)
     assert agreement(table5, rows("grid_digits", [0.1, 0.3, 0.2], True)[:2], "grid_digits") is None
     assert agreement(table5, rows("localization", [0.1, 0.3, 0.2], True), "localization") is None
+
+
+def test_controls_stand_behind_their_task_in_the_catalogues_order() -> None:
+    """Also those that an older result did not have."""
+    score = {"name": "x", "value": 0.5, "low": 0.4, "high": 0.6}
+    old = ("localization", "localization:centre", "localization:iou")
+    new = ("av_retrieval", "localization:other_class", *old)
+    results = [
+        Result(SHORT, seed, dict.fromkeys(names, score)) for seed, names in enumerate((old, new))
+    ]
+    columns = facts_of(STUDIES["longer"], "longer", {}, results)["columns"]
+    assert columns == ["localization", "localization:other_class", "localization:centre",
+                       "localization:iou", "av_retrieval"]  # fmt: skip
