@@ -276,11 +276,12 @@ def test_what_localization_left_is_in_the_page(tmp_path: Path) -> None:
     metrics = [
         {"name": "mass_ratio", "value": 2.345, **numbers},
         {"name": "mass_ratio:centre", "value": 1.5, "n": 7, "low": None, "high": None},
+        {"name": "mass_ratio:other_class", "value": 1.75, "n": 7, "low": None, "high": None},
     ]
     round_file = picture.parent / "train/round.json"
     round_file.write_text(json.dumps({"metrics": metrics}))
     html = page_of(run, tmp_path)
-    assert Tables(html).row("mass_ratio") == ["7", "2.35 [2.00, 3.00]", "-", "1.50", "-"]
+    assert Tables(html).row("mass_ratio") == ["7", "2.35 [2.00, 3.00]", "-", "1.75", "1.50", "-"]
     assert "Where the model listens: localization-train, train" in html
     assert f"data:image/jpeg;base64,{jpeg_of(picture)}" in html
     assert "data:image/webp" not in html
