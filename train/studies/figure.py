@@ -15,8 +15,8 @@ BESIDE_EACH_OTHER = 4
 ALL = "all"
 CONTROLS = frozenset(ending for endings in BESIDE.values() for ending in endings)
 """Endings of columns that are lines in another one's panel."""
-STYLES = ("-", "--", ":")
-"""Of the lines of controls."""
+STYLES, MARKS = ("-", "--", ":", "-."), ("x", "+", "1", "2")
+"""Of the controls: lines of those that are the same in all rows, marks of others."""
 
 
 def draw(facts: dict[str, Any]) -> Any:
@@ -80,22 +80,23 @@ def _draw_intervals(axes: Any, facts: dict[str, Any], task: str, named: bool) ->
 
 
 def _draw_controls(axes: Any, facts: dict[str, Any], task: str) -> None:
-    """A line for each control that does not depend on the row, crosses in the rows of others."""
-    for column, style in zip(_controls_of(task, facts["columns"]), STYLES, strict=False):
+    """A line for each control that does not depend on the row, marks in the rows of others."""
+    styles, marks = iter(STYLES), iter(MARKS)
+    for column in _controls_of(task, facts["columns"]):
         name = column.rpartition(CONTROL)[2].replace("_", " ")
         there = {place: percent(row[column]) * row[column]["value"]
                  for place, row in enumerate(facts["rows"]) if column in row}  # fmt: skip
         every = len(there) == sum(task in row for row in facts["rows"])
         if every and len({round(value, 6) for value in there.values()}) == 1:
             value = next(iter(there.values()))
-            axes.axvline(value, color=COLOURS[1], linewidth=1.2, linestyle=style,
+            axes.axvline(value, color=COLOURS[1], linewidth=1.2, linestyle=next(styles),
                          label=f"{name} {value:.1f}")  # fmt: skip
         else:
-            axes.plot(list(there.values()), list(there), "x", color=COLOURS[1], markersize=7,
-                      zorder=4, label=name)  # fmt: skip
+            axes.plot(list(there.values()), list(there), next(marks), color=COLOURS[1],
+                      markersize=8, mew=1.6, zorder=4, label=name)  # fmt: skip
     if axes.get_legend_handles_labels()[1]:
         # Below the axis: inside, a row's points may be anywhere.
-        axes.legend(frameon=False, fontsize=8, ncols=3, loc="upper center",
+        axes.legend(frameon=False, fontsize=8, ncols=2, loc="upper center",
                     bbox_to_anchor=(0.5, -0.3))  # fmt: skip
 
 

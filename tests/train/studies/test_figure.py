@@ -103,6 +103,23 @@ def test_a_control_that_one_row_of_two_has_is_a_cross_in_that_row() -> None:
     assert list(cross.get_xdata()) == [pytest.approx(12)]
 
 
+def test_controls_of_one_panel_are_told_apart() -> None:
+    """All that there are: the map has four."""
+    constant = {"localization:centre": 0.12, "localization:chance": 0.11}
+    results = [
+        Result(row, 0, {"localization": {**WORDS, "value": value},
+                        "localization:foreign_sound": {**WORDS, "value": value - 0.1},
+                        "localization:other_class": {**WORDS, "value": value - 0.2},
+                        **{name: {**WORDS, "value": of} for name, of in constant.items()}})
+        for row, value in (("Ours", 0.8), ("Ours, L_g only", 0.4))
+    ]  # fmt: skip
+    drawn = draw(facts_of(STUDIES["localization"], "localization", {"planted": "s."}, results))
+    named = [line for line in drawn.axes[0].get_lines() if not line.get_label().startswith("_")]
+    looks = {line.get_label(): (line.get_marker(), line.get_linestyle()) for line in named}
+    assert looks.keys() == {"foreign sound", "other class", "centre 12.0", "chance 11.0"}
+    assert len(set(looks.values())) == 4
+
+
 def test_what_is_no_share_has_its_own_axis() -> None:
     one = facts("table7", {SINGLE: [1.5]})
     for score in (one["rows"][0]["planted_words"], one["results"][0]["scores"]["planted_words"]):
