@@ -165,7 +165,11 @@ def part_of(path: Path, options: ExplainOptions) -> Video:
     if options.start is None and options.end is None:
         if length is not None and length <= options.seconds:
             return Video(path)
-        middle = 0.0 if length is None else (length - options.seconds) / 2
+        if length is None:
+            log.info("%s does not say how long it is: its first %g s are shown (--seconds)", path,
+                     options.seconds)  # fmt: skip
+            return Video(path, 0.0, options.seconds)
+        middle = (length - options.seconds) / 2
         log.info("%s is longer than --seconds %g: the middle of it is shown", path, options.seconds)
         return Video(path, round(middle, 2), round(middle + options.seconds, 2))
     start = options.start or 0.0

@@ -204,6 +204,17 @@ def test_the_middle_of_a_long_video_is_taken(
         part(30.0, start=31.0)
 
 
+def test_a_file_of_unknown_length_is_not_called_long(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    text = tmp_path / "notes.txt"
+    text.write_text("hello\n")
+    found = part_of(text, ExplainOptions(str(text), tmp_path, seconds=10))
+    assert (found.start_seconds, found.end_seconds) == (0, 10)
+    assert "does not say how long it is" in caplog.text and "longer" not in caplog.text
+
+
 @pytest.mark.slow
 def test_what_cannot_be_shown_is_said(run: Path, video: VideoMaker, tmp_path: Path) -> None:
     def tried(path: Path, **changes: Any) -> None:
