@@ -50,14 +50,15 @@ def of_another_class(classes: list[str], groups: list[str]) -> list[int]:
     """
     if len(set(classes)) < 2 or len(set(zip(groups, classes, strict=True))) > len(set(groups)):
         return []
-    order, counts = sorted(range(len(classes)), key=classes.__getitem__), Counter(classes)
-    found, done = [0] * len(classes), Counter[str]()
-    for one in order:
-        name = classes[one]
-        others = [place for place in order if classes[place] != name]
-        step = max(1, len(others) // counts[name])
-        found[one] = others[done[name] * step % len(others)]
-        done[name] += 1
+    order, first = sorted(range(len(classes)), key=classes.__getitem__), 0
+    found = [0] * len(classes)
+    for same in Counter(classes[one] for one in order).values():
+        others = len(order) - same
+        step = max(1, others // same)
+        for place in range(same):
+            other = place * step % others
+            found[order[first + place]] = order[other if other < first else other + same]
+        first += same
     return found
 
 
