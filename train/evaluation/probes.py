@@ -128,7 +128,10 @@ class Chooser:
         if count < 2:
             return train, train, labels, labels
         split = StratifiedGroupKFold(count, shuffle=True, random_state=0)
-        fit, held = next(iter(split.split(train, labels, self._groups)))
+        with warnings.catch_warnings():
+            # A class of fewer examples than parts is spread as far as it goes.
+            warnings.filterwarnings("ignore", "The least populated class", UserWarning)
+            fit, held = next(iter(split.split(train, labels, self._groups)))
         if len(np.unique(labels[fit])) < 2 or not len(held):
             return train, train, labels, labels
         return train[fit], train[held], labels[fit], labels[held]

@@ -24,6 +24,16 @@ def test_the_same_window_ten_times_weighs_as_one(probe) -> None:
     assert np.abs(ten - one).max() < 0.02 * np.abs(one).max()
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_rare_class_is_scored_without_a_librarys_warning() -> None:
+    """One's own videos may have a class of one clip."""
+    rng = np.random.default_rng(4)
+    labels = np.array([0] * 12 + [1])
+    rows = (3 * labels[:, None] + rng.normal(0, 0.1, (13, 4))).astype(np.float32)
+    chooser = probes.Chooser(2, None, [str(number) for number in range(13)])
+    assert probes.linear(windows(rows, 1), labels, windows(rows, 1), chooser).shape == (13, 2)
+
+
 def test_a_fit_that_ran_out_of_iterations_is_told(caplog, monkeypatch) -> None:
     monkeypatch.setattr(probes, "ITERATIONS", 1)
     rng = np.random.default_rng(2)
