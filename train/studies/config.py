@@ -36,8 +36,8 @@ class StudyConfig:
     """One study."""
 
     name: tyro.conf.Positional[str]
-    """A name of `train.studies.catalogue.STUDIES`: table5 ... table9, localization, longer, rates,
-    labels; or all."""
+    """A name of `train.studies.catalogue.STUDIES`: table5 ... table9, localization, longer,
+    events, rates, labels; or all."""
     size: Literal["small", "full"] = "small"
     """small: tiny networks, for two CPU cores; full: the paper's networks, for a GPU."""
     corpora: str = ""
