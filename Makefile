@@ -125,7 +125,7 @@ study: setup  ## NAME=table5, or all [SIZE= CORPORA= SHARDS= TASK_SHARDS= RUN=]:
 		$(call opt,SHARDS,shards) $(call opt,TASK_SHARDS,task-shards) $(call opt,RUN,run) $(ARGS)
 
 .PHONY: evidence
-evidence: setup  ## what the studies found -> docs/evidence.md and docs/evidence/
+evidence: setup  ## what the studies found -> docs/evidence.md, docs/evidence-details.md, docs/evidence/
 	@$(PY) -m train evidence $(ARGS)
 
 .PHONY: report

@@ -222,13 +222,18 @@ def study(arguments: list[str]) -> int:
 
 
 def evidence(arguments: list[str]) -> int:
-    """What the studies found, written into docs/evidence.md."""
-    from train.studies.evidence import EvidenceConfig, __doc__ as about, evidence as run_evidence
+    """What the studies found, written into docs/evidence.md and docs/evidence-details.md."""
+    from train.studies.evidence import (
+        PAGES,
+        EvidenceConfig,
+        __doc__ as about,
+        evidence as run_evidence,
+    )
 
     config = tyro.cli(
         EvidenceConfig, prog="python -m train evidence", description=about, args=arguments
     )
-    print(*run_evidence(config), config.docs / "evidence.md", sep="\n")
+    print(*run_evidence(config), *(config.docs / name for name in PAGES), sep="\n")
     return 0
 
 

@@ -148,6 +148,22 @@ class Finding:
     """Of Student's t, two-sided; None of a single seed."""
 
 
+@dataclass(frozen=True)
+class Judged:
+    """A finding beside all others."""
+
+    claim: Claim
+    finding: Finding
+    stands: bool
+    """Its verdict when all are taken together."""
+
+    @property
+    def told(self) -> str:
+        """The verdict, with a mark where it does not stand."""
+        marked = self.finding.verdict in DECIDED and not self.stands
+        return self.finding.verdict + ALONE * marked
+
+
 def findings(claim: Claim, studies: Mapping[str, dict[str, Any]]) -> list[Finding]:
     """What the studies say about a claim.
 
@@ -219,14 +235,11 @@ def table(
 
     What a claim says stands in its first row, its number in the others.
     """
-    found = [(claim, findings(claim, studies)) for claim in claims]
-    standing = iter(_standing([one.p for _, of in found for one in of]))
-    rows = [
-        [f"{claim.number}. {claim.text if place == 0 else ''}".rstrip(), *_cells(one),
-         one.verdict if next(standing) or one.verdict not in DECIDED else one.verdict + ALONE]
-        for claim, of in found
-        for place, one in enumerate(of)
-    ]  # fmt: skip
+    rows = []
+    for place, one in enumerate(found := judged(studies, claims)):
+        first = place == 0 or found[place - 1].claim is not one.claim
+        said = f"{one.claim.number}. {one.claim.text if first else ''}".rstrip()
+        rows.append([said, *_cells(one.finding), one.told])
     return HEADS, rows
 
 
@@ -249,6 +262,14 @@ def counts(
         numbers = [known.count(each) for each in COUNTED]
         rows.append([f"{claim.number}. {claim.text}", *map(str, [*numbers, single])])
     return COUNT_HEADS, rows
+
+
+def judged(studies: Mapping[str, dict[str, Any]], claims: Sequence[Claim] = CLAIMS) -> list[Judged]:
+    """What the studies say about some claims, each finding beside all others."""
+    found = [(claim, one) for claim in claims for one in findings(claim, studies)]
+    standing = _standing([one.p for _, one in found])
+    return [Judged(claim, one, stands)
+            for (claim, one), stands in zip(found, standing, strict=True)]  # fmt: skip
 
 
 def _standing(ps: Sequence[float | None]) -> list[bool]:

@@ -1,14 +1,15 @@
 """`python -m train evidence`: what the studies found, kept in the repository with its page.
 
-    make evidence                          # runs/studies -> docs/evidence/, docs/evidence.md
+    make evidence                          # runs/studies -> docs/evidence/ and its two pages
 
 Each study.json goes to docs/evidence/STUDY.json, its figures beside it. Rows, seeds and tasks that
 are there already stay, if they were run with the same settings on the same clips, so that seeds of
 several days and machines come together; others are replaced with --replace alone. The tables of
-docs/evidence.md, which stand between `<!-- table6 -->` and `<!-- end -->`, are then written anew;
-the sentences about them are people's. The page's marks are the studies' names, `verdicts` (how
-many comparisons of each claim came out how), `claims` (all of them) and `learned` (what the
-objectives of Table 5 learned of what they ask for).
+docs/evidence.md (in short) and docs/evidence-details.md (the rest), which stand between
+`<!-- table6 -->` and `<!-- end -->`, are then written anew; the sentences about them are people's.
+The marks, each on one of the pages, are the studies' names, `verdicts` (how many comparisons of
+each claim came out how), `claims` (all of them) and `learned` (what the objectives of Table 5
+learned of what they ask for).
 Whatever is in --studies is published, with its steps and seeds: try things out in another `--run`.
 The pictures of the attention map are those of GLCM's first run, and of its first longer one.
 """
@@ -19,6 +20,7 @@ import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,10 +34,11 @@ from train.studies.catalogue import STUDIES
 from train.studies.curves import draw as draw_curves
 from train.studies.figure import draw as draw_figure
 from train.studies.table import STUDY, Result, caption, facts_of, table
+from train.studies.verdicts import draw as draw_verdicts
 from train.tabletext import grid
 
 DOCS = Path("docs")
-PAGE, FOLDER = "evidence.md", "evidence"
+PAGES, FOLDER = ("evidence.md", "evidence-details.md"), "evidence"
 STILL = ".png"
 OVERLAYS = {
     "attention": "planted/glcm-1/eval/localization-test-*/attention-*",
@@ -53,6 +56,8 @@ TABLES: Mapping[str, Made] = {
     "learned": learned.table,
 }
 """Mark of the page -> what makes its table of all studies."""
+VERDICTS = "verdicts.png"
+"""In FOLDER: all comparisons of all claims."""
 NOT_RUN = "*Not run yet.*"
 
 
@@ -74,19 +79,19 @@ class EvidenceConfig:
     studies: Path = RUNS / "studies"
     """Folder of `train study`."""
     docs: Path = DOCS
-    """Folder with evidence.md."""
+    """Folder with the pages."""
     replace: bool = False
     """Results of other settings or clips take the place of those that are there."""
 
 
 def evidence(config: EvidenceConfig) -> list[str]:
-    """Publish what the studies found and write the page's tables anew.
+    """Publish what the studies found and write the pages' tables anew.
 
     Returns:
         Of each study that was run, what became of it.
 
     Raises:
-        UsageError: no study was run, or the page or one of its marks is missing.
+        UsageError: no study was run, or a page or one of their marks is missing.
     """
     found = {name: config.studies / name / STUDY for name in STUDIES}
     there = {name: path for name, path in found.items() if path.is_file()}
@@ -106,18 +111,32 @@ def evidence(config: EvidenceConfig) -> list[str]:
     for name, one in after.items():
         text = json.dumps(one.facts, indent=1) + "\n"
         write_atomically(config.docs / FOLDER / f"{name}.json", text)
+    _copy_overlays(config)
+    studies = committed(config.docs)
+    _draw_figures(studies, config.docs / FOLDER)
+    texts = {name: _text_of(config.docs / name) for name in PAGES}
+    for name, text in filled(texts, studies).items():
+        write_atomically(config.docs / name, text)
+    return [f"{name}: {one.told}" for name, one in after.items()]
+
+
+def _copy_overlays(config: EvidenceConfig) -> None:
+    """The pictures of the attention map, where the studies have them."""
     for name, where in OVERLAYS.items():
         if still := sorted(config.studies.glob(where + STILL)):
             (config.docs / FOLDER / f"{name}.jpg").write_bytes(page.as_jpeg(still[0]))
         if moving := sorted(config.studies.glob(where + MOVING)):
             shutil.copyfile(moving[0], config.docs / FOLDER / f"{name}{MOVING}")
-    for name, facts in committed(config.docs).items():
-        _save(draw_figure(facts), config.docs / FOLDER / f"{name}.png")
+
+
+def _draw_figures(studies: Mapping[str, dict[str, Any]], folder: Path) -> None:
+    """Of each study its scores and its training, and all verdicts."""
+    for name, facts in studies.items():
+        _save(draw_figure(facts), folder / f"{name}.png")
         if curves := draw_curves(STUDIES[name], facts.get("curves", {})):
-            _save(curves, config.docs / FOLDER / f"{name}{CURVES}")
-    text = filled(_text_of(config.docs / PAGE), committed(config.docs))
-    write_atomically(config.docs / PAGE, text)
-    return [f"{name}: {one.told}" for name, one in after.items()]
+            _save(curves, folder / f"{name}{CURVES}")
+    if verdicts := draw_verdicts(studies):
+        _save(verdicts, folder / VERDICTS)
 
 
 def _refuse_to_replace(found: Mapping[str, Joined], studies: Path) -> None:
@@ -209,34 +228,50 @@ def _save(figure: Any, path: Path) -> None:
         picture.convert("RGB").quantize(PALETTE).save(path, optimize=True)
 
 
-def filled(text: str, studies: Mapping[str, dict[str, Any]]) -> str:
-    """The page with its tables.
+def filled(texts: Mapping[str, str], studies: Mapping[str, dict[str, Any]]) -> dict[str, str]:
+    """The pages with their tables.
+
+    Args:
+        texts: page -> what it says.
+        studies: name -> content of its study.json.
 
     Raises:
-        UsageError: a mark is missing.
+        UsageError: a mark is on none of them.
     """
     blocks = {name: study_block(studies.get(name)) for name in STUDIES}
     for name, made in TABLES.items():
         blocks[name] = "\n".join(grid(*made(studies)))
+    pages = dict(texts)
     for name, block in blocks.items():
         mark = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-        if not mark.search(text):
-            raise UsageError(f"{PAGE} has no `<!-- {name} -->` with an `<!-- end -->` after it, "
-                             "between which its table goes; add them")  # fmt: skip
-        text = mark.sub(lambda m, block=block: f"{m[1]}{block}\n{m[2]}", text)  # type: ignore[misc]
-    return text
+        if not any(map(mark.search, pages.values())):
+            raise UsageError(f"{' and '.join(texts)} have no `<!-- {name} -->` with an "
+                             "`<!-- end -->` after it, between which its table goes; add them to "
+                             "one of them")  # fmt: skip
+        put = partial(_between, block)
+        pages = {where: mark.sub(put, text) for where, text in pages.items()}
+    return pages
+
+
+def _between(block: str, marks: re.Match[str]) -> str:
+    return f"{marks[1]}{block}\n{marks[2]}"
 
 
 def study_block(facts: dict[str, Any] | None) -> str:
-    """A study's sentence, table, figure and training."""
+    """A study's figure and table, and below them, folded, how it was run and its training."""
     if facts is None:
         return NOT_RUN
     heads, rows = table(facts)
     name = facts["name"]
     picture = f"![{name}: means, seeds and intervals]({FOLDER}/{name}.png)"
     training = f"![{name}: training]({FOLDER}/{name}{CURVES})"
-    return "\n".join([caption(facts), "", *grid(heads, rows), "", picture,
-                      *(["", training] if facts.get("curves") else [])])  # fmt: skip
+    folded = [caption(facts), *(["", training] if facts.get("curves") else [])]
+    return "\n".join([picture, "", *grid(heads, rows), "", *_folded("How it was run", folded)])
+
+
+def _folded(summary: str, lines: Sequence[str]) -> list[str]:
+    """Lines of Markdown that open when they are asked for."""
+    return ["<details>", f"<summary>{summary}</summary>", "", *lines, "", "</details>"]
 
 
 def _text_of(page: Path) -> str:

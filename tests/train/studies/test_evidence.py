@@ -1,7 +1,8 @@
-"""docs/evidence.md says what its results say, and claims are judged by paired differences."""
+"""The pages of evidence say what the results say, and claims are judged by paired differences."""
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,19 +18,24 @@ from train.studies.claims import (
     CLAIMS,
     counts,
     findings,
+    judged,
     table as claims_table,
     verdict,
 )
-from train.studies.evidence import EvidenceConfig, committed, evidence, filled
+from train.studies.evidence import PAGES, EvidenceConfig, committed, evidence, filled
 from train.studies.learned import table as learned
-from train.studies.table import Result, facts_of
+from train.studies.table import Result, facts_of, goodness_in_paper
 from train.tasks import task_named
 
 REPOSITORY = Path(__file__).parents[3]
 DOCS = REPOSITORY / "docs"
 MARKS = (*STUDIES, "verdicts", "claims", "learned")
-EMPTY = "".join(f"# {name}\n<!-- {name} -->\n<!-- end -->\n" for name in MARKS)
 MULTI, SINGLE = "No pooling & multiple pos. pairs", "Avg pooling & single pos. pair"
+
+
+def empty(marks: Sequence[str]) -> str:
+    """A page without a table."""
+    return "".join(f"# {name}\n<!-- {name} -->\n<!-- end -->\n" for name in marks)
 
 
 def study_of(
@@ -49,8 +55,78 @@ def study_of(
 
 
 def test_the_pages_tables_are_those_of_the_committed_results() -> None:
-    text = (DOCS / "evidence.md").read_text()
-    assert filled(text, committed(DOCS)) == text, "run `make evidence`, or undo what was edited"
+    texts = {name: (DOCS / name).read_text() for name in PAGES}
+    assert filled(texts, committed(DOCS)) == texts, "run `make evidence`, or undo what was edited"
+
+
+NUMBER = re.compile(
+    r"(?<![\d.])(?P<said>\d+(?:\.\d+)?) (?P<unit>%|points|times)"
+    r"(?: \[(?P<low>-?[\d.]+), (?P<high>-?[\d.]+)\])?(?:<!-- (?P<cell>.*?) -->)?"
+)
+"""A number of a sentence, and the cell that it is from: `94 %<!-- c | planted_words -->`."""
+SECTIONS = [
+    (found[0], re.sub(r"<!-- \w+ -->.*?<!-- end -->", "", text, flags=re.DOTALL))
+    for text in (DOCS / PAGES[0]).read_text().split("\n## ")
+    if (found := [one for one in re.findall(r"\(evidence/(\w+)\.png\)", text) if one in STUDIES])
+]
+"""Of those with a study's figure: the first such study, and the sentences."""
+
+
+def values_of(study: str, cell: str) -> tuple[float, float | None, float | None]:
+    """What [STUDY |] [paper |] ROW [over ROW] | COLUMN [| SEED] names, in hundredths."""
+    first, *rest = cell.split(" | ")
+    if first in STUDIES:
+        study, (first, *rest) = first, rest
+    if first == "paper":
+        of_label = goodness_in_paper(STUDIES[study], rest[1])
+        return of_label[label_of(study, rest[0])], None, None
+    facts, (column, *seed) = committed(DOCS)[study], rest
+    if " over " in first:
+        better, than = first.split(" over ")
+        (one,) = (one.finding for one in judged(committed(DOCS))
+                  if one.finding.comparison.study == study and one.finding.task == column
+                  and one.finding.comparison.better.partition(":")[0] == better
+                  and one.finding.comparison.than.partition(":")[0] == than)  # fmt: skip
+        parts = (one.difference, one.low, one.high)
+    elif seed:
+        (value,) = (one["scores"][column]["value"] for one in facts["results"]
+                    if (one["row"], one["seed"]) == (first, int(seed[0])))  # fmt: skip
+        parts = (value, None, None)
+    else:
+        (row,) = (row for row in facts["rows"] if row["row"] == label_of(study, first))
+        parts = (row[column]["value"], row[column]["low"], row[column]["high"])
+    factor = 1 if column.endswith("mass_ratio") else 100
+    value, low, high = (None if part is None else factor * part for part in parts)
+    assert value is not None
+    return value, low, high
+
+
+def label_of(study: str, name: str) -> str:
+    """A row by its label, or what stands before its colon."""
+    labels = [row.label for row in STUDIES[study].all_rows]
+    (label,) = (label for label in labels if name in (label, label.partition(":")[0]))
+    return label
+
+
+@pytest.mark.parametrize(("study", "sentences"), SECTIONS, ids=[study for study, _ in SECTIONS])
+def test_numbers_in_sentences_are_those_of_the_cells_they_name(study: str, sentences: str) -> None:
+    numbers = list(NUMBER.finditer(sentences))
+    assert numbers
+    for found in numbers:
+        assert found["cell"], f"{found[0]} names no cell: `{found[0]}<!-- ROW | COLUMN -->`"
+        value, low, high = values_of(study, found["cell"])
+        assert_rounded(found["said"], abs(value), found[0])
+        if found["low"] is not None:
+            assert low is not None and high is not None
+            assert_rounded(found["low"], low, found[0])
+            assert_rounded(found["high"], high, found[0])
+
+
+def assert_rounded(said: str, value: float, where: str) -> None:
+    """A number as it is written is a value at so many decimals."""
+    assert abs(float(said) - value) <= 0.5 * 10 ** -len(said.partition(".")[2]) + 1e-9, (
+        f"{where}: it is {value:.2f}"
+    )
 
 
 @pytest.mark.parametrize("name", committed(DOCS))
@@ -104,15 +180,15 @@ def test_committed_scores_say_where_they_come_from() -> None:
 
 
 def test_the_pages_pictures_are_there_and_small() -> None:
-    text = (DOCS / "evidence.md").read_text()
+    text = "".join((DOCS / name).read_text() for name in PAGES)
     pictures = re.findall(r"!\[[^]]*\]\(([^)]*)\)", text)
-    assert {f"evidence/{name}.png" for name in committed(DOCS)} < set(pictures)
+    assert {f"evidence/{name}.png" for name in (*committed(DOCS), "verdicts")} < set(pictures)
     for picture in pictures:
         assert 1000 < (DOCS / picture).stat().st_size < 400_000, picture
 
 
 def test_the_page_names_no_path_of_a_machine() -> None:
-    for path in (DOCS / "evidence.md", *(DOCS / "evidence").glob("*.json")):
+    for path in (*(DOCS / name for name in PAGES), *(DOCS / "evidence").glob("*.json")):
         assert not re.search(r"(?<![\w.])/(?:work|tmp|home|root|mnt)/", path.read_text()), path
 
 
@@ -121,10 +197,11 @@ def test_the_page_names_no_path_of_a_machine() -> None:
 
 @pytest.fixture
 def places(tmp_path: Path) -> EvidenceConfig:
-    """A folder of studies and a page with nothing between its marks."""
+    """A folder of studies and pages with nothing between their marks."""
     (tmp_path / "studies/table7").mkdir(parents=True)
     (tmp_path / "docs").mkdir()
-    (tmp_path / "docs/evidence.md").write_text(EMPTY)
+    for name, marks in zip(PAGES, (MARKS[:4], MARKS[4:]), strict=True):
+        (tmp_path / "docs" / name).write_text(empty(marks))
     return EvidenceConfig(tmp_path / "studies", tmp_path / "docs")
 
 
@@ -268,7 +345,7 @@ def test_without_a_study_or_a_mark_it_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="make study"):
         evidence(EvidenceConfig(tmp_path, tmp_path))
     with pytest.raises(UsageError, match="<!-- claims -->"):
-        filled(EMPTY.replace("<!-- claims -->", ""), {})
+        filled({"a.md": empty([name for name in MARKS if name != "claims"]), "b.md": ""}, {})
 
 
 # --- claims -------------------------------------------------------------------------------------

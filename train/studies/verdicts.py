@@ -1,0 +1,102 @@
+"""The picture of all verdicts: a row a comparison, a column a task, coloured by what was found.
+
+The claims' table has a line for each of some 150 comparisons; here they are seen at once, with
+their differences in points.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from train import page
+from train.curves import COLOURS, GREY
+from train.studies.catalogue import CORPORA
+from train.studies.claims import ALONE, CLAIMS, DECIDED, FEWEST_SEEDS, Judged, judged
+
+BLUE, ORANGE, PALE = COLOURS[0], COLOURS[1], "#ececec"
+OF_VERDICT = {"held": BLUE, "did not hold": ORANGE, "undecided": PALE}
+FAINT = 0.35
+"""Opacity of a verdict that does not stand beside all others."""
+CELL_WIDTH, CELL_HEIGHT, NAMES_WIDTH, HEAD_HEIGHT = 0.62, 0.24, 5.9, 1.9
+"""Inches."""
+LEGEND = (
+    ("held", "held", 1.0),
+    ("held, not beside all others *", "held", FAINT),
+    ("did not hold", "did not hold", 1.0),
+    ("did not hold, not beside all others *", "did not hold", FAINT),
+    ("undecided (in brackets: of one seed)", "undecided", 1.0),
+)
+"""What is said of a colour, its verdict, its opacity."""
+
+
+def draw(studies: Mapping[str, dict[str, Any]]) -> Any:
+    """A matplotlib figure of what the studies say of all claims; None where nothing was run.
+
+    Args:
+        studies: name -> content of its study.json.
+    """
+    found = [one for one in judged(studies) if one.finding.difference is not None]
+    if not found:
+        return None
+    rows, tasks = list(dict.fromkeys(map(_row, found))), _tasks(found)
+    width = NAMES_WIDTH + CELL_WIDTH * len(tasks)
+    figure, (axes,) = page.figure(1, width, HEAD_HEIGHT + CELL_HEIGHT * len(rows))
+    for one in found:
+        _draw_cell(axes, one, tasks.index(one.finding.task), rows.index(_row(one)))
+    _draw_names(axes, rows, tasks)
+    _draw_legend(figure)
+    return figure
+
+
+def _row(one: Judged) -> tuple[int, str]:
+    """Number of the claim, and what is compared with what."""
+    compared = one.finding.comparison
+    return one.claim.number, f"{compared.better}  >  {compared.than}"
+
+
+def _tasks(found: Sequence[Judged]) -> list[str]:
+    """As the claims name them, those of GRID last."""
+    there = {one.finding.task for one in found}
+    named = [task for claim in CLAIMS for one in claim.comparisons for task in one.tasks]
+    return sorted(there, key=lambda task: (task in CORPORA["grid"].tasks, named.index(task)))
+
+
+def _draw_cell(axes: Any, one: Judged, column: int, row: int) -> None:
+    """A box in the verdict's colour with the difference in points."""
+    from matplotlib.patches import Rectangle
+
+    finding = one.finding
+    assert finding.difference is not None
+    faint = finding.verdict in DECIDED and not one.stands
+    axes.add_patch(Rectangle(
+        (column - 0.5, row - 0.5), 1, 1, facecolor=OF_VERDICT[finding.verdict],
+        alpha=FAINT if faint else 1, edgecolor="white", linewidth=1.5,
+    ))  # fmt: skip
+    points = round(100 * finding.difference)
+    text = f"{points:+d}{ALONE.strip() * faint}" if points else f"0{ALONE.strip() * faint}"
+    text = f"({text})" if finding.seeds < FEWEST_SEEDS else text
+    light = finding.verdict in DECIDED and not faint
+    colour = "white" if light else "black" if finding.verdict in DECIDED else GREY
+    axes.text(column, row, text, ha="center", va="center", fontsize=8, color=colour)
+
+
+def _draw_names(axes: Any, rows: Sequence[tuple[int, str]], tasks: Sequence[str]) -> None:
+    """Comparisons at the left, tasks above; a line between two claims."""
+    axes.set(xlim=(-0.5, len(tasks) - 0.5), ylim=(len(rows) - 0.5, -0.5))
+    axes.set_yticks(range(len(rows)), [f"{number}.  {text}" for number, text in rows], fontsize=8)
+    axes.set_xticks(range(len(tasks)), tasks, fontsize=8, rotation=40, ha="left")
+    axes.xaxis.tick_top()
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    for place in range(1, len(rows)):
+        if rows[place][0] != rows[place - 1][0]:
+            axes.axhline(place - 0.5, color=GREY, linewidth=0.8)
+
+
+def _draw_legend(figure: Any) -> None:
+    from matplotlib.patches import Patch
+
+    marks = [
+        Patch(facecolor=OF_VERDICT[verdict], alpha=opacity, label=said)
+        for said, verdict, opacity in LEGEND
+    ]
+    figure.legend(handles=marks, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
