@@ -196,11 +196,12 @@ def _folder(config: EvalConfig, task: Task, source: Encoders, labelled: Labelled
         for ours, theirs in pairs
         if ours != theirs
     ]
+    rate = [] if config.lr_encoder is None else [f"lr_encoder{config.lr_encoder:g}"]
     split = [config.split.replace(":", "-")] if config.split else []
     few = [] if config.labels is None else [f"labels{config.labels}"]
     strange = config.shards and labelled.dataset and labelled.dataset != task.dataset
     data = [Path(config.shards).name] if strange else []
-    name = config.name or "-".join([task.name, *other, *few, *split, *data])
+    name = config.name or "-".join([task.name, *other, *few, *rate, *split, *data])
     return _run_folder(config, source) / EVALUATIONS / name
 
 

@@ -20,6 +20,8 @@ CROP = "crop"
 """In a row's look: the pictures that a corpus calls its `crop`."""
 SHORT, LONG = "the studies' steps", "four times as many"
 """Rows of the study of longer training."""
+ONE_RATE = "Ours, encoder at the head's rate"
+"""Fine-tuned as from scratch."""
 OTHERS = ("MoCo", "CPC", "DPC", "VDIM", "AVTS", "AVSlowFast")
 """What Table 5 compares GLCM with."""
 LOW_RATE = 3e-4
@@ -194,6 +196,7 @@ _G, _L = {"features": "g"}, {"features": "l"}
 READ = ("planted_words", "planted_words@20", "grid_digits", "grid_digits@20", "grid_letters")
 """What rows of local features alone, which are not the paper's, are scored on: single words, for it
 is with few labels that a linear layer reads one kind better than both."""
+_SOUNDING = {"pooling": "full_attention"}
 _TIME = (4, 1, 1)
 """Attention leaves no place to tell apart, so all rows of its table keep only when."""
 _SEEN: Mapping[str, Mapping[str, Any]] = {
@@ -311,7 +314,12 @@ STUDIES = {
     "events": Study(
         "which class sounds in each second, or none (as AVE), fine-tuned, from pretraining and "
         "from random weights",
-        (_glcm("Ours", None, {"pooling": "full_attention"}),),
+        (
+            Row(SCRATCH, look=_SOUNDING, trained=False),
+            _glcm("Ours", None, _SOUNDING),
+            # A pretrained encoder gets a tenth of the head's rate, one from scratch all of it.
+            _glcm(ONE_RATE, None, {**_SOUNDING, "lr_encoder": 1e-3}),
+        ),
         tasks={"planted": ("planted_events",), "grid": ()},
     ),
     "rates": Study(

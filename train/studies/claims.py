@@ -64,7 +64,8 @@ class Comparison:
 class Claim:
     """What the paper says, and the comparisons that show it."""
 
-    number: int
+    number: str
+    """In the order of the paper's tables; one that says two things is two, 4a and 4b."""
     text: str
     comparisons: tuple[Comparison, ...]
 
@@ -86,21 +87,21 @@ _HARD = ("foreign_sound", "other_class", "centre")
 seldom on the source, and as constant."""
 
 CLAIMS = (
-    Claim(1, "L_g and L_l together beat either alone, on both kinds of tasks", (
+    Claim("1", "L_g and L_l together beat either alone, on both kinds of tasks", (
         Comparison("table6", _BOTH, _A, (*_ALL, *_BY_L_G)),
         Comparison("table6", _BOTH, _C, (*_ALL, *_BY_L_L)),
         # A colour is a class, and random weights let colours through.
         Comparison("table6", _BOTH, SCRATCH, _GLOBAL),
         # The same features of both: what the other objective has done for them.
-        Comparison("table6", "b: both encoders, both, z_g", _A, _GLOBAL),
+        Comparison("table6", "b: both encoders, both, z_g", _A, (*_GLOBAL, *READ)),
         Comparison("table6", _E, _A, ("planted_mismatch",)),
         Comparison("table6", _E, _C, _LOCAL),
     )),
-    Claim(2, "several positive pairs beat one averaged pair on local tasks", (
+    Claim("2", "several positive pairs beat one averaged pair on local tasks", (
         Comparison("table7", MULTI, SINGLE, (*_LOCAL, *_BY_L_L)),
         Comparison("table7", f"{MULTI}{ONLY_L}", f"{SINGLE}{ONLY_L}", READ),
     )),
-    Claim(3, "M = 3 and M = 5 beat M = 1 and M = 7", tuple(
+    Claim("3", "M = 3 and M = 5 beat M = 1 and M = 7", tuple(
         comparison
         for better in ("M = 3", "M = 5") for worse in ("M = 1", "M = 7")
         for comparison in (
@@ -108,19 +109,21 @@ CLAIMS = (
             Comparison("table9", f"{better}{ONLY_L}", f"{worse}{ONLY_L}", READ),
         )
     )),
-    Claim(4, "attention pooling finds what sounds, and comes close to crops", (
+    Claim("4a", "attention pooling finds what sounds", (
         Comparison("localization", "Ours", SCRATCH, ("localization",)),
         *(Comparison("localization", "Ours", "Ours", ("localization",), control=control)
           for control in _HARD),
         Comparison("longer", LONG, SCRATCH, ("localization",)),
         *(Comparison("longer", LONG, LONG, ("localization",), control=control)
           for control in _HARD),
+    )),
+    Claim("4b", "attention pooling comes close to crops", (
         *(Comparison(study, f"attention{rest}", f"full frame{rest}", tasks, far=far and far + rest)
           for study, steps, tasks in (("table8", "", READ), ("longer", longer(""), READ[:1]))
           for rest in (steps, f"{steps}{ONLY_L}")
           for far in ("", "crop")),
     )),
-    Claim(5, "the other objectives of Table 5 are weaker on local tasks", tuple(
+    Claim("5", "the other objectives of Table 5 are weaker on local tasks", tuple(
         comparison
         for other in OTHERS
         for comparison in (
@@ -250,18 +253,26 @@ COUNT_HEADS = ("claim", *COUNTED, "of one seed")
 def counts(
     studies: Mapping[str, dict[str, Any]], claims: Sequence[Claim] = CLAIMS
 ) -> tuple[Sequence[str], list[list[str]]]:
-    """Heads and rows: how many comparisons of each claim came out how.
+    """Heads and rows: how many comparisons of each claim came out how, how many of them marked.
 
     Those of one seed decide nothing and are counted by themselves, those that were not run nowhere.
     """
-    rows = []
-    for claim in claims:
-        found = findings(claim, studies)
-        known = [one.verdict for one in found if one.seeds >= FEWEST_SEEDS]
-        single = sum(one.seeds == 1 for one in found)
-        numbers = [known.count(each) for each in COUNTED]
-        rows.append([f"{claim.number}. {claim.text}", *map(str, [*numbers, single])])
-    return COUNT_HEADS, rows
+    found = judged(studies, claims)
+    return COUNT_HEADS, [
+        [f"{claim.number}. {claim.text}", *_counted([one for one in found if one.claim is claim])]
+        for claim in claims
+    ]
+
+
+def _counted(found: Sequence[Judged]) -> list[str]:
+    """A number for each verdict, and of single seeds."""
+    known = [one for one in found if one.finding.seeds >= FEWEST_SEEDS]
+    counted = []
+    for verdict in COUNTED:
+        these = [one for one in known if one.finding.verdict == verdict]
+        marked = sum(one.told != verdict for one in these)
+        counted.append(f"{len(these)}" + f" ({marked}{ALONE})" * bool(marked))
+    return [*counted, str(sum(one.finding.seeds == 1 for one in found))]
 
 
 def judged(studies: Mapping[str, dict[str, Any]], claims: Sequence[Claim] = CLAIMS) -> list[Judged]:

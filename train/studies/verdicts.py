@@ -47,7 +47,7 @@ def draw(studies: Mapping[str, dict[str, Any]]) -> Any:
     return figure
 
 
-def _row(one: Judged) -> tuple[int, str]:
+def _row(one: Judged) -> tuple[str, str]:
     """Number of the claim, and what is compared with what."""
     compared = one.finding.comparison
     return one.claim.number, f"{compared.better}  >  {compared.than}"
@@ -79,7 +79,7 @@ def _draw_cell(axes: Any, one: Judged, column: int, row: int) -> None:
     axes.text(column, row, text, ha="center", va="center", fontsize=8, color=colour)
 
 
-def _draw_names(axes: Any, rows: Sequence[tuple[int, str]], tasks: Sequence[str]) -> None:
+def _draw_names(axes: Any, rows: Sequence[tuple[str, str]], tasks: Sequence[str]) -> None:
     """Comparisons at the left, tasks above; a line between two claims."""
     axes.set(xlim=(-0.5, len(tasks) - 0.5), ylim=(len(rows) - 0.5, -0.5))
     axes.set_yticks(range(len(rows)), [f"{number}.  {text}" for number, text in rows], fontsize=8)

@@ -10,7 +10,7 @@ from tests.train.studies.asked import config, work
 from train.errors import UsageError
 from train.evaluation.encoders import wanted_features
 from train.methods import METHODS, preset_named
-from train.studies.catalogue import CORPORA, LIKE, SCRATCH, STUDIES, Row, task_of
+from train.studies.catalogue import CORPORA, LIKE, ONE_RATE, SCRATCH, STUDIES, Row, task_of
 from train.studies.config import preset_of
 from train.studies.study import eval_of, run_of
 from train.studies.table import goodness_in_paper
@@ -77,12 +77,13 @@ def test_events_are_fine_tuned_from_one_vector_a_second_that_sound_has_pointed_o
     tmp_path: Path,
 ) -> None:
     settings = config(tmp_path, name="events", corpora="planted", cells=(4, 4, 4))
-    assert [row.label for row in settings.rows] == [SCRATCH, "Ours"]
+    assert [row.label for row in settings.rows] == [SCRATCH, "Ours", ONE_RATE]
     for row in settings.rows:
         asked = eval_of(settings, work(row, "planted"), "planted_events")
         seen = TASKS["planted_events"].with_settings(**asked.changes).settings
         assert (seen.protocol, seen.pooling) == ("finetune", "full_attention")
         assert seen.cells == (1, 1, 1)
+        assert asked.encoder_lr == (1e-4 if row.label == "Ours" else 1e-3)
 
 
 @pytest.mark.parametrize("name", list(STUDIES))
