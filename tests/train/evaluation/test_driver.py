@@ -547,6 +547,17 @@ def test_results_of_other_data_lie_beside_each_other(task: Task, tmp_path: Path)
     }  # fmt: skip
 
 
+def test_results_of_another_rate_of_the_encoder_lie_beside_each_other(
+    task: Task, sounds: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    for rate in (None, 0.001):
+        driver.evaluate(config(sounds, run, rounds="fold1", lr_encoder=rate, epochs=1))
+    assert {path.parent.name for path in run.glob("eval/*/result.json")} == {
+        "toy", "toy-lr_encoder0.001",
+    }  # fmt: skip
+
+
 def test_a_result_that_is_replaced_is_told(
     task: Task, sounds: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
