@@ -9,7 +9,7 @@
     python -m train describe --preset glcm_r18 # parameters, GFLOP a clip, shapes
     python -m train eval --task esc50 --checkpoint runs/first   # what a checkpoint is worth
     python -m train study table5 --corpora grid                 # methods side by side
-    python -m train evidence                   # what the studies found -> docs/evidence.md
+    python -m train evidence                   # what the studies found -> docs/evidence*.md
     python -m train embed my.mp4 --checkpoint runs/first        # features of one's own videos
     python -m train explain my.mp4 --checkpoint runs/first      # the attention map over a video
     python -m train predict my.mp4 --from runs/first/eval/esc50 # what a fine-tuned model says

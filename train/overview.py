@@ -218,6 +218,7 @@ def _protocol(result: dict[str, Any]) -> str:
         words.append(f"{settings['context']} frames of context")
     if labels := (result.get("config") or {}).get("labels"):
         words.append(f"{labels} labels a class")
+    words += tables.encoder_rate(result)
     return ", ".join(word for word in words if word)
 
 

@@ -257,6 +257,7 @@ def _otherwise(table: Table, wanted: Wanted, result: Result) -> list[str]:
         said.append(f"layer {layer}")
     if (cells := (result.get("settings") or {}).get("cells")) and tuple(cells) != (1, 1, 1):
         said.append(f"features in {'x'.join(map(str, cells))} cells")
+    said += encoder_rate(result)
     modality = _setting(result, "modality")
     usual = "" if "modalities" in table.keys else MODALITY.get(result["task"], "V")
     if modality not in ("", usual) and not wanted.modality and "modality" not in table.keys:
@@ -307,11 +308,19 @@ def note_of(result: Result) -> str:
     windows = settings.get("clips")
     facts = [
         f"{result['task']}, {result['protocol']}",
+        *encoder_rate(result),
         f"{windows or 'tiled'} windows x {settings.get('crops', 1)} crops" if settings else "",
         f"{result['n_scored']} of {result['n_expected']} scored (coverage {coverage(result)})",
         *_differences(result),
     ]
     return "; ".join(fact for fact in facts if fact)
+
+
+def encoder_rate(result: Result) -> list[str]:
+    """The encoders' learning rate, where it was given, of what was fine-tuned."""
+    rate = (result.get("config") or {}).get("lr_encoder")
+    tuned = result["protocol"] == "finetune" and rate is not None
+    return [f"encoder at a rate of {rate:g}"] if tuned else []
 
 
 def _differences(result: Result) -> list[str]:

@@ -51,7 +51,7 @@ class EvalConfig:
     """Results go to RUN/eval/; empty is the checkpoint's run, or runs/scratch-PRESET."""
     name: str = ""
     """Folder of the result in RUN/eval; empty is TASK, with -PROTOCOL, -MODALITY and so on where
-    they are not the task's own."""
+    they are not the task's own, and -lr_encoderRATE where that is given."""
     rounds: str = ""
     """Only these folds or splits, such as fold1,fold2; the result says so."""
     split: str = ""

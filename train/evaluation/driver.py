@@ -196,7 +196,8 @@ def _folder(config: EvalConfig, task: Task, source: Encoders, labelled: Labelled
         for ours, theirs in pairs
         if ours != theirs
     ]
-    rate = [] if config.lr_encoder is None else [f"lr_encoder{config.lr_encoder:g}"]
+    tuned = task.settings.protocol == "finetune" and config.lr_encoder is not None
+    rate = [f"lr_encoder{config.lr_encoder:g}"] if tuned else []
     split = [config.split.replace(":", "-")] if config.split else []
     few = [] if config.labels is None else [f"labels{config.labels}"]
     strange = config.shards and labelled.dataset and labelled.dataset != task.dataset

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from train.errors import UsageError
+from train.evaluation.config import EvalConfig
 
 SCRATCH = "random weights (glcm)"
 """The row without pretraining: what the labels alone teach a probe."""
@@ -318,7 +319,7 @@ STUDIES = {
             Row(SCRATCH, look=_SOUNDING, trained=False),
             _glcm("Ours", None, _SOUNDING),
             # A pretrained encoder gets a tenth of the head's rate, one from scratch all of it.
-            _glcm(ONE_RATE, None, {**_SOUNDING, "lr_encoder": 1e-3}),
+            _glcm(ONE_RATE, None, {**_SOUNDING, "lr_encoder": EvalConfig.lr_head}),
         ),
         tasks={"planted": ("planted_events",), "grid": ()},
     ),

@@ -161,10 +161,14 @@ class Judged:
     """Its verdict when all are taken together."""
 
     @property
+    def marked(self) -> bool:
+        """Whether it is decided by itself only."""
+        return self.finding.verdict in DECIDED and not self.stands
+
+    @property
     def told(self) -> str:
         """The verdict, with a mark where it does not stand."""
-        marked = self.finding.verdict in DECIDED and not self.stands
-        return self.finding.verdict + ALONE * marked
+        return self.finding.verdict + ALONE * self.marked
 
 
 def findings(claim: Claim, studies: Mapping[str, dict[str, Any]]) -> list[Finding]:
@@ -270,7 +274,7 @@ def _counted(found: Sequence[Judged]) -> list[str]:
     counted = []
     for verdict in COUNTED:
         these = [one for one in known if one.finding.verdict == verdict]
-        marked = sum(one.told != verdict for one in these)
+        marked = sum(one.marked for one in these)
         counted.append(f"{len(these)}" + f" ({marked}{ALONE})" * bool(marked))
     return [*counted, str(sum(one.finding.seeds == 1 for one in found))]
 

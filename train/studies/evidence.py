@@ -1,4 +1,4 @@
-"""`python -m train evidence`: what the studies found, kept in the repository with its page.
+"""`python -m train evidence`: what the studies found, kept in the repository with its pages.
 
     make evidence                          # runs/studies -> docs/evidence/ and its two pages
 
@@ -55,9 +55,14 @@ TABLES: Mapping[str, Made] = {
     "claims": claims.table,
     "learned": learned.table,
 }
-"""Mark of the page -> what makes its table of all studies."""
+"""Mark -> what makes its table of all studies."""
 VERDICTS = "verdicts.png"
 """In FOLDER: all comparisons of all claims."""
+VERDICTS_SAY = (
+    "Every comparison: the row that should be better, the row it is compared with, and by how many "
+    "points it is better on each task"
+)
+"""For who does not see that picture."""
 NOT_RUN = "*Not run yet.*"
 
 
@@ -74,7 +79,7 @@ class Joined(NamedTuple):
 
 @dataclass(frozen=True)
 class EvidenceConfig:
-    """Where the studies are, and where the page."""
+    """Where the studies are, and where the pages."""
 
     studies: Path = RUNS / "studies"
     """Folder of `train study`."""
@@ -93,6 +98,27 @@ def evidence(config: EvidenceConfig) -> list[str]:
     Raises:
         UsageError: no study was run, or a page or one of their marks is missing.
     """
+    after = _joined_with_what_is_there(config)
+    studies = committed(config.docs) | {name: one.facts for name, one in after.items()}
+    pages = filled({name: _text_of(config.docs / name) for name in PAGES}, studies)
+    # Nothing is refused from here on.
+    (config.docs / FOLDER).mkdir(parents=True, exist_ok=True)
+    for name in after:
+        text = json.dumps(studies[name], indent=1) + "\n"
+        write_atomically(config.docs / FOLDER / f"{name}.json", text)
+    _copy_overlays(config)
+    _draw_figures(studies, config.docs / FOLDER)
+    for name, text in pages.items():
+        write_atomically(config.docs / name, text)
+    return [f"{name}: {one.told}" for name, one in after.items()]
+
+
+def _joined_with_what_is_there(config: EvidenceConfig) -> dict[str, Joined]:
+    """Each study that was run, with its results that were published before.
+
+    Raises:
+        UsageError: none was run, or published results would be replaced unasked.
+    """
     found = {name: config.studies / name / STUDY for name in STUDIES}
     there = {name: path for name, path in found.items() if path.is_file()}
     if not there:
@@ -100,7 +126,6 @@ def evidence(config: EvidenceConfig) -> list[str]:
             f"no study was run in {config.studies}; expected one such as {found['table6']}: "
             "`make study NAME=table6` makes it"
         )
-    (config.docs / FOLDER).mkdir(parents=True, exist_ok=True)
     before = committed(config.docs)
     after = {
         name: joined(before.get(name), json.loads(path.read_bytes()))
@@ -108,16 +133,7 @@ def evidence(config: EvidenceConfig) -> list[str]:
     }
     if not config.replace:
         _refuse_to_replace(after, config.studies)
-    for name, one in after.items():
-        text = json.dumps(one.facts, indent=1) + "\n"
-        write_atomically(config.docs / FOLDER / f"{name}.json", text)
-    _copy_overlays(config)
-    studies = committed(config.docs)
-    _draw_figures(studies, config.docs / FOLDER)
-    texts = {name: _text_of(config.docs / name) for name in PAGES}
-    for name, text in filled(texts, studies).items():
-        write_atomically(config.docs / name, text)
-    return [f"{name}: {one.told}" for name, one in after.items()]
+    return after
 
 
 def _copy_overlays(config: EvidenceConfig) -> None:
@@ -137,6 +153,8 @@ def _draw_figures(studies: Mapping[str, dict[str, Any]], folder: Path) -> None:
             _save(curves, folder / f"{name}{CURVES}")
     if verdicts := draw_verdicts(studies):
         _save(verdicts, folder / VERDICTS)
+    else:
+        (folder / VERDICTS).unlink(missing_ok=True)
 
 
 def _refuse_to_replace(found: Mapping[str, Joined], studies: Path) -> None:
@@ -236,21 +254,39 @@ def filled(texts: Mapping[str, str], studies: Mapping[str, dict[str, Any]]) -> d
         studies: name -> content of its study.json.
 
     Raises:
-        UsageError: a mark is on none of them.
+        UsageError: a mark is on none of them, or there twice.
     """
     blocks = {name: study_block(studies.get(name)) for name in STUDIES}
     for name, made in TABLES.items():
         blocks[name] = "\n".join(grid(*made(studies)))
+    if any(one.finding.difference is not None for one in claims.judged(studies)):
+        blocks["verdicts"] += f"\n\n![{VERDICTS_SAY}]({FOLDER}/{VERDICTS})"
     pages = dict(texts)
     for name, block in blocks.items():
-        mark = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-        if not any(map(mark.search, pages.values())):
-            raise UsageError(f"{' and '.join(texts)} have no `<!-- {name} -->` with an "
-                             "`<!-- end -->` after it, between which its table goes; add them to "
-                             "one of them")  # fmt: skip
-        put = partial(_between, block)
-        pages = {where: mark.sub(put, text) for where, text in pages.items()}
+        where = _page_with(name, texts)
+        pages[where] = _mark(name).sub(partial(_between, block), pages[where])
     return pages
+
+
+def _mark(name: str) -> re.Pattern[str]:
+    """A pair of marks without another mark in between, which is people's text if one is missing."""
+    return re.compile(rf"(<!-- {name} -->\n)(?:(?!<!-- [\w-]+ -->).)*(<!-- end -->)", re.DOTALL)
+
+
+def _page_with(name: str, texts: Mapping[str, str]) -> str:
+    """The page that has a mark.
+
+    Raises:
+        UsageError: none has it, or it is there more than once.
+    """
+    pages = " and ".join(texts)
+    there = [page for page, text in texts.items() for _ in _mark(name).finditer(text)]
+    if not there:
+        raise UsageError(f"{pages} have no `<!-- {name} -->` with an `<!-- end -->` after it, "
+                         "between which its table goes; add them to one of them")  # fmt: skip
+    if len(there) > 1:
+        raise UsageError(f"{pages} have `<!-- {name} -->` {len(there)} times; leave one")
+    return there[0]
 
 
 def _between(block: str, marks: re.Match[str]) -> str:

@@ -16,13 +16,12 @@ BLUE, ORANGE, PALE = COLOURS[0], COLOURS[1], "#ececec"
 OF_VERDICT = {"held": BLUE, "did not hold": ORANGE, "undecided": PALE}
 FAINT = 0.35
 """Opacity of a verdict that does not stand beside all others."""
-CELL_WIDTH, CELL_HEIGHT, NAMES_WIDTH, HEAD_HEIGHT = 0.62, 0.24, 5.9, 1.9
-"""Inches."""
+CELL_WIDTH_INCHES, CELL_HEIGHT_INCHES, HEAD_INCHES, LETTER_INCHES = 0.62, 0.24, 1.9, 0.056
 LEGEND = (
     ("held", "held", 1.0),
-    ("held, not beside all others *", "held", FAINT),
+    ("held; not significant among all *", "held", FAINT),
     ("did not hold", "did not hold", 1.0),
-    ("did not hold, not beside all others *", "did not hold", FAINT),
+    ("did not hold; not significant among all *", "did not hold", FAINT),
     ("undecided (in brackets: of one seed)", "undecided", 1.0),
 )
 """What is said of a colour, its verdict, its opacity."""
@@ -37,17 +36,18 @@ def draw(studies: Mapping[str, dict[str, Any]]) -> Any:
     found = [one for one in judged(studies) if one.finding.difference is not None]
     if not found:
         return None
-    rows, tasks = list(dict.fromkeys(map(_row, found))), _tasks(found)
-    width = NAMES_WIDTH + CELL_WIDTH * len(tasks)
-    figure, (axes,) = page.figure(1, width, HEAD_HEIGHT + CELL_HEIGHT * len(rows))
+    rows, tasks = list(dict.fromkeys(map(_compared, found))), _tasks(found)
+    names_inches = LETTER_INCHES * max(len(text) for _, text in rows)
+    width = names_inches + CELL_WIDTH_INCHES * (len(tasks) + 1)
+    figure, (axes,) = page.figure(1, width, HEAD_INCHES + CELL_HEIGHT_INCHES * len(rows))
     for one in found:
-        _draw_cell(axes, one, tasks.index(one.finding.task), rows.index(_row(one)))
+        _draw_cell(axes, one, tasks.index(one.finding.task), rows.index(_compared(one)))
     _draw_names(axes, rows, tasks)
     _draw_legend(figure)
     return figure
 
 
-def _row(one: Judged) -> tuple[str, str]:
+def _compared(one: Judged) -> tuple[str, str]:
     """Number of the claim, and what is compared with what."""
     compared = one.finding.comparison
     return one.claim.number, f"{compared.better}  >  {compared.than}"
@@ -64,19 +64,21 @@ def _draw_cell(axes: Any, one: Judged, column: int, row: int) -> None:
     """A box in the verdict's colour with the difference in points."""
     from matplotlib.patches import Rectangle
 
-    finding = one.finding
-    assert finding.difference is not None
-    faint = finding.verdict in DECIDED and not one.stands
+    verdict = one.finding.verdict
     axes.add_patch(Rectangle(
-        (column - 0.5, row - 0.5), 1, 1, facecolor=OF_VERDICT[finding.verdict],
-        alpha=FAINT if faint else 1, edgecolor="white", linewidth=1.5,
+        (column - 0.5, row - 0.5), 1, 1, facecolor=OF_VERDICT[verdict],
+        alpha=FAINT if one.marked else 1, edgecolor="white", linewidth=1.5,
     ))  # fmt: skip
-    points = round(100 * finding.difference)
-    text = f"{points:+d}{ALONE.strip() * faint}" if points else f"0{ALONE.strip() * faint}"
-    text = f"({text})" if finding.seeds < FEWEST_SEEDS else text
-    light = finding.verdict in DECIDED and not faint
-    colour = "white" if light else "black" if finding.verdict in DECIDED else GREY
-    axes.text(column, row, text, ha="center", va="center", fontsize=8, color=colour)
+    colour = GREY if verdict not in DECIDED else "black" if one.marked else "white"
+    axes.text(column, row, _points(one), ha="center", va="center", fontsize=8, color=colour)
+
+
+def _points(one: Judged) -> str:
+    """The difference, signed; a star where it does not stand, in brackets of one seed."""
+    assert one.finding.difference is not None
+    points = round(100 * one.finding.difference)
+    text = (f"{points:+d}" if points else "0") + ALONE.strip() * one.marked
+    return f"({text})" if one.finding.seeds < FEWEST_SEEDS else text
 
 
 def _draw_names(axes: Any, rows: Sequence[tuple[str, str]], tasks: Sequence[str]) -> None:
@@ -93,6 +95,7 @@ def _draw_names(axes: Any, rows: Sequence[tuple[str, str]], tasks: Sequence[str]
 
 
 def _draw_legend(figure: Any) -> None:
+    """What the colours say, below."""
     from matplotlib.patches import Patch
 
     marks = [

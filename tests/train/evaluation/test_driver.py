@@ -553,9 +553,10 @@ def test_results_of_another_rate_of_the_encoder_lie_beside_each_other(
     run = tmp_path / "run"
     for rate in (None, 0.001):
         driver.evaluate(config(sounds, run, rounds="fold1", lr_encoder=rate, epochs=1))
+    driver.evaluate(config(sounds, run, rounds="fold1", lr_encoder=0.001, protocol="knn"))
     assert {path.parent.name for path in run.glob("eval/*/result.json")} == {
-        "toy", "toy-lr_encoder0.001",
-    }  # fmt: skip
+        "toy", "toy-lr_encoder0.001", "toy-knn",
+    }, "frozen encoders have no rate"  # fmt: skip
 
 
 def test_a_result_that_is_replaced_is_told(
@@ -574,7 +575,8 @@ def test_encoders_without_a_rate_stay_as_they_are(
     task: Task, sounds: Path, tmp_path: Path, rate: float
 ) -> None:
     driver.evaluate(config(sounds, tmp_path, rounds="fold1", epochs=1, lr_encoder=rate))
-    saved = torch.load(tmp_path / "eval/toy/fold1/model.pt", weights_only=True)["model"]
+    folder = tmp_path / f"eval/toy-lr_encoder{rate:g}"
+    saved = torch.load(folder / "fold1/model.pt", weights_only=True)["model"]
     before = from_scratch("glcm", "nano", 0).module.state_dict()
     same = [torch.equal(saved[f"module.{name}"], value) for name, value in before.items()]
     assert all(same) == (rate == 0)

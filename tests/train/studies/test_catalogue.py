@@ -83,7 +83,7 @@ def test_events_are_fine_tuned_from_one_vector_a_second_that_sound_has_pointed_o
         seen = TASKS["planted_events"].with_settings(**asked.changes).settings
         assert (seen.protocol, seen.pooling) == ("finetune", "full_attention")
         assert seen.cells == (1, 1, 1)
-        assert asked.encoder_lr == (1e-4 if row.label == "Ours" else 1e-3)
+        assert asked.encoder_lr == asked.lr_head / (10 if row.label == "Ours" else 1)
 
 
 @pytest.mark.parametrize("name", list(STUDIES))

@@ -18,13 +18,12 @@ from train.studies.claims import (
     CLAIMS,
     counts,
     findings,
-    judged,
     table as claims_table,
     verdict,
 )
 from train.studies.evidence import PAGES, EvidenceConfig, committed, evidence, filled
 from train.studies.learned import table as learned
-from train.studies.table import Result, facts_of, goodness_in_paper
+from train.studies.table import Result, facts_of
 from train.tasks import task_named
 
 REPOSITORY = Path(__file__).parents[3]
@@ -57,76 +56,6 @@ def study_of(
 def test_the_pages_tables_are_those_of_the_committed_results() -> None:
     texts = {name: (DOCS / name).read_text() for name in PAGES}
     assert filled(texts, committed(DOCS)) == texts, "run `make evidence`, or undo what was edited"
-
-
-NUMBER = re.compile(
-    r"(?<![\d.])(?P<said>\d+(?:\.\d+)?) (?P<unit>%|points|times)"
-    r"(?: \[(?P<low>-?[\d.]+), (?P<high>-?[\d.]+)\])?(?:<!-- (?P<cell>.*?) -->)?"
-)
-"""A number of a sentence, and the cell that it is from: `94 %<!-- c | planted_words -->`."""
-SECTIONS = [
-    (found[0], re.sub(r"<!-- \w+ -->.*?<!-- end -->", "", text, flags=re.DOTALL))
-    for text in (DOCS / PAGES[0]).read_text().split("\n## ")
-    if (found := [one for one in re.findall(r"\(evidence/(\w+)\.png\)", text) if one in STUDIES])
-]
-"""Of those with a study's figure: the first such study, and the sentences."""
-
-
-def values_of(study: str, cell: str) -> tuple[float, float | None, float | None]:
-    """What [STUDY |] [paper |] ROW [over ROW] | COLUMN [| SEED] names, in hundredths."""
-    first, *rest = cell.split(" | ")
-    if first in STUDIES:
-        study, (first, *rest) = first, rest
-    if first == "paper":
-        of_label = goodness_in_paper(STUDIES[study], rest[1])
-        return of_label[label_of(study, rest[0])], None, None
-    facts, (column, *seed) = committed(DOCS)[study], rest
-    if " over " in first:
-        better, than = first.split(" over ")
-        (one,) = (one.finding for one in judged(committed(DOCS))
-                  if one.finding.comparison.study == study and one.finding.task == column
-                  and one.finding.comparison.better.partition(":")[0] == better
-                  and one.finding.comparison.than.partition(":")[0] == than)  # fmt: skip
-        parts = (one.difference, one.low, one.high)
-    elif seed:
-        (value,) = (one["scores"][column]["value"] for one in facts["results"]
-                    if (one["row"], one["seed"]) == (first, int(seed[0])))  # fmt: skip
-        parts = (value, None, None)
-    else:
-        (row,) = (row for row in facts["rows"] if row["row"] == label_of(study, first))
-        parts = (row[column]["value"], row[column]["low"], row[column]["high"])
-    factor = 1 if column.endswith("mass_ratio") else 100
-    value, low, high = (None if part is None else factor * part for part in parts)
-    assert value is not None
-    return value, low, high
-
-
-def label_of(study: str, name: str) -> str:
-    """A row by its label, or what stands before its colon."""
-    labels = [row.label for row in STUDIES[study].all_rows]
-    (label,) = (label for label in labels if name in (label, label.partition(":")[0]))
-    return label
-
-
-@pytest.mark.parametrize(("study", "sentences"), SECTIONS, ids=[study for study, _ in SECTIONS])
-def test_numbers_in_sentences_are_those_of_the_cells_they_name(study: str, sentences: str) -> None:
-    numbers = list(NUMBER.finditer(sentences))
-    assert numbers
-    for found in numbers:
-        assert found["cell"], f"{found[0]} names no cell: `{found[0]}<!-- ROW | COLUMN -->`"
-        value, low, high = values_of(study, found["cell"])
-        assert_rounded(found["said"], abs(value), found[0])
-        if found["low"] is not None:
-            assert low is not None and high is not None
-            assert_rounded(found["low"], low, found[0])
-            assert_rounded(found["high"], high, found[0])
-
-
-def assert_rounded(said: str, value: float, where: str) -> None:
-    """A number as it is written is a value at so many decimals."""
-    assert abs(float(said) - value) <= 0.5 * 10 ** -len(said.partition(".")[2]) + 1e-9, (
-        f"{where}: it is {value:.2f}"
-    )
 
 
 @pytest.mark.parametrize("name", committed(DOCS))
@@ -218,7 +147,13 @@ def test_studies_are_copied_and_shown(places: EvidenceConfig) -> None:
     assert "b. Seeds 0, 1, 2. " in text and "Not run: random weights (glcm); " in text
     assert "*Not run yet.*" in text
     assert "![table7: means, seeds and intervals](evidence/table7.png)" in text
-    assert (places.docs / "evidence/table7.png").read_bytes().startswith(b"\x89PNG")
+    for name in ("table7.png", "verdicts.png"):
+        assert (places.docs / "evidence" / name).read_bytes().startswith(b"\x89PNG")
+    assert (
+        f"| 2. several positive pairs beat one averaged pair on local tasks | {MULTI} |"
+        in (places.docs / PAGES[1]).read_text()
+    ), "the second page"
+    assert "(evidence/verdicts.png)" in (places.docs / PAGES[1]).read_text()
     evidence(places)
     assert (places.docs / "evidence.md").read_text() == text, "again: the same"
 
@@ -341,11 +276,46 @@ def test_other_settings_or_clips_replace_what_is_there(
     assert told.startswith("table7: replaces results o") and found == facts
 
 
-def test_without_a_study_or_a_mark_it_is_a_sentence(tmp_path: Path) -> None:
+def test_without_a_study_it_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="make study"):
         evidence(EvidenceConfig(tmp_path, tmp_path))
-    with pytest.raises(UsageError, match="<!-- claims -->"):
-        filled({"a.md": empty([name for name in MARKS if name != "claims"]), "b.md": ""}, {})
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes", "said"),
+    [
+        ("<!-- claims -->", "", "have no `<!-- claims -->`"),
+        # People's text up to the next end is not a table.
+        ("<!-- claims -->\n<!-- end -->", "<!-- claims -->\nOurs.", "have no `<!-- claims -->`"),
+        (
+            "<!-- end -->",
+            "<!-- end -->\n<!-- table5 -->\n<!-- end -->",
+            "`<!-- table5 -->` 2 times",
+        ),
+        (None, "", "evidence-details.md cannot be read"),
+    ],
+)
+def test_pages_that_cannot_be_filled_are_refused_before_anything_is_written(
+    places: EvidenceConfig, was: str | None, becomes: str, said: str
+) -> None:
+    (places.studies / "table7/study.json").write_text(json.dumps(study_of({MULTI: [60]})))
+    second = places.docs / PAGES[1]
+    if was is None:
+        second.unlink()
+    else:
+        second.write_text(second.read_text().replace(was, becomes, 1))
+    before = {path: path.read_text() for path in places.docs.rglob("*.*")}
+    with pytest.raises(UsageError, match=re.escape(said)):
+        evidence(places)
+    assert {path: path.read_text() for path in places.docs.rglob("*.*")} == before
+
+
+def test_a_picture_of_verdicts_that_are_gone_does_not_stay(places: EvidenceConfig) -> None:
+    publish(places, study_of({SINGLE: [50], MULTI: [60]}))
+    picture = places.docs / "evidence/verdicts.png"
+    assert picture.is_file()
+    publish(replace(places, replace=True), study_of({MULTI: [60]}, settings="other."))
+    assert not picture.exists() and "verdicts.png" not in (places.docs / PAGES[1]).read_text()
 
 
 # --- claims -------------------------------------------------------------------------------------

@@ -64,5 +64,52 @@ def test_every_comparison_that_was_run_has_a_box() -> None:
     from train.studies.evidence import committed
 
     known = [one for one in judged(committed()) if one.finding.difference is not None]
-    assert len(draw(committed()).axes[0].patches) == len(known) > 100
+    boxes = draw(committed()).axes[0].patches
+    assert len({box.get_xy() for box in boxes}) == len(boxes) == len(known) > 100
     assert draw({}) is None
+
+
+def test_boxes_stand_in_their_comparisons_row_and_their_tasks_column_those_of_grid_last() -> None:
+    studies = studies_of([60, 61, 62], [50, 51.5, 52])
+    facts = studies["table7"]
+    for added, row in ((20, f"{MULTI}, z_l"), (0, f"{SINGLE}, z_l")):
+        facts["results"] += [
+            {**one, "row": row, "scores": {"planted_words": {**score, "value": added / 100}}}
+            for one in facts["results"]
+            if one["row"] == SINGLE
+            for score in one["scores"].values()
+        ]
+    for one in facts["results"]:
+        score = one["scores"]["planted_words"]
+        gain = 0.3 * (one["row"] == MULTI)
+        one["scores"]["grid_digits"] = {**score, "value": gain}
+        one["scores"]["av_retrieval"] = {**score, "value": 2 * gain}
+    facts["columns"] += ["grid_digits", "av_retrieval"]
+    (axes,) = draw(studies).axes
+    columns = [label.get_text() for label in axes.get_xticklabels()]
+    assert columns == ["planted_words", "av_retrieval", "grid_digits"]
+    rows = [label.get_text() for label in axes.get_yticklabels()]
+    assert rows == [f"2.  {MULTI}  >  {SINGLE}", f"2.  {MULTI}, z_l  >  {SINGLE}, z_l"]
+    said = {text.get_position(): text.get_text() for text in axes.texts}
+    assert said == {(0, 0): "+10", (1, 0): "+60", (2, 0): "+30", (0, 1): "+20", (2, 1): "0"}
+    assert axes.get_ylim()[0] > axes.get_ylim()[1], "the first row is above"
+    centres = {tuple(box.get_center()) for box in axes.patches}
+    assert centres == said.keys(), "each number in its box"
+
+
+def test_a_line_stands_between_two_claims_and_the_legend_has_the_boxes_colours() -> None:
+    from train.studies.evidence import committed
+
+    figure = draw(committed())
+    (axes,) = figure.axes
+    claims = [label.get_text().partition(".")[0] for label in axes.get_yticklabels()]
+    between = [
+        place + 0.5 for place in range(len(claims) - 1) if claims[place] != claims[place + 1]
+    ]
+    assert [line.get_ydata()[0] for line in axes.get_lines()] == between
+    (legend,) = figure.legends
+    for text, patch in zip(legend.get_texts(), legend.get_patches(), strict=True):
+        said = text.get_text()
+        (verdict,) = (one for one in OF_VERDICT if said.startswith(one))
+        assert to_hex(patch.get_facecolor()) == OF_VERDICT[verdict].lower()
+        assert patch.get_alpha() == (FAINT if "*" in said else 1)
