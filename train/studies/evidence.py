@@ -18,7 +18,7 @@ import io
 import json
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,10 +30,10 @@ from train.config import RUNS
 from train.errors import UsageError
 from train.evaluation.result import EVALUATIONS, MOVING
 from train.studies import claims, learned
-from train.studies.catalogue import STUDIES
+from train.studies.catalogue import STUDIES, Study
 from train.studies.curves import draw as draw_curves
 from train.studies.figure import draw as draw_figure
-from train.studies.table import STUDY, Result, caption, facts_of, table
+from train.studies.table import STUDY, Result, caption, corpus_of, facts_of, table
 from train.studies.verdicts import draw as draw_verdicts
 from train.tabletext import grid
 
@@ -174,14 +174,9 @@ def joined(old: dict[str, Any] | None, new: dict[str, Any]) -> Joined:
     """A study's new results with the old ones that can stand beside them."""
     if old is None:
         return Joined(new, "new")
-    ours, theirs = new["said"], old["said"]
-    if other := [name for name in ours if theirs.get(name, ours[name]) != ours[name]]:
-        settings = "; ".join(f"{name}: {theirs[name]}" for name in other)
-        return Joined(new, f"replaces results of other settings ({settings})", replaces=True)
-    if any(len(clips) > 1 for clips in _clips_of(old["results"] + new["results"]).values()):
-        clips = "replaces results on other clips (their index has another SHA-256)"
-        return Joined(new, clips, replaces=True)
     study = STUDIES[new["name"]]
+    replaced = _replaced(study, old, new)
+    old = _without(study, old, replaced)
     scores: dict[tuple[int, str], dict[str, Any]] = {}
     stale: dict[str, None] = {}
     for one in (*old["results"], *new["results"]):
@@ -196,12 +191,44 @@ def joined(old: dict[str, Any] | None, new: dict[str, Any]) -> Joined:
     results = [Result(row, seed, scores[seed, row]) for seed, row in both]
     kept = len(both) - len({(one["seed"], one["row"]) for one in new["results"]})
     curves = dict(sorted({**old.get("curves", {}), **new.get("curves", {})}.items()))
-    facts = facts_of(study, new["name"], {**theirs, **ours}, results, curves)
-    told = f"{kept} rows of other runs stay beside {len(both) - kept} of these"
+    facts = facts_of(study, new["name"], {**old["said"], **new["said"]}, results, curves)
+    told = "".join(f"replaces results {why}; " for why in replaced.values())
+    told += f"{kept} rows of other runs stay beside {len(both) - kept} of these"
     gone = dict.fromkeys(row for _, row in scores if row not in order)
     told += f"; no rows of the study any more: {', '.join(gone)}" * bool(gone)
     told += f"; trained anew, and their old scores left out: {'; '.join(stale)}" * bool(stale)
-    return Joined(facts, told)
+    return Joined(facts, told, bool(replaced))
+
+
+def _replaced(study: Study, old: dict[str, Any], new: dict[str, Any]) -> dict[str, str]:
+    """Corpus -> why its old results cannot stand beside the new ones."""
+    before = old["said"]
+    found = {
+        corpus: f"of other settings ({corpus}: {before[corpus]})"
+        for corpus, said in new["said"].items()
+        if before.get(corpus, said) != said
+    }
+    for column, clips in _clips_of(old["results"] + new["results"]).items():
+        if len(clips) > 1:
+            corpus = corpus_of(study, column)
+            found.setdefault(corpus, f"on other clips of {corpus} (another SHA-256 of the index)")
+    return found
+
+
+def _without(study: Study, facts: dict[str, Any], corpora: Collection[str]) -> dict[str, Any]:
+    """What a study says of the other corpora."""
+
+    def stay(scores: dict[str, Any]) -> dict[str, Any]:
+        return {name: score for name, score in scores.items()
+                if corpus_of(study, name) not in corpora}  # fmt: skip
+
+    results = ({**one, "scores": stay(one["scores"])} for one in facts["results"])
+    return {
+        "said": {name: said for name, said in facts["said"].items() if name not in corpora},
+        "results": [one for one in results if one["scores"]],
+        "curves": {run: curve for run, curve in facts.get("curves", {}).items()
+                   if run.partition("/")[0] not in corpora},
+    }  # fmt: skip
 
 
 def _of_another_checkpoint(

@@ -69,7 +69,8 @@ def facts_of(
     """
     columns = _in_order(study, dict.fromkeys(task for one in results for task in one.scores))
     rows: list[dict[str, Any]] = []
-    for label in dict.fromkeys(one.row for one in results):
+    labels = [row.label for row in study.all_rows]
+    for label in sorted({one.row for one in results}, key=labels.index):
         scores = {task: _of(results, label, task) for task in columns}
         rows.append({"row": label, **{task: summary(s) for task, s in scores.items() if s}})
     orders = {task: agreement(study, rows, task) for task in columns}
@@ -97,6 +98,12 @@ def _in_order(study: Study, columns: Iterable[str]) -> list[str]:
     ]  # fmt: skip
     places = {column: place for place, column in enumerate(known)}
     return sorted(columns, key=lambda column: places.get(column, len(known)))
+
+
+def corpus_of(study: Study, column: str) -> str:
+    """Whose clips a column is of; empty: the study has no such task any more."""
+    task = column.partition(CONTROL)[0]
+    return next((name for name in CORPORA if task in study.tasks_on(name)), "")
 
 
 def caption(facts: dict[str, Any]) -> str:

@@ -112,6 +112,8 @@ def test_every_row_has_its_papers_row_and_every_task_its_column() -> None:
                 continue  # Table 8 has no actions
             if name == "table5" and LIKE[task] == "UCF101":
                 continue
+            if LIKE[task] == "AVE_full":
+                continue  # of Table 4 alone
             theirs = goodness_in_paper(STUDIES[name], task)
             same = [row.label for row in STUDIES[name].rows if row.paper is not None]
             assert list(theirs) == same, (name, task)

@@ -276,6 +276,36 @@ def test_other_settings_or_clips_replace_what_is_there(
     assert told.startswith("table7: replaces results o") and found == facts
 
 
+def test_other_settings_on_one_corpus_leave_the_other(places: EvidenceConfig) -> None:
+    def on_grid(said: str, value: float) -> dict[str, Any]:
+        facts = json.dumps(study_of({MULTI: [value]})).replace("planted_words", "grid_digits")
+        return {**json.loads(facts), "said": {"grid": said}}
+
+    publish(places, study_of({SINGLE: [50, 52], MULTI: [60, 62]}))
+    publish(places, on_grid("in bf16.", 30))
+    (told,), both = publish(replace(places, replace=True), on_grid("in fp32.", 40))
+    assert told == (
+        "table7: replaces results of other settings (grid: in bf16.); "
+        "3 rows of other runs stay beside 1 of these"
+    )
+    assert both["said"] == {"planted": "b.", "grid": "in fp32."}
+    values = {(one["row"], one["seed"], task): score["value"]
+              for one in both["results"] for task, score in one["scores"].items()}  # fmt: skip
+    assert values == {
+        (SINGLE, 0, "planted_words"): 0.5,
+        (SINGLE, 1, "planted_words"): 0.52,
+        (MULTI, 0, "planted_words"): 0.6,
+        (MULTI, 1, "planted_words"): 0.62,
+        (MULTI, 0, "grid_digits"): 0.4,
+    }
+
+
+def test_rows_stand_in_the_studys_order_whichever_was_run_first(places: EvidenceConfig) -> None:
+    publish(places, study_of({MULTI: [60]}))
+    _, both = publish(places, study_of({SINGLE: [50]}, first_seed=1))
+    assert [row["row"] for row in both["rows"]] == [SINGLE, MULTI]
+
+
 def test_without_a_study_it_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="make study"):
         evidence(EvidenceConfig(tmp_path, tmp_path))

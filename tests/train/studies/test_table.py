@@ -97,8 +97,8 @@ def test_cells_of_fewer_seeds_are_marked() -> None:
                for row, seed, few in ((MULTI, 0, True), (MULTI, 1, False), (SINGLE, 0, False),
                                       (SINGLE, 1, False))]  # fmt: skip
     facts = facts_of(STUDIES["table7"], "table7", {"planted": ""}, results)
-    assert table(facts)[1] == [[MULTI, "50.0 [40.0, 60.0] ¹", "50.0 [50.0, 50.0]"],
-                               [SINGLE, "", "50.0 [50.0, 50.0]"]]  # fmt: skip
+    assert table(facts)[1] == [[SINGLE, "", "50.0 [50.0, 50.0]"],
+                               [MULTI, "50.0 [40.0, 60.0] ¹", "50.0 [50.0, 50.0]"]]  # fmt: skip
     assert " A raised number: a cell of so many seeds only." in facts["extent"]
     assert "intervals over seeds, or test items where a cell has one seed." in facts["extent"]
     alone = facts_of(STUDIES["table7"], "table7", {"planted": ""}, results[:1])
