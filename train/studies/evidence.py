@@ -4,48 +4,47 @@
 
 Each study.json goes to docs/evidence/STUDY.json, its figures beside it. Rows, seeds and tasks that
 are there already stay, if they were run with the same settings on the same clips, so that seeds of
-several days and machines come together; others are replaced with --replace alone. The tables of
+several days and machines come together; others, and those of a run that was trained anew, are
+replaced with --replace alone (`train.studies.joined`). The tables of
 docs/evidence.md (in short) and docs/evidence-details.md (the rest), which stand between
 `<!-- table6 -->` and `<!-- end -->`, are then written anew; the sentences about them are people's.
 The marks, each on one of the pages, are the studies' names, `verdicts` (how many comparisons of
 each claim came out how), `claims` (all of them) and `learned` (what the objectives of Table 5
 learned of what they ask for).
 Whatever is in --studies is published, with its steps and seeds: try things out in another `--run`.
-The pictures of the attention map are those of GLCM's first run, and of its first longer one.
+The pictures of the attention map are those of GLCM's run of seed 1, and of its longer one.
 """
 
 import io
 import json
 import re
-import shutil
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from train import page
 from train.checkpoint import write_atomically
 from train.config import RUNS
 from train.errors import UsageError
-from train.evaluation.result import EVALUATIONS, MOVING
+from train.evaluation.result import MOVING
 from train.studies import claims, learned
-from train.studies.catalogue import STUDIES, Study
+from train.studies.catalogue import LONG, STUDIES
 from train.studies.curves import draw as draw_curves
 from train.studies.figure import draw as draw_figure
-from train.studies.table import STUDY, Result, caption, corpus_of, facts_of, table
+from train.studies.joined import Joined, joined
+from train.studies.table import STUDY, caption, table
 from train.studies.verdicts import draw as draw_verdicts
 from train.tabletext import grid
 
 DOCS = Path("docs")
 PAGES, FOLDER = ("evidence.md", "evidence-details.md"), "evidence"
 STILL = ".png"
-OVERLAYS = {
-    "attention": "planted/glcm-1/eval/localization-test-*/attention-*",
-    "attention-longer": "planted/glcm-x4-1/eval/localization-test-*/attention-*",
-}
-"""In FOLDER: the map over some test clips, still and moving -> where it is below --studies, of seed
-1, as the page says: of GLCM's run and of the one that was trained longer."""
+OVERLAYS = {"attention": ("localization", "Ours"), "attention-longer": ("longer", LONG)}
+"""In FOLDER: the map over some test clips, still and moving, of a study's row."""
+OVERLAID = 1
+"""The seed of those, as the pages say."""
 CURVES = "-curves.png"
 """Ending of the picture of a study's training, beside its figure."""
 DPI, PALETTE = 100, 256
@@ -64,17 +63,6 @@ VERDICTS_SAY = (
 )
 """For who does not see that picture."""
 NOT_RUN = "*Not run yet.*"
-
-
-class Joined(NamedTuple):
-    """A study's results with those that were there."""
-
-    facts: dict[str, Any]
-    """As study.json."""
-    told: str
-    """A sentence about the old ones."""
-    replaces: bool = False
-    """Whether those could not stay."""
 
 
 @dataclass(frozen=True)
@@ -101,13 +89,14 @@ def evidence(config: EvidenceConfig) -> list[str]:
     after = _joined_with_what_is_there(config)
     studies = committed(config.docs) | {name: one.facts for name, one in after.items()}
     pages = filled({name: _text_of(config.docs / name) for name in PAGES}, studies)
+    pictures = {**_figures(studies), **_overlays(after, config.studies)}
     # Nothing is refused from here on.
-    (config.docs / FOLDER).mkdir(parents=True, exist_ok=True)
+    folder = config.docs / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
     for name in after:
-        text = json.dumps(studies[name], indent=1) + "\n"
-        write_atomically(config.docs / FOLDER / f"{name}.json", text)
-    _copy_overlays(config)
-    _draw_figures(studies, config.docs / FOLDER)
+        write_atomically(folder / f"{name}.json", json.dumps(studies[name], indent=1) + "\n")
+    for name, content in pictures.items():
+        _write_or_remove(folder / name, content)
     for name, text in pages.items():
         write_atomically(config.docs / name, text)
     return [f"{name}: {one.told}" for name, one in after.items()]
@@ -136,25 +125,40 @@ def _joined_with_what_is_there(config: EvidenceConfig) -> dict[str, Joined]:
     return after
 
 
-def _copy_overlays(config: EvidenceConfig) -> None:
-    """The pictures of the attention map, where the studies have them."""
-    for name, where in OVERLAYS.items():
-        if still := sorted(config.studies.glob(where + STILL)):
-            (config.docs / FOLDER / f"{name}.jpg").write_bytes(page.as_jpeg(still[0]))
-        if moving := sorted(config.studies.glob(where + MOVING)):
-            shutil.copyfile(moving[0], config.docs / FOLDER / f"{name}{MOVING}")
-
-
-def _draw_figures(studies: Mapping[str, dict[str, Any]], folder: Path) -> None:
-    """Of each study its scores and its training, and all verdicts."""
-    for name, facts in studies.items():
-        _save(draw_figure(facts), folder / f"{name}.png")
-        if curves := draw_curves(STUDIES[name], facts.get("curves", {})):
-            _save(curves, folder / f"{name}{CURVES}")
-    if verdicts := draw_verdicts(studies):
-        _save(verdicts, folder / VERDICTS)
+def _write_or_remove(path: Path, content: bytes | None) -> None:
+    if content is None:
+        path.unlink(missing_ok=True)
     else:
-        (folder / VERDICTS).unlink(missing_ok=True)
+        path.write_bytes(content)
+
+
+def _overlays(studies: Mapping[str, Joined], folder: Path) -> dict[str, bytes]:
+    """The pictures of the attention map, of the networks whose scores are published."""
+    found: dict[str, bytes] = {}
+    for picture, (study, row) in OVERLAYS.items():
+        results = studies[study].facts["results"] if study in studies else []
+        for one in results:
+            if (one["row"], one["seed"]) != (row, OVERLAID) or "localization" not in one["scores"]:
+                continue
+            where = folder / one["scores"]["localization"]["result"]
+            found |= {
+                f"{picture}.jpg": page.as_jpeg(path) for path in where.glob(f"attention-*{STILL}")
+            }
+            found |= {
+                f"{picture}{MOVING}": path.read_bytes()
+                for path in where.glob(f"attention-*{MOVING}")
+            }
+    return found
+
+
+def _figures(studies: Mapping[str, dict[str, Any]]) -> dict[str, bytes | None]:
+    """Of each study its scores and its training, and all verdicts; None of what has nothing."""
+    drawn: dict[str, bytes | None] = {}
+    for name, facts in studies.items():
+        drawn[f"{name}{STILL}"] = _as_png(draw_figure(facts))
+        drawn[f"{name}{CURVES}"] = _as_png(draw_curves(STUDIES[name], facts.get("curves", {})))
+    drawn[VERDICTS] = _as_png(draw_verdicts(studies))
+    return drawn
 
 
 def _refuse_to_replace(found: Mapping[str, Joined], studies: Path) -> None:
@@ -170,107 +174,23 @@ def _refuse_to_replace(found: Mapping[str, Joined], studies: Path) -> None:
         )
 
 
-def joined(old: dict[str, Any] | None, new: dict[str, Any]) -> Joined:
-    """A study's new results with the old ones that can stand beside them."""
-    if old is None:
-        return Joined(new, "new")
-    study = STUDIES[new["name"]]
-    replaced = _replaced(study, old, new)
-    old = _without(study, old, replaced)
-    scores: dict[tuple[int, str], dict[str, Any]] = {}
-    stale: dict[str, None] = {}
-    for one in (*old["results"], *new["results"]):
-        there = scores.setdefault((one["seed"], one["row"]), {})
-        for column in _of_another_checkpoint(there, one["scores"]):
-            stale[f"{one['row']}, seed {one['seed']}"] = None
-            del there[column]
-        there.update(one["scores"])
-    order = [row.label for row in study.all_rows]
-    both = sorted((key for key in scores if key[1] in order),
-                  key=lambda key: (key[0], order.index(key[1])))  # fmt: skip
-    results = [Result(row, seed, scores[seed, row]) for seed, row in both]
-    kept = len(both) - len({(one["seed"], one["row"]) for one in new["results"]})
-    curves = dict(sorted({**old.get("curves", {}), **new.get("curves", {})}.items()))
-    facts = facts_of(study, new["name"], {**old["said"], **new["said"]}, results, curves)
-    told = "".join(f"replaces results {why}; " for why in replaced.values())
-    told += f"{kept} rows of other runs stay beside {len(both) - kept} of these"
-    gone = dict.fromkeys(row for _, row in scores if row not in order)
-    told += f"; no rows of the study any more: {', '.join(gone)}" * bool(gone)
-    told += f"; trained anew, and their old scores left out: {'; '.join(stale)}" * bool(stale)
-    return Joined(facts, told, bool(replaced))
-
-
-def _replaced(study: Study, old: dict[str, Any], new: dict[str, Any]) -> dict[str, str]:
-    """Corpus -> why its old results cannot stand beside the new ones."""
-    before = old["said"]
-    found = {
-        corpus: f"of other settings ({corpus}: {before[corpus]})"
-        for corpus, said in new["said"].items()
-        if before.get(corpus, said) != said
-    }
-    for column, clips in _clips_of(old["results"] + new["results"]).items():
-        if len(clips) > 1:
-            corpus = corpus_of(study, column)
-            found.setdefault(corpus, f"on other clips of {corpus} (another SHA-256 of the index)")
-    return found
-
-
-def _without(study: Study, facts: dict[str, Any], corpora: Collection[str]) -> dict[str, Any]:
-    """What a study says of the other corpora."""
-
-    def stay(scores: dict[str, Any]) -> dict[str, Any]:
-        return {name: score for name, score in scores.items()
-                if corpus_of(study, name) not in corpora}  # fmt: skip
-
-    results = ({**one, "scores": stay(one["scores"])} for one in facts["results"])
-    return {
-        "said": {name: said for name, said in facts["said"].items() if name not in corpora},
-        "results": [one for one in results if one["scores"]],
-        "curves": {run: curve for run, curve in facts.get("curves", {}).items()
-                   if run.partition("/")[0] not in corpora},
-    }  # fmt: skip
-
-
-def _of_another_checkpoint(
-    old: Mapping[str, dict[str, Any]], new: Mapping[str, dict[str, Any]]
-) -> list[str]:
-    """Columns of a row and seed whose run was trained anew since: no row shows two networks."""
-    trained = {_run_of(score): score.get("checkpoint_sha256") for score in new.values()}
-    return [
-        column
-        for column, score in old.items()
-        if _run_of(score) in trained and trained[_run_of(score)] != score.get("checkpoint_sha256")
-    ]
-
-
-def _run_of(score: dict[str, Any]) -> str:
-    """As CORPUS/ROW-SEED."""
-    return str(score.get("result", "")).partition(f"/{EVALUATIONS}/")[0]
-
-
-def _clips_of(results: Sequence[dict[str, Any]]) -> dict[str, set[str | None]]:
-    """Task -> SHA-256 of the indexes that it was scored on."""
-    clips: dict[str, set[str | None]] = {}
-    for one in results:
-        for task, score in one["scores"].items():
-            clips.setdefault(task, set()).add(score.get("index_sha256"))
-    return clips
-
-
 def committed(docs: Path = DOCS) -> dict[str, dict[str, Any]]:
     """The studies in docs/evidence, by name."""
     paths = {name: docs / FOLDER / f"{name}.json" for name in STUDIES}
     return {name: json.loads(path.read_bytes()) for name, path in paths.items() if path.is_file()}
 
 
-def _save(figure: Any, path: Path) -> None:
-    """As a PNG with a palette: drawings have few colours, and it is a third as large."""
+def _as_png(figure: Any) -> bytes | None:
+    """With a palette: drawings have few colours, and it is a third as large."""
+    if figure is None:
+        return None
     from PIL import Image
 
-    drawn = io.BytesIO()
+    drawn, small = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, dpi=DPI)
     with Image.open(drawn) as picture:
-        picture.convert("RGB").quantize(PALETTE).save(path, optimize=True)
+        picture.convert("RGB").quantize(PALETTE).save(small, "PNG", optimize=True)
+    return small.getvalue()
 
 
 def filled(texts: Mapping[str, str], studies: Mapping[str, dict[str, Any]]) -> dict[str, str]:

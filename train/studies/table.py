@@ -100,12 +100,6 @@ def _in_order(study: Study, columns: Iterable[str]) -> list[str]:
     return sorted(columns, key=lambda column: places.get(column, len(known)))
 
 
-def corpus_of(study: Study, column: str) -> str:
-    """Whose clips a column is of; empty: the study has no such task any more."""
-    task = column.partition(CONTROL)[0]
-    return next((name for name in CORPORA if task in study.tasks_on(name)), "")
-
-
 def caption(facts: dict[str, Any]) -> str:
     """What stands above the table of a study.json."""
     said, further = facts["said"], _longer(facts["name"])
@@ -283,11 +277,8 @@ def table(facts: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 
 def _shown_of(score: dict[str, Any], most: int) -> str:
-    """Mean and interval; the number of seeds where other cells have more.
-
-    A study.json that was written before November 2026 does not count them.
-    """
-    seeds = score.get("seeds", most)
+    """Mean and interval; the number of seeds where other cells have more."""
+    seeds = score["seeds"]
     few = "".join(RAISED[int(digit)] for digit in str(seeds)) if seeds < most else ""
     return f"{_shown(score)} {few}".rstrip()
 

@@ -1,6 +1,6 @@
 """The picture of all verdicts: a row a comparison, a column a task, coloured by what was found.
 
-The claims' table has a line for each of some 150 comparisons; here they are seen at once, with
+The claims' table has a line for each of some 160 comparisons; here they are seen at once, with
 their differences in points.
 """
 
@@ -10,7 +10,7 @@ from typing import Any
 from train import page
 from train.curves import COLOURS, GREY
 from train.studies.catalogue import CORPORA
-from train.studies.claims import ALONE, CLAIMS, DECIDED, FEWEST_SEEDS, Judged, judged
+from train.studies.claims import CLAIMS, DECIDED, FEWEST_SEEDS, STAR, Judged, judged
 
 BLUE, ORANGE, PALE = COLOURS[0], COLOURS[1], "#ececec"
 OF_VERDICT = {"held": BLUE, "did not hold": ORANGE, "undecided": PALE}
@@ -77,7 +77,7 @@ def _points(one: Judged) -> str:
     """The difference, signed; a star where it does not stand, in brackets of one seed."""
     assert one.finding.difference is not None
     points = round(100 * one.finding.difference)
-    text = (f"{points:+d}" if points else "0") + ALONE.strip() * one.marked
+    text = (f"{points:+d}" if points else "0") + STAR.strip() * one.marked
     return f"({text})" if one.finding.seeds < FEWEST_SEEDS else text
 
 

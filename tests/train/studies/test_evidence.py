@@ -13,7 +13,7 @@ from PIL import Image
 from scipy import stats
 
 from train.errors import UsageError
-from train.studies.catalogue import CORPORA, SCRATCH, STUDIES
+from train.studies.catalogue import CORPORA, LONG, SCRATCH, STUDIES
 from train.studies.claims import (
     CLAIMS,
     counts,
@@ -29,6 +29,7 @@ from train.tasks import task_named
 REPOSITORY = Path(__file__).parents[3]
 DOCS = REPOSITORY / "docs"
 MARKS = (*STUDIES, "verdicts", "claims", "learned")
+CLAIM_1, CLAIM_2 = (next(one for one in CLAIMS if one.number == number) for number in "12")
 MULTI, SINGLE = "No pooling & multiple pos. pairs", "Avg pooling & single pos. pair"
 
 
@@ -43,10 +44,13 @@ def study_of(
     """A study.json of table 7: rows with a value a seed, in percent of a task `planted_words`."""
     score = {"name": "top1", "unit": "fraction", "higher_is_better": True, "low": 0, "high": 1}
     results = [
-        Result(row, seed, {"planted_words": {**score, "value": value / 100, "index_sha256": clips}})
+        Result(row, seed, {"planted_words": {
+            **score, "value": value / 100, "index_sha256": clips,
+            "result": f"planted/{row}-{seed}/eval/planted_words",
+        }})
         for row, each in values.items()
         for seed, value in enumerate(each, first_seed)
-    ]
+    ]  # fmt: skip
     return facts_of(STUDIES["table7"], "table7", {"planted": settings}, results)
 
 
@@ -56,6 +60,10 @@ def study_of(
 def test_the_pages_tables_are_those_of_the_committed_results() -> None:
     texts = {name: (DOCS / name).read_text() for name in PAGES}
     assert filled(texts, committed(DOCS)) == texts, "run `make evidence`, or undo what was edited"
+
+
+def test_each_study_has_committed_results() -> None:
+    assert list(committed(DOCS)) == list(STUDIES)
 
 
 @pytest.mark.parametrize("name", committed(DOCS))
@@ -160,12 +168,23 @@ def test_studies_are_copied_and_shown(places: EvidenceConfig) -> None:
 
 def test_the_picture_is_that_of_the_run_that_the_page_names(places: EvidenceConfig) -> None:
     reds = {"glcm-0": 40, "glcm-objective_g-1": 80, "glcm-1": 120, "glcm-x4-1": 200}
+    where = {run: f"planted/{run}/eval/localization-test-planted-glcm" for run in reds}
     for run, red in reds.items():
-        folder = places.studies / f"planted/{run}/eval/localization-test-planted-glcm"
+        folder = places.studies / where[run]
         folder.mkdir(parents=True)
         Image.new("RGB", (16, 16), (red, 0, 0)).save(folder / "attention-test.png")
         (folder / "attention-test.webp").write_bytes(f"{run} moving".encode())
-    publish(places, study_of({MULTI: [60]}))
+    score = {"name": "top1", "value": 0.5, "low": 0, "high": 1}
+    shown = {"localization": ("Ours", "glcm-1"), "longer": (LONG, "glcm-x4-1")}
+    for name, (row, run) in shown.items():
+        results = [
+            Result(row, seed, {"localization": {**score, "result": of}})
+            for seed, of in ((0, where["glcm-0"]), (1, where[run]))
+        ]
+        facts = facts_of(STUDIES[name], name, {"planted": "b."}, results)
+        (places.studies / name).mkdir()
+        (places.studies / name / "study.json").write_text(json.dumps(facts))
+    evidence(places)
     for name, run in (("attention", "glcm-1"), ("attention-longer", "glcm-x4-1")):
         with Image.open(places.docs / f"evidence/{name}.jpg") as still:
             assert abs(np.asarray(still)[8, 8, 0] - reds[run]) < 5
@@ -214,9 +233,44 @@ def test_scores_of_a_run_that_was_trained_anew_are_not_put_beside_its_old_ones(
     told, facts = publish(places, of("old", planted_words=0.6))
     assert "anew" not in told[0]
     assert set(facts["results"][1]["scores"]) == {"planted_words", "planted_class"}
-    told, facts = publish(places, of("new", planted_words=0.7))
-    assert f"trained anew, and their old scores left out: {SINGLE}, seed 0; {MULTI}" in told[0]
+    before = committed(places.docs)
+    with pytest.raises(UsageError, match=r"what was trained anew \(planted/glcm-0, planted/single"):
+        publish(places, of("new", planted_words=0.7))
+    assert committed(places.docs) == before
+    told, facts = publish(replace(places, replace=True), of("new", planted_words=0.7))
+    assert "2 scores of 2 rows go without new ones" in told[0]
     assert [list(one["scores"]) for one in facts["results"]] == [["planted_words"]] * 2
+
+
+def test_a_run_that_was_trained_anew_is_gone_from_all_rows_that_show_it(
+    places: EvidenceConfig,
+) -> None:
+    def of(sha256: str, *rows: str) -> dict[str, Any]:
+        facts = study_of({row: [50] for row in rows})
+        for one in facts["results"]:
+            one["scores"]["planted_words"] |= {
+                "result": "planted/glcm-0/eval/planted_words", "checkpoint_sha256": sha256,
+            }  # fmt: skip
+        return facts
+
+    publish(places, of("old", MULTI, f"{MULTI}, z_l"))
+    (told,), facts = publish(replace(places, replace=True), of("new", MULTI))
+    assert "1 scores of 1 rows go" in told
+    assert [one["row"] for one in facts["results"]] == [MULTI]
+
+
+def test_columns_of_no_task_of_the_study_go_with_their_corpus(places: EvidenceConfig) -> None:
+    """As of `--tasks`."""
+    facts = study_of({MULTI: [60]})
+    words = facts["results"][0]["scores"]["planted_words"]
+    facts["results"][0]["scores"]["localization"] = {
+        **words, "result": "planted/glcm-0/eval/localization",
+    }  # fmt: skip
+    publish(places, facts)
+    other = study_of({SINGLE: [50]}, settings="d.")
+    (told,), found = publish(replace(places, replace=True), other)
+    assert "2 scores of 1 rows go without new ones" in told
+    assert [list(one["scores"]) for one in found["results"]] == [["planted_words"]]
 
 
 def test_rows_that_the_study_has_no_more_are_left_out_and_told(places: EvidenceConfig) -> None:
@@ -348,13 +402,22 @@ def test_a_picture_of_verdicts_that_are_gone_does_not_stay(places: EvidenceConfi
     assert not picture.exists() and "verdicts.png" not in (places.docs / PAGES[1]).read_text()
 
 
+def test_a_picture_of_a_training_that_is_gone_does_not_stay(places: EvidenceConfig) -> None:
+    facts = study_of({MULTI: [60]})
+    publish(places, {**facts, "curves": {"planted/glcm-0": {"steps": [5, 15], "loss": [3, 2]}}})
+    picture = places.docs / "evidence/table7-curves.png"
+    assert picture.is_file()
+    publish(replace(places, replace=True), study_of({MULTI: [60]}, settings="other."))
+    assert not picture.exists()
+
+
 # --- claims -------------------------------------------------------------------------------------
 
 
 def test_differences_are_taken_seed_by_seed() -> None:
     """Seeds differ by far more than rows: unpaired intervals would overlap."""
     single, multi = [20.0, 50.0, 80.0], [25.0, 54.0, 86.0]
-    one = findings(CLAIMS[1], {"table7": study_of({SINGLE: single, MULTI: multi})})[0]
+    one = findings(CLAIM_2, {"table7": study_of({SINGLE: single, MULTI: multi})})[0]
     low, high = stats.ttest_rel(np.divide(multi, 100), np.divide(single, 100)).confidence_interval()
     assert (one.low, one.high) == pytest.approx((low, high))
     assert one.difference == pytest.approx(0.05)
@@ -385,7 +448,7 @@ def test_attention_is_compared_with_its_controls_and_with_the_way_to_crops() -> 
     found = {
         one.comparison.than: one.difference
         for claim in CLAIMS
-        if claim.number in ("4a", "4b")
+        if claim.number in ("4a", "4b", "4c")
         for one in findings(claim, studies)
         if one.difference is not None
     }
@@ -408,12 +471,12 @@ def test_a_verdict_that_does_not_stand_beside_all_others_is_marked() -> None:
     facts["columns"] = list(columns)
     p = stats.ttest_1samp(near, 0).pvalue
     assert 0.05 / 3 < p < 0.05, "alone it holds"
-    _, rows = claims_table({"table7": facts}, CLAIMS[1:2])
+    _, rows = claims_table({"table7": facts}, [CLAIM_2])
     assert [row[-1] for row in rows[:3]] == ["held *", "undecided", "undecided"]
-    assert counts({"table7": facts}, CLAIMS[1:2])[1][0][1:] == ["1 (1 *)", "0", "2", "0"]
+    assert counts({"table7": facts}, [CLAIM_2])[1][0][1:] == ["1 (1 *)", "0", "2", "0"]
     del facts["columns"][1:]
-    assert claims_table({"table7": facts}, CLAIMS[1:2])[1][0][-2:] == [f"{p:.3f}", "held"]
-    assert counts({"table7": facts}, CLAIMS[1:2])[1][0][1] == "1"
+    assert claims_table({"table7": facts}, [CLAIM_2])[1][0][-2:] == [f"{p:.3f}", "held"]
+    assert counts({"table7": facts}, [CLAIM_2])[1][0][1] == "1"
 
 
 def test_verdicts() -> None:
@@ -423,9 +486,9 @@ def test_verdicts() -> None:
 
 
 def test_of_one_seed_nothing_is_decided_and_what_was_not_run_is_said() -> None:
-    one = findings(CLAIMS[1], {"table7": study_of({SINGLE: [50], MULTI: [90]})})[0]
+    one = findings(CLAIM_2, {"table7": study_of({SINGLE: [50], MULTI: [90]})})[0]
     assert (one.verdict, one.low, one.seeds) == ("undecided", None, 1)
-    one = findings(CLAIMS[1], {})[0]
+    one = findings(CLAIM_2, {})[0]
     assert (one.verdict, one.difference) == ("not run", None)
 
 
@@ -433,22 +496,22 @@ def test_error_rates_are_better_when_lower() -> None:
     facts = study_of({SINGLE: [50, 50, 51], MULTI: [90, 91, 91]})
     for result in facts["results"]:
         result["scores"]["planted_words"]["higher_is_better"] = False
-    one = findings(CLAIMS[1], {"table7": facts})[0]
+    one = findings(CLAIM_2, {"table7": facts})[0]
     assert one.verdict == "did not hold"
 
 
 def test_verdicts_are_counted_and_those_of_one_seed_apart() -> None:
-    assert counts({}, CLAIMS[1:2])[1][0][1:] == ["0"] * 4, "what was not run is nowhere"
+    assert counts({}, [CLAIM_2])[1][0][1:] == ["0"] * 4, "what was not run is nowhere"
     facts = study_of({SINGLE: [50, 51, 50], MULTI: [90, 91, 90]})
-    heads, ((claim, *numbers),) = counts({"table7": facts}, CLAIMS[1:2])
+    heads, ((claim, *numbers),) = counts({"table7": facts}, [CLAIM_2])
     assert dict(zip(heads[1:], numbers, strict=True)) == {
         "held": "1", "did not hold": "0", "undecided": "0", "of one seed": "0"
     }  # fmt: skip
     assert claim.startswith("2. several positive pairs beat one")
     turned = study_of({SINGLE: [90, 91, 90], MULTI: [50, 51, 50]})
-    assert counts({"table7": turned}, CLAIMS[1:2])[1][0][1:] == ["0", "1", "0", "0"]
+    assert counts({"table7": turned}, [CLAIM_2])[1][0][1:] == ["0", "1", "0", "0"]
     single = study_of({SINGLE: [90], MULTI: [50]})
-    assert counts({"table7": single}, CLAIMS[1:2])[1][0][1:] == ["0", "0", "0", "1"]
+    assert counts({"table7": single}, [CLAIM_2])[1][0][1:] == ["0", "0", "0", "1"]
 
 
 def test_claims_compare_rows_of_the_studies() -> None:
@@ -484,6 +547,6 @@ def test_mismatch_is_compared_where_the_rows_have_features_of_their_own() -> Non
     """The task looks at local features, so that a row of both kinds is one of the local ones."""
     assert task_named("planted_mismatch").settings.features == "l"
     looks = {row.label: row.look for row in STUDIES["table6"].all_rows}
-    compared = [one for one in CLAIMS[0].comparisons if "planted_mismatch" in one.tasks]
+    compared = [one for one in CLAIM_1.comparisons if "planted_mismatch" in one.tasks]
     assert compared
     assert all(looks[row].get("features") for one in compared for row in (one.better, one.worse))

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from train.studies.catalogue import STUDIES
-from train.studies.claims import ALONE, DECIDED, Judged, judged
+from train.studies.claims import DECIDED, STAR, Judged, judged
 from train.studies.evidence import PAGES, TABLES, committed
 from train.studies.table import goodness_in_paper
 
@@ -39,7 +39,7 @@ NUMBER = re.compile(
     r"(?<![\d.])(?P<said>-?\d+(?:\.\d+)?) (?P<unit>%|points|times)"
     rf"(?: \[(?P<low>-?[\d.]+), (?P<high>-?[\d.]+)\])?(?:{CELL})?"
 )
-STAR = re.compile(rf"\\\*{CELL}")
+STARRED = re.compile(rf"\\\*{CELL}")
 UNNAMED = re.compile(r"%|\bper ?cent\b|\d\.\d|\[-?\d[\d.]*, -?[\d.]+\]|\d of (?:a )?hundred\b")
 """What a number looks like that was written so that NUMBER does not see it."""
 LISTED = re.compile(r"\d (?:and|or|to) -?\d+(?:\.\d+)? (?:%|points)")
@@ -158,10 +158,10 @@ def wrong_in(study: str, sentences: str) -> list[str]:
     wrong = []
     for found, end in zip(numbers, ends, strict=False):
         wrong += wrong_of(study, found, after=sentences[found.end() : end])
-    for star in STAR.finditer(sentences):
-        if not cell_of(study, star["cell"]).verdict.endswith(ALONE):
+    for star in STARRED.finditer(sentences):
+        if not cell_of(study, star["cell"]).verdict.endswith(STAR):
             wrong.append(f"a star at {star['cell']}")
-    left = STAR.sub("", NUMBER.sub("", sentences))
+    left = STARRED.sub("", NUMBER.sub("", sentences))
     wrong += [f"{one[0]} names no cell" for one in UNNAMED.finditer(left)]
     wrong += [f"{one[0]}: the first names no cell" for one in LISTED.finditer(sentences)]
     return wrong + [f"{one} stands behind no number" for one in re.findall(CELL, left)]
@@ -173,7 +173,7 @@ def wrong_of(study: str, found: re.Match[str], after: str) -> list[str]:
         return [f"{found[0]} names no cell: `{found[0]}<!-- ROW | COLUMN -->`"]
     cell = cell_of(study, found["cell"])
     # Of a verdict that is decided, words say which way ("6.8 points fewer").
-    decided = cell.verdict.removesuffix(ALONE) in DECIDED
+    decided = cell.verdict.removesuffix(STAR) in DECIDED
     value = abs(cell.value) if decided else cell.value
     wrong = [] if is_rounded(found["said"], value) else [f"{found[0]}: it is {value:.2f}"]
     for end, limit in ((found["low"], cell.low), (found["high"], cell.high)):
@@ -181,7 +181,7 @@ def wrong_of(study: str, found: re.Match[str], after: str) -> list[str]:
             wrong.append(f"{found[0]}: {cell}")
     if found["unit"] != cell.unit:
         wrong.append(f"{found[0]}: in {cell.unit}")
-    if (r"\*" in STAR.sub("", after)) != cell.verdict.endswith(ALONE):
+    if (r"\*" in STARRED.sub("", after)) != cell.verdict.endswith(STAR):
         wrong.append(f"{found[0]}: no star, or one that is none ({cell.verdict})")
     return wrong
 
