@@ -43,10 +43,11 @@ NUMBER = re.compile(
     rf"(?: \[(?P<low>-?[\d.]+), (?P<high>-?[\d.]+)\])?(?:{CELL})?"
 )
 STARRED = re.compile(rf"\\\*{CELL}")
-USUAL = re.compile(
-    r"Table \d|claims? \d[a-c]?(?: and \d[a-c])?|seed \d|bf16|fp32|M = \d"
-    r"|\b[1357](?:, [1357])* and [1357]\b|\b(?:1,2|3)00(?: steps)?\b|(?:\d+, )*\d+ (?:and all )?labels|\d+ epochs|100 test clips"
-)
+USUAL = re.compile("|".join((
+    r"Table \d", r"claims? \d[a-c]?(?: and \d[a-c])?", r"seed \d", r"bf16", r"fp32", r"M = \d",
+    r"\b[1357](?:, [1357])* and [1357]\b", r"\b(?:1,2|3)00(?: steps)?\b",
+    r"(?:\d+, )*\d+ (?:and all )?labels", r"\d+ epochs", r"100 test clips",
+)))  # fmt: skip
 """How many, how long, and names."""
 LINK, CODE = re.compile(r"\]\([^)]*\)"), re.compile(r"`[^`]*`")
 NEAR = 60
