@@ -38,9 +38,10 @@ from train.studies.catalogue import ALSO, BESIDE, CROP, LOOKS, WHOLE, Corpus, Ro
 from train.studies.clock import Clock, OutOfTime, deaf_to_alarms
 from train.studies.config import StudyConfig
 from train.studies.curves import of_run as curves_of
+from train.studies.joined import Joined, joined
 from train.studies.page import write as write_page
 from train.studies.plan import require_shards, require_splits, tell_plans
-from train.studies.table import Result, write
+from train.studies.table import STUDY, Result, facts_of, said, write
 from train.tasks import task_named
 
 log = logging.getLogger(__name__)
@@ -75,6 +76,8 @@ class Matrix:
 
     config: StudyConfig
     works: list[Work]
+    before: dict[str, Any] | None = None
+    """What study.json says of other rows and seeds."""
     results: list[Result] = field(default_factory=list)
     curves: dict[str, dict[str, list[float]]] = field(default_factory=dict)
 
@@ -95,11 +98,22 @@ class Matrix:
             for row in config.rows
             if name in (row.corpora or corpora)
         ]
-        matrix = cls(config, works)
+        matrix = cls(config, works, _written_before(config))
         _require_features(config, works)
         for run in {run.run: run for _, run in matrix.plan() if run is not None}.values():
             _refuse_another_study(run)
         return matrix
+
+    @property
+    def folder(self) -> Path:
+        """Where its table is written."""
+        return self.config.folder / self.config.name
+
+    def joined(self) -> Joined:
+        """What is done now, beside what was done before with the same settings."""
+        config = self.config
+        now = facts_of(config.of, config.name, said(config), self.results, self.curves)
+        return joined(self.before, now)
 
     def plan(self) -> list[tuple[Row, PretrainConfig[Any] | None]]:
         """Each row with its run, if it is trained."""
@@ -108,6 +122,21 @@ class Matrix:
     def run_of(self, work: Work) -> PretrainConfig[Any] | None:
         """The run of a row; None where it has random weights."""
         return run_of(self.config, work) if work.row.trained else None
+
+
+def _written_before(config: StudyConfig) -> dict[str, Any] | None:
+    """What the folder's study.json says.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    path = config.folder / config.name / STUDY
+    try:
+        found: dict[str, Any] | None = json.loads(path.read_bytes()) if path.is_file() else None
+    except ValueError as error:
+        raise UsageError(f"{path} cannot be read ({error}); remove it, and the same command "
+                         "writes it anew from the results beside it")  from error  # fmt: skip
+    return found
 
 
 def _require_features(config: StudyConfig, works: Sequence[Work]) -> None:
@@ -167,7 +196,7 @@ def study(config: StudyConfig) -> int:
     finally:
         for one in matrices:
             if one.results:
-                log.info("%s", write_page(one.config.folder / one.config.name))
+                log.info("%s: %s", write_page(one.folder), one.joined().told)
 
 
 def _carried_out(matrices: list[Matrix], clock: Clock) -> int:
@@ -202,7 +231,7 @@ def _row_done(matrix: Matrix, work: Work, clock: Clock) -> int:
     matrix.results.append(result)
     if run is not None:
         matrix.curves[work.name] = curves_of(run.folder)
-    write(matrix.config, matrix.results, matrix.curves)
+    write(matrix.joined().facts, matrix.folder)
     return COMPLETE
 
 

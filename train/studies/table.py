@@ -42,15 +42,13 @@ class Result:
     measured, and by which commit."""
 
 
-def write(config: StudyConfig, results: list[Result], curves: Curves) -> None:
-    """study.json and study.md of the rows that are done, with the curves of their runs."""
-    facts = facts_of(config.of, config.name, said(config), results, curves)
-    folder = config.folder / config.name
+def write(facts: dict[str, Any], folder: Path) -> None:
+    """study.json and study.md of the rows that are done, see `facts_of`."""
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / STUDY, json.dumps(facts, indent=1) + "\n")
     heads, lines = table(facts)
     rows = "\n".join(grid(heads, lines))
-    text = f"# {config.name}: {config.of.about}\n\n{caption(facts)}\n\n{rows}\n"
+    text = f"# {facts['name']}: {facts['about']}\n\n{caption(facts)}\n\n{rows}\n"
     write_atomically(folder / MARKDOWN, text)
 
 

@@ -66,6 +66,22 @@ def test_each_study_has_committed_results() -> None:
     assert list(committed(DOCS)) == list(STUDIES)
 
 
+def test_the_commands_of_the_details_are_those_of_the_committed_results() -> None:
+    command = r"make study NAME=(\w+) CORPORA=(\w+) ARGS=\"(?:--first-seed (\d+) )?--seeds (\d+)(.*)\""
+    asked: dict[tuple[str, str, bool], set[int]] = {}
+    for name, corpus, first, count, rest in re.findall(command, (DOCS / PAGES[1]).read_text()):
+        seeds = range(int(first or 0), int(first or 0) + int(count))
+        asked.setdefault((name, corpus, "--precision bf16" in rest), set()).update(seeds)
+    done: dict[tuple[str, str, bool], set[int]] = {}
+    for name, facts in committed(DOCS).items():
+        for one in facts["results"]:
+            for score in one["scores"].values():
+                corpus = score["result"].partition("/")[0]
+                key = (name, corpus, "bf16" in facts["said"][corpus])
+                done.setdefault(key, set()).add(one["seed"])
+    assert asked == done
+
+
 @pytest.mark.parametrize("name", committed(DOCS))
 def test_committed_means_and_intervals_follow_from_the_runs(name: str) -> None:
     facts, checked = committed(DOCS)[name], 0

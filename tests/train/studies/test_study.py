@@ -24,6 +24,43 @@ def test_all_rows_are_trained_alike(calls: list[Any], tmp_path: Path) -> None:
     assert same == {(10, 6, "data/shards/grid-glcm", "tiny_grid")}
 
 
+def test_rows_and_seeds_of_a_later_command_stand_beside_those_that_are_done(
+    calls: list[Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    assert study.study(config(tmp_path, name="table7", seeds=1)) == 0
+    rows = [row.label for row in STUDIES["table7"].all_rows]
+    assert study.study(config(tmp_path, name="table7", seeds=1, first_seed=1)) == 0
+    assert study.study(config(tmp_path, name="table7", seeds=1, first_seed=2, only=rows[1:2])) == 0
+    folder = tmp_path / "runs/studies/table7"
+    done = [
+        (one["seed"], one["row"])
+        for one in json.loads((folder / "study.json").read_text())["results"]
+    ]
+    assert done == [*((seed, row) for seed in (0, 1) for row in rows), (2, rows[1])]
+    assert "study.html: 10 rows of other runs stay beside 1 of these" in caplog.text
+
+
+def test_results_of_other_settings_are_not_put_beside_those_that_are_done(
+    calls: list[Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    study.study(config(tmp_path, name="table7", seeds=2))
+    study.study(config(tmp_path, name="table7", seeds=1, protocol="svm"))
+    text = (tmp_path / "runs/studies/table7/study.json").read_text()
+    assert {one["seed"] for one in json.loads(text)["results"]} == {0}
+    assert "replaces results of other settings (grid: " in caplog.text
+
+
+def test_a_table_that_cannot_be_read_is_a_sentence(calls: list[Any], tmp_path: Path) -> None:
+    asked = config(tmp_path)
+    (asked.folder / "table5").mkdir(parents=True)
+    (asked.folder / "table5/study.json").write_text("{")
+    with pytest.raises(UsageError, match=r"table5/study\.json cannot be read .*; remove it"):
+        study.study(asked)
+    assert calls == []
+
+
 def test_a_row_with_columns_of_its_own_is_scored_on_no_other_unless_they_are_named(
     calls: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,

@@ -85,10 +85,9 @@ def test_an_interval_is_shown_within_what_scores_can_be() -> None:
     cells = [(of, "90.0 [0.0, 100.0]"), ({**of, "higher_is_better": False}, "90.0 [0.0, 130.0]"),
              ({**of, "unit": "ratio"}, "0.900 [0.000, 1.300]")]  # fmt: skip
     for score, shown in cells:
-        for counted in ({}, {"seeds": 1}):  # older files do not count their seeds
-            row = {"row": "r", "t": {**score, **counted}}
-            facts = {"columns": ["t"], "rows": [row], "agreement": {}}
-            assert table(facts)[1] == [["r", shown]]
+        row = {"row": "r", "t": {**score, "seeds": 1}}
+        facts = {"columns": ["t"], "rows": [row], "agreement": {}}
+        assert table(facts)[1] == [["r", shown]]
 
 
 def test_cells_of_fewer_seeds_are_marked() -> None:
