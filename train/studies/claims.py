@@ -138,6 +138,7 @@ CLAIMS = (
         for comparison in (
             Comparison("table5", "Ours", other, _LOCAL),
             Comparison("rates", "Ours", at_low_rate(other), _LOCAL),
+            Comparison("rates", at_low_rate("Ours"), at_low_rate(other), _LOCAL),
         )
     )),
 )  # fmt: skip
@@ -247,7 +248,7 @@ DECIDED = ("held", "did not hold")
 def table(
     studies: Mapping[str, dict[str, Any]], claims: Sequence[Claim] = CLAIMS
 ) -> tuple[Sequence[str], list[list[str]]]:
-    """Heads and rows: each comparison and what was found; differences in hundredths.
+    """Heads and rows: each comparison and what was found; differences in points.
 
     What a claim says stands in its first row, its number in the others.
     """
@@ -322,10 +323,10 @@ def _cells(one: Finding) -> list[str]:
 
 
 def _shown(one: Finding) -> str:
-    """In hundredths, signed."""
+    """In points, signed."""
     if one.difference is None:
         return "-"
-    text = f"{100 * one.difference:+.1f}"
+    text = f"{round(100 * one.difference, 1) + 0:+.1f}"  # + 0: of -0.0
     if one.low is None or one.high is None:
         return text
     return f"{text} [{100 * one.low:+.1f}, {100 * one.high:+.1f}]"

@@ -1,6 +1,6 @@
 """The flags of `train study`: which study, how large, on which shards."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -53,7 +53,8 @@ class StudyConfig:
     methods: str = ""
     """Only these methods, with commas between; the table says so. Random weights stay."""
     only: tuple[str, ...] = ()
-    """Only these rows, as the table names them or up to the colon: --only a f, --only "crop, 5"."""
+    """Only these rows, as the table names them or up to the colon, or all that begin so:
+    --only a f, --only "crop, 5"."""
     preset: str = ""
     """Of every method: tiny_grid, tiny, `grid` or `full` for the paper's sizes; empty is the
     corpus's for the size."""
@@ -64,8 +65,10 @@ class StudyConfig:
     seeds: int | None = None
     """Runs of each row, None is 3; of several the interval is over seeds, else over test items."""
     first_seed: int = 0
-    """The runs' seeds are this and those after it: further ones on another day, another machine;
-    `python -m train evidence` puts them together."""
+    """The runs' seeds are this and those after it. Further ones on another day stand beside those
+    that are done; those of another machine `python -m train evidence` puts together."""
+    replace: bool = False
+    """Let a table that was made with other settings go. Without it that is refused."""
     protocol: Protocol = "linear"
     """Of the evaluations; tasks that do not have it take the nearest they have."""
     pictures: Pictures | None = None
@@ -138,7 +141,7 @@ class StudyConfig:
                 f"{', '.join(known)}"
             )
         for asked in self.only:
-            if not any(_is_called(row, asked) for row in self.of.all_rows):
+            if not _called(self.of.all_rows, asked):
                 labels = "; ".join(row.label for row in self.of.all_rows)
                 raise UsageError(f"--only {asked!r}: no row of {self.name} is called so: {labels}")
 
@@ -193,7 +196,8 @@ class StudyConfig:
         return [
             row for row in self.of.all_rows
             if (not (methods and row.trained) or row.method in methods)
-            and (not self.only or any(_is_called(row, asked) for asked in self.only))
+            and (not self.only or any(row in _called(self.of.all_rows, asked)
+                                      for asked in self.only))
         ]  # fmt: skip
 
     @property
@@ -251,9 +255,10 @@ def _no_shards(who_finds: str, corpora: Mapping[str, Corpus]) -> str:
     return f"{who_finds} no shards. These make them:{ways}"
 
 
-def _is_called(row: Row, name: str) -> bool:
-    """By its label, or what stands before its colon."""
-    return name in (row.label, row.label.partition(":")[0])
+def _called(rows: Sequence[Row], name: str) -> list[Row]:
+    """By the label or what stands before its colon, else all that begin so."""
+    exact = [row for row in rows if name in (row.label, row.label.partition(":")[0])]
+    return exact or [row for row in rows if name and row.label.startswith(name)]
 
 
 def _listed(text: str) -> list[str]:

@@ -167,10 +167,10 @@ def _refuse_to_replace(found: Mapping[str, Joined], studies: Path) -> None:
     Raises:
         UsageError: a study would; says which, and what is there.
     """
-    if lost := [f"{name} {one.told}" for name, one in found.items() if one.replaces]:
+    if lost := [f"{name}: {one.told}" for name, one in found.items() if one.replaces]:
         raise UsageError(
-            f"nothing was published, for of what is in {studies} {'; '.join(lost)}. Publish "
-            "another folder (--studies), or mean it: --replace"
+            f"nothing of {studies} was published, because published results would be lost: "
+            f"{'; '.join(lost)}. Publish another folder (--studies), or mean it: --replace"
         )
 
 
@@ -241,15 +241,16 @@ def _between(block: str, marks: re.Match[str]) -> str:
 
 
 def study_block(facts: dict[str, Any] | None) -> str:
-    """A study's figure and table, and below them, folded, how it was run and its training."""
+    """A study's figure, and below it, folded, its table, how it was run, and its training."""
     if facts is None:
         return NOT_RUN
     heads, rows = table(facts)
     name = facts["name"]
     picture = f"![{name}: means, seeds and intervals]({FOLDER}/{name}.png)"
     training = f"![{name}: training]({FOLDER}/{name}{CURVES})"
-    folded = [caption(facts), *(["", training] if facts.get("curves") else [])]
-    return "\n".join([picture, "", *grid(heads, rows), "", *_folded("How it was run", folded)])
+    folded = [*grid(heads, rows), "", caption(facts)]
+    folded += ["", training] if facts.get("curves") else []
+    return "\n".join([picture, "", *_folded("The numbers, and how it was run", folded)])
 
 
 def _folded(summary: str, lines: Sequence[str]) -> list[str]:

@@ -5,6 +5,7 @@ run with the same settings on the same clips. Of a corpus of which that is not s
 was trained anew, the old results go: no table shows two networks as one.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -48,11 +49,9 @@ class _Outdated:
 
     def told(self) -> list[str]:
         """What goes, and why."""
-        said = [f"replaces results {why}" for why in self.corpora.values()]
+        said = [f"{corpus} was run {why}" for corpus, why in self.corpora.items()]
         if self.runs:
-            said.append(
-                f"replaces results of what was trained anew ({', '.join(sorted(self.runs))})"
-            )
+            said.append(f"trained anew: {', '.join(sorted(self.runs))}")
         return said
 
 
@@ -83,26 +82,39 @@ def joined(old: dict[str, Any] | None, new: dict[str, Any]) -> Joined:
     told = (
         *outdated.told(),
         *_left_out(before.keys() - kept.keys() - fresh.keys()),
-        f"{len(beside)} rows of other runs stay beside {len(results) - len(beside)} of these",
+        f"rows by seed: {len(results) - len(beside)} of now, {len(beside)} of before",
         *([f"no rows of the study any more: {', '.join(gone)}"] if gone else ()),
     )
     return Joined(facts, "; ".join(told), bool(outdated.corpora or outdated.runs))
 
 
+def other_settings(before: dict[str, str], now: dict[str, str]) -> dict[str, str]:
+    """How the settings of now differ, for each corpus of which they do.
+
+    Args:
+        before: corpus -> what study.json says of its settings (`said`).
+        now: the same of new results.
+    """
+    differing = [corpus for corpus in now if before.get(corpus, now[corpus]) != now[corpus]]
+    return {corpus: _differing(before[corpus], now[corpus]) for corpus in differing}
+
+
+def _differing(before: str, now: str) -> str:
+    """The parts of two sentences that the other one does not have."""
+    then, here = (re.split(r"[;,.] ", text.rstrip(".")) for text in (before, now))
+    first = ", ".join(part for part in then if part not in here) or "without what is said here"
+    second = ", ".join(part for part in here if part not in then) or "without it"
+    return f"with other settings: {first}; here: {second}"
+
+
 def _left_out(lost: set[Key]) -> list[str]:
     """What is published no more, and was not measured anew."""
-    rows = {(seed, row) for seed, row, _ in lost}
-    return [f"{len(lost)} scores of {len(rows)} rows go without new ones"] if lost else []
+    return [f"scores that go without new ones: {len(lost)}"] if lost else []
 
 
 def _outdated(old: dict[str, Any], new: dict[str, Any]) -> _Outdated:
     """The corpora of other settings or clips, and the runs of another checkpoint."""
-    before = old["said"]
-    corpora = {
-        corpus: f"of other settings ({corpus}: {before[corpus]})"
-        for corpus, said in new["said"].items()
-        if before.get(corpus, said) != said
-    }
+    corpora = other_settings(old["said"], new["said"])
     clips: dict[tuple[str, str], set[str | None]] = {}
     networks: dict[str, set[str | None]] = {}
     for (_, _, column), score in (*_scores(old["results"]), *_scores(new["results"])):
@@ -110,7 +122,7 @@ def _outdated(old: dict[str, Any], new: dict[str, Any]) -> _Outdated:
         networks.setdefault(_run_of(score), set()).add(score.get("checkpoint_sha256"))
     for (corpus, _), indexes in clips.items():
         if len(indexes) > 1:
-            corpora.setdefault(corpus, f"on other clips of {corpus} (another SHA-256 of the index)")
+            corpora.setdefault(corpus, "on other clips (their index has another SHA-256)")
     runs = {run for run, found in networks.items() if len(found) > 1}
     # Of a corpus that goes as a whole its runs are not named.
     return _Outdated(corpora, frozenset(r for r in runs if r.partition("/")[0] not in corpora))

@@ -37,7 +37,7 @@ td:first-child { min-width: 14em } figure { margin: 0 }</style>
 <img alt="means, seeds and intervals" src="data:image/png;base64,{{ figure }}">
 {% if claims[1] %}
 <h2>What the paper says of it</h2>
-<p class="soft">Differences between rows of the same seed, in hundredths; a claim held where the
+<p class="soft">Differences between rows of the same seed, in points; a claim held where the
 95 % interval of their mean is above zero. A star: not when all of this table are taken together
 (false discovery rate 5 %).</p>
 {{ grid(*claims) }}

@@ -38,7 +38,7 @@ from train.studies.catalogue import ALSO, BESIDE, CROP, LOOKS, WHOLE, Corpus, Ro
 from train.studies.clock import Clock, OutOfTime, deaf_to_alarms
 from train.studies.config import StudyConfig
 from train.studies.curves import of_run as curves_of
-from train.studies.joined import Joined, joined
+from train.studies.joined import Joined, joined, other_settings
 from train.studies.page import write as write_page
 from train.studies.plan import require_shards, require_splits, tell_plans
 from train.studies.table import STUDY, Result, facts_of, said, write
@@ -102,12 +102,28 @@ class Matrix:
         _require_features(config, works)
         for run in {run.run: run for _, run in matrix.plan() if run is not None}.values():
             _refuse_another_study(run)
+        matrix.refuse_other_settings()
         return matrix
 
     @property
     def folder(self) -> Path:
         """Where its table is written."""
         return self.config.folder / self.config.name
+
+    def refuse_other_settings(self) -> None:
+        """What is there already must be of the same settings, or be meant to go.
+
+        Raises:
+            UsageError: says what differs.
+        """
+        before = {} if self.before is None else self.before["said"]
+        differ = other_settings(before, said(self.config))
+        if differ and not self.config.replace:
+            told = "; ".join(f"{corpus} was run {how}" for corpus, how in differ.items())
+            raise UsageError(
+                f"the table in {self.folder} would be lost: {told}. Repeat its settings, name "
+                "another folder with --run, or mean it: --replace"
+            )
 
     def joined(self) -> Joined:
         """What is done now, beside what was done before with the same settings."""
@@ -214,8 +230,8 @@ def _carried_out(matrices: list[Matrix], clock: Clock) -> int:
         if code != COMPLETE:
             return code
         left = (time.monotonic() - started) / number * (len(todo) - number)
-        log.info("%d of %d rows done, at most about %d min left", number, len(todo),
-                 ceil(left / 60))  # fmt: skip
+        soon = f", at most about {ceil(left / 60)} min left" if left else ""
+        log.info("%d of %d rows done%s", number, len(todo), soon)
     return COMPLETE
 
 

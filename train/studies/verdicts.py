@@ -5,6 +5,7 @@ their differences in points.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from train import page
@@ -22,7 +23,7 @@ LEGEND = (
     ("held; not significant among all *", "held", FAINT),
     ("did not hold", "did not hold", 1.0),
     ("did not hold; not significant among all *", "did not hold", FAINT),
-    ("undecided (in brackets: of one seed)", "undecided", 1.0),
+    ("undecided", "undecided", 1.0),
 )
 """What is said of a colour, its verdict, its opacity."""
 
@@ -43,14 +44,26 @@ def draw(studies: Mapping[str, dict[str, Any]]) -> Any:
     for one in found:
         _draw_cell(axes, one, tasks.index(one.finding.task), rows.index(_compared(one)))
     _draw_names(axes, rows, tasks)
-    _draw_legend(figure)
+    _draw_legend(figure, any(one.finding.seeds < FEWEST_SEEDS for one in found))
     return figure
 
 
 def _compared(one: Judged) -> tuple[str, str]:
     """Number of the claim, and what is compared with what."""
     compared = one.finding.comparison
-    return one.claim.number, f"{compared.better}  >  {compared.than}"
+    shared = _shared_ending(compared.better, compared.worse, compared.far or compared.better)
+    short = replace(compared, **{name: getattr(compared, name).removesuffix(shared)
+                                 for name in ("better", "worse", "far")})  # fmt: skip
+    also = f"  (both: {shared.removeprefix(', ')})" if shared else ""
+    return one.claim.number, f"{short.better}  >  {short.than}{also}"
+
+
+def _shared_ending(*labels: str) -> str:
+    """What rows have in common after a comma, said once; empty: nothing."""
+    parts = [label.split(", ")[:0:-1] for label in labels]
+    same = [first for first, *others in zip(*parts, strict=False)
+            if all(other == first for other in others)]  # fmt: skip
+    return "".join(f", {part}" for part in reversed(same))
 
 
 def _tasks(found: Sequence[Judged]) -> list[str]:
@@ -94,12 +107,14 @@ def _draw_names(axes: Any, rows: Sequence[tuple[str, str]], tasks: Sequence[str]
             axes.axhline(place - 0.5, color=GREY, linewidth=0.8)
 
 
-def _draw_legend(figure: Any) -> None:
-    """What the colours say, below."""
+def _draw_legend(figure: Any, of_one_seed: bool) -> None:
+    """What colours and numbers say, below."""
     from matplotlib.patches import Patch
 
     marks = [
         Patch(facecolor=OF_VERDICT[verdict], alpha=opacity, label=said)
         for said, verdict, opacity in LEGEND
     ]
-    figure.legend(handles=marks, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+    brackets = "; in brackets: of one seed" * of_one_seed
+    figure.legend(handles=marks, loc="outside lower center", ncols=3, frameon=False, fontsize=8,
+                  title=f"Numbers: points{brackets}", title_fontsize=8)  # fmt: skip

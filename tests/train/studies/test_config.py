@@ -8,7 +8,7 @@ import pytest
 from tests.train.studies.asked import RANDOM, config, work
 from train.errors import UsageError
 from train.studies import study
-from train.studies.catalogue import CORPORA, STUDIES
+from train.studies.catalogue import CORPORA, MULTI, STUDIES
 from train.studies.config import StudyConfig
 from train.studies.study import eval_of
 from train.studies.table import said as said_above
@@ -32,6 +32,8 @@ def test_rows_can_be_chosen_by_name_or_letter(calls: list[Any], tmp_path: Path) 
         "a: both encoders, L_g, z_g", "f: both encoders, both, both"]  # fmt: skip
     few = config(tmp_path, name="labels", only=("crop, 5",))
     assert [row.label for row in few.rows] == ["crop, 5"]
+    both = config(tmp_path, name="table7", only=("No pooling",)).rows
+    assert [row.label for row in both] == [MULTI, f"{MULTI}, z_l"], "all that begin so"
     with pytest.raises(UsageError, match="--only 'g': no row of table6 is called so: random weig"):
         config(tmp_path, name="table6", only=("g",))
     study.study(config(tmp_path, only=("MoCo",)))

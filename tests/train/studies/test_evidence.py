@@ -67,7 +67,9 @@ def test_each_study_has_committed_results() -> None:
 
 
 def test_the_commands_of_the_details_are_those_of_the_committed_results() -> None:
-    command = r"make study NAME=(\w+) CORPORA=(\w+) ARGS=\"(?:--first-seed (\d+) )?--seeds (\d+)(.*)\""
+    command = (
+        r"make study NAME=(\w+) CORPORA=(\w+) ARGS=\"(?:--first-seed (\d+) )?--seeds (\d+)(.*)\""
+    )
     asked: dict[tuple[str, str, bool], set[int]] = {}
     for name, corpus, first, count, rest in re.findall(command, (DOCS / PAGES[1]).read_text()):
         seeds = range(int(first or 0), int(first or 0) + int(count))
@@ -211,7 +213,7 @@ def test_the_picture_is_that_of_the_run_that_the_page_names(places: EvidenceConf
 def test_seeds_of_another_day_stand_beside_those_that_are_there(places: EvidenceConfig) -> None:
     publish(places, study_of({SINGLE: [50], MULTI: [60]}))
     told, both = publish(places, study_of({SINGLE: [52, 54], MULTI: [62, 65]}, first_seed=1))
-    assert told == ["table7: 2 rows of other runs stay beside 4 of these"]
+    assert told == ["table7: rows by seed: 4 of now, 2 of before"]
     at_once = study_of({SINGLE: [50, 52, 54], MULTI: [60, 62, 65]})
     assert both["rows"] == at_once["rows"] and both["extent"] == at_once["extent"]
     assert sorted(map(str, both["results"])) == sorted(map(str, at_once["results"]))
@@ -250,11 +252,11 @@ def test_scores_of_a_run_that_was_trained_anew_are_not_put_beside_its_old_ones(
     assert "anew" not in told[0]
     assert set(facts["results"][1]["scores"]) == {"planted_words", "planted_class"}
     before = committed(places.docs)
-    with pytest.raises(UsageError, match=r"what was trained anew \(planted/glcm-0, planted/single"):
+    with pytest.raises(UsageError, match=r"trained anew: planted/glcm-0, planted/single-0; sc"):
         publish(places, of("new", planted_words=0.7))
     assert committed(places.docs) == before
     told, facts = publish(replace(places, replace=True), of("new", planted_words=0.7))
-    assert "2 scores of 2 rows go without new ones" in told[0]
+    assert "scores that go without new ones: 2;" in told[0]
     assert [list(one["scores"]) for one in facts["results"]] == [["planted_words"]] * 2
 
 
@@ -271,7 +273,7 @@ def test_a_run_that_was_trained_anew_is_gone_from_all_rows_that_show_it(
 
     publish(places, of("old", MULTI, f"{MULTI}, z_l"))
     (told,), facts = publish(replace(places, replace=True), of("new", MULTI))
-    assert "1 scores of 1 rows go" in told
+    assert "scores that go without new ones: 1;" in told
     assert [one["row"] for one in facts["results"]] == [MULTI]
 
 
@@ -285,7 +287,7 @@ def test_columns_of_no_task_of_the_study_go_with_their_corpus(places: EvidenceCo
     publish(places, facts)
     other = study_of({SINGLE: [50]}, settings="d.")
     (told,), found = publish(replace(places, replace=True), other)
-    assert "2 scores of 1 rows go without new ones" in told
+    assert "scores that go without new ones: 2;" in told
     assert [list(one["scores"]) for one in found["results"]] == [["planted_words"]]
 
 
@@ -339,11 +341,11 @@ def test_other_settings_or_clips_replace_what_is_there(
     publish(places, study_of({MULTI: [60]}))
     facts = study_of({MULTI: [62]}, first_seed=1, **other)
     before = committed(places.docs)
-    with pytest.raises(UsageError, match=r"nothing was published.* table7 replaces results o"):
+    with pytest.raises(UsageError, match=r"would be lost: table7: planted was run"):
         publish(places, facts)
     assert committed(places.docs) == before
     (told,), found = publish(replace(places, replace=True), facts)
-    assert told.startswith("table7: replaces results o") and found == facts
+    assert told.startswith("table7: planted was run ") and found == facts
 
 
 def test_other_settings_on_one_corpus_leave_the_other(places: EvidenceConfig) -> None:
@@ -355,8 +357,8 @@ def test_other_settings_on_one_corpus_leave_the_other(places: EvidenceConfig) ->
     publish(places, on_grid("in bf16.", 30))
     (told,), both = publish(replace(places, replace=True), on_grid("in fp32.", 40))
     assert told == (
-        "table7: replaces results of other settings (grid: in bf16.); "
-        "3 rows of other runs stay beside 1 of these"
+        "table7: grid was run with other settings: in bf16; here: in fp32; "
+        "rows by seed: 1 of now, 3 of before"
     )
     assert both["said"] == {"planted": "b.", "grid": "in fp32."}
     values = {(one["row"], one["seed"], task): score["value"]

@@ -38,7 +38,7 @@ def test_rows_and_seeds_of_a_later_command_stand_beside_those_that_are_done(
         for one in json.loads((folder / "study.json").read_text())["results"]
     ]
     assert done == [*((seed, row) for seed in (0, 1) for row in rows), (2, rows[1])]
-    assert "study.html: 10 rows of other runs stay beside 1 of these" in caplog.text
+    assert "study.html: rows by seed: 1 of now, 10 of before" in caplog.text
 
 
 def test_results_of_other_settings_are_not_put_beside_those_that_are_done(
@@ -46,10 +46,12 @@ def test_results_of_other_settings_are_not_put_beside_those_that_are_done(
 ) -> None:
     caplog.set_level(logging.INFO)
     study.study(config(tmp_path, name="table7", seeds=2))
-    study.study(config(tmp_path, name="table7", seeds=1, protocol="svm"))
+    with pytest.raises(UsageError, match=r"linear; here: evaluation svm\. Repeat .* --replace"):
+        study.study(config(tmp_path, name="table7", seeds=1, protocol="svm", plan=True))
+    study.study(config(tmp_path, name="table7", seeds=1, protocol="svm", replace=True))
     text = (tmp_path / "runs/studies/table7/study.json").read_text()
     assert {one["seed"] for one in json.loads(text)["results"]} == {0}
-    assert "replaces results of other settings (grid: " in caplog.text
+    assert "grid was run with other settings: evaluation linear; here: eval" in caplog.text
 
 
 def test_a_table_that_cannot_be_read_is_a_sentence(calls: list[Any], tmp_path: Path) -> None:

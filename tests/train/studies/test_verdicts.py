@@ -89,7 +89,7 @@ def test_boxes_stand_in_their_comparisons_row_and_their_tasks_column_those_of_gr
     columns = [label.get_text() for label in axes.get_xticklabels()]
     assert columns == ["planted_words", "av_retrieval", "grid_digits"]
     rows = [label.get_text() for label in axes.get_yticklabels()]
-    assert rows == [f"2.  {MULTI}  >  {SINGLE}", f"2.  {MULTI}, z_l  >  {SINGLE}, z_l"]
+    assert rows == [f"2.  {MULTI}  >  {SINGLE}", f"2.  {MULTI}  >  {SINGLE}  (both: z_l)"]
     said = {text.get_position(): text.get_text() for text in axes.texts}
     assert said == {(0, 0): "+10", (1, 0): "+60", (2, 0): "+30", (0, 1): "+20", (2, 1): "0"}
     assert axes.get_ylim()[0] > axes.get_ylim()[1], "the first row is above"
