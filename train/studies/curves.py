@@ -18,7 +18,7 @@ from train import page
 from train.curves import COLOURS, LOSSES, RETRIEVAL, look_of
 from train.record import Series, read_metrics
 from train.session import METRICS
-from train.studies.catalogue import Row, Study
+from train.studies.catalogue import CORPORA, Row, Study
 from train.studies.table import Curves, interval
 
 BINS = 30
@@ -30,6 +30,8 @@ ROOM = 0.05
 FEWEST_FOR_A_BAND = 3
 """Of two seeds Student's interval is wider than the picture."""
 STEPS, LOSS, LOSS_PART = "steps", "loss", "loss_"
+BY_L_G = ("loss_g", "a2v_r1")
+"""What is measured of the global embeddings."""
 COLUMNS, WIDTH, HEIGHT, LINE = 3, 3.9, 2.7, 0.2
 """Inches, of a panel and of a line of the legend."""
 LETTERS = 50
@@ -64,37 +66,54 @@ def draw(study: Study, curves: Curves) -> Any | None:
 
     Of a study of one method a panel for each thing measured, a line for each row that is trained
     otherwise; of several methods, whose losses are not alike, a panel for each with its own loss.
+    Each corpus begins a line of panels.
     """
-    corpora = list(dict.fromkeys(run.partition("/")[0] for run in curves))
-    panels = [
-        (title if len(corpora) == 1 else f"{title} ({corpus})", unit, lines)
-        for corpus in corpora
-        for title, unit, lines in _panels(study, corpus, curves)
-    ]
-    if not panels:
+    there = {run.partition("/")[0] for run in curves}
+    of_corpora = [[(title if len(there) == 1 else f"{title} ({corpus})", unit, lines)
+                   for title, unit, lines in _panels(study, corpus, curves)]
+                  for corpus in CORPORA if corpus in there]  # fmt: skip
+    columns = min(COLUMNS, max(map(len, of_corpora), default=0))
+    if not columns:
         return None
-    columns = min(COLUMNS, len(panels))
-    rows = -(-len(panels) // columns)
-    named = list(dict.fromkeys(label for _, _, lines in panels for label in lines))
-    room = LINE * (len(named) + 1) if len(named) > 1 else 0
-    figure, axes = page.figure(rows, WIDTH * columns, HEIGHT * rows + room, columns=columns)
-    colours = {label: COLOURS[place % len(COLOURS)] for place, label in enumerate(named)}
-    for place, (title, unit, lines) in zip(axes, panels, strict=False):
-        _draw_panel(place, title, unit, {colours[label]: runs for label, runs in lines.items()})
-    for place in axes[len(panels) :]:
-        place.set_visible(False)
-    if room:
-        marks = [axes[0].plot([], [], color=colours[label], label=label)[0] for label in named]
-        figure.legend(handles=marks, loc="outside lower left", frameon=False, fontsize=9)
+    panels = [panel for one in of_corpora for panel in _filled_up(one, columns)]
+    shown = {label for panel in panels if panel for label in panel[2]}
+    named = [row.label for row in _distinct(study) if row.label in shown]
+    below = LINE * (len(named) + 1) if len(named) > 1 and panels[-1] else 0
+    rows = len(panels) // columns
+    figure, axes = page.figure(rows, WIDTH * columns, HEIGHT * rows + below, columns=columns)
+    colours = {label: COLOURS[place % len(COLOURS)] for place, label in enumerate(named or [""])}
+    for place, panel in zip(axes, panels, strict=True):
+        if panel is None:
+            place.set_axis_off()
+        else:
+            _draw_panel(place, *panel, colours)
+    if len(named) > 1:
+        _draw_legend(figure if below else axes[-1], colours, "outside lower left" if below else
+                     "center left")  # fmt: skip
     return figure
+
+
+def _draw_legend(on: Any, colours: Mapping[str, str], where: str) -> None:
+    """On a figure or in an empty cell of it."""
+    from matplotlib.lines import Line2D
+
+    marks = [Line2D([], [], color=colour, label=label) for label, colour in colours.items()]
+    on.legend(handles=marks, loc=where, frameon=False, fontsize=9)
 
 
 Lines = dict[str, list[tuple[Floats, Floats]]]
 """Label -> steps and values of each seed."""
+Panel = tuple[str, str, Lines]
+"""Title, unit and lines."""
 
 
-def _panels(study: Study, corpus: str, curves: Curves) -> list[tuple[str, str, Lines]]:
-    """Title, unit and lines of each panel of a corpus."""
+def _filled_up(panels: Sequence[Panel], columns: int) -> list[Panel | None]:
+    """Whole lines of panels."""
+    return [*panels, *[None] * (-len(panels) % columns)]
+
+
+def _panels(study: Study, corpus: str, curves: Curves) -> list[Panel]:
+    """Those of a corpus."""
     rows = _distinct(study)
     runs = {row.label: _seeds_of(row, corpus, curves) for row in rows}
     if len({row.method for row in rows}) > 1:
@@ -113,11 +132,14 @@ def _distinct(study: Study) -> list[Row]:
     for row in filter(lambda row: row.trained, study.rows):
         if row.paper is not None or row.run not in found:
             found[row.run] = row
-    return list(found.values())
+    return sorted(found.values(), key=study.rows.index)
 
 
 def _seeds_of(row: Row, corpus: str, curves: Curves) -> list[Mapping[str, list[float]]]:
-    return [curve for run, curve in curves.items()
+    """What was measured of its runs, but for what L_l alone says of global embeddings."""
+    untrained = BY_L_G if row.model.get("objective") == "l" else ()
+    return [{name: values for name, values in curve.items() if name not in untrained}
+            for run, curve in curves.items()
             if run.rpartition("-")[0] == f"{corpus}/{row.run}" and curve]  # fmt: skip
 
 
@@ -129,11 +151,10 @@ def _lines(runs: Mapping[str, Sequence[Mapping[str, list[float]]]], name: str) -
     return {label: seeds for label, seeds in found.items() if seeds}
 
 
-def _draw_panel(
-    axes: Any, title: str, unit: str, lines: Mapping[str, list[tuple[Floats, Floats]]]
-) -> None:
+def _draw_panel(axes: Any, title: str, unit: str, lines: Lines, colours: Mapping[str, str]) -> None:
     """Thin lines of the seeds, a thick one of their mean, and its interval from three seeds on."""
-    for colour, seeds in lines.items():
+    for label, seeds in lines.items():
+        colour = colours[label]
         for steps, values in seeds:
             axes.plot(steps, values, color=colour, linewidth=0.6, alpha=0.5)
         shortest = min(len(steps) for steps, _ in seeds)

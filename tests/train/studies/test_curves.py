@@ -85,7 +85,7 @@ def test_rows_that_share_a_run_are_one_line() -> None:
     ("study", "others", "named"),
     [("longer", "glcm-x4", [SHORT, LONG]),
      ("table6", "glcm-objective_l",
-      ["f: both encoders, both, both", "c: both encoders, L_l, z_l"])],
+      ["c: both encoders, L_l, z_l", "f: both encoders, both, both"])],
 )  # fmt: skip
 def test_a_line_is_called_as_the_row_that_is_about_the_run(
     study: str, others: str, named: list[str]
@@ -127,3 +127,28 @@ def test_of_several_corpora_each_panel_names_its_own() -> None:
     first, second = draw("table8", found).axes
     assert (first.get_title()[-10:], second.get_title()[-7:]) == (" (planted)", " (grid)")
     assert lines(second)[-1] == [7, 6]
+
+
+def test_each_corpus_begins_a_line_and_the_legend_takes_a_free_cell() -> None:
+    one = {"steps": [5.0], "loss_l": [3.0], "a2v_r1_l": [0.1], "a2v_r1_sync": [0.1],
+           "loss_g": [3.0]}  # fmt: skip
+    found = {f"{corpus}/{run}-0": one for corpus in ("grid", "planted")
+             for run in ("glcm", "glcm-multi_pair_avg_single")}  # fmt: skip
+    figure = draw("table7", found)
+    assert [axes.get_title().rpartition(" (")[2] for axes in figure.axes] == [
+        *["planted)"] * 4, "", "", *["grid)"] * 4, "", ""
+    ]  # fmt: skip
+    assert not figure.legends
+    named = [text.get_text() for text in figure.axes[-1].get_legend().get_texts()]
+    assert named == ["Avg pooling & single pos. pair", "No pooling & multiple pos. pairs"]
+
+
+def test_what_l_l_alone_says_of_global_embeddings_is_not_drawn() -> None:
+    one = {"steps": [5.0, 15.0], "loss_l": [3.0, 2.0], "loss_g": [4.0, 5.0], "a2v_r1": [0.1, 0.1]}
+    figure = draw("table6", {"planted/glcm-0": one, "planted/glcm-objective_l-0": one})
+    drawn = {axes.get_title(): len(lines(axes)) for axes in figure.axes if axes.get_title()}
+    assert drawn == {
+        "L_l, the local term": 4,
+        "L_g, the global term": 2,
+        "R@1 in the batch: sound finds its clip's picture": 2,
+    }
