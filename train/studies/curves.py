@@ -98,7 +98,8 @@ def _draw_legend(on: Any, colours: Mapping[str, str], where: str) -> None:
     from matplotlib.lines import Line2D
 
     marks = [Line2D([], [], color=colour, label=label) for label, colour in colours.items()]
-    on.legend(handles=marks, loc=where, frameon=False, fontsize=9)
+    legend = on.legend(handles=marks, loc=where, frameon=False, fontsize=9)
+    legend.set_in_layout(where.startswith("outside"))  # a cell is not made wider for long names
 
 
 Lines = dict[str, list[tuple[Floats, Floats]]]
