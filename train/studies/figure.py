@@ -70,7 +70,7 @@ def _draw_intervals(axes: Any, facts: dict[str, Any], task: str, named: bool) ->
             axes.plot(ends, [place, place], color=colour, linewidth=2, alpha=0.55)
         seeds = [factor * value for value in _values(facts, row["row"], task)]
         axes.plot(seeds, [place] * len(seeds), "o", markersize=5, mfc="white", mec=colour, zorder=3,
-                  clip_on=False)  # fmt: skip
+                  clip_on=False, in_layout=False)  # fmt: skip
     _draw_controls(axes, facts, task)
     axes.grid(axis="x", color="#dddddd", linewidth=0.6)
     axes.set(xlabel=_unit(facts, task), ylim=(len(labels) - 0.5, -0.5))

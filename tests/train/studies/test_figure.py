@@ -1,5 +1,7 @@
 """What the figures of studies show is what their results say."""
 
+import io
+import warnings
 from typing import Any
 
 import numpy as np
@@ -151,3 +153,16 @@ def test_the_legend_of_few_labels_has_what_any_panel_shows() -> None:
                Result("face, 5", 0, {"grid_digits": {**WORDS, "value": 0.3}})]  # fmt: skip
     (legend,) = draw(facts_of(STUDIES["labels"], "labels", {"planted": "s."}, results)).legends
     assert [text.get_text() for text in legend.get_texts()] == ["crop", "face"]
+
+
+def test_rows_of_one_seed_leave_room_for_the_panels() -> None:
+    """Matplotlib warns where it has none."""
+    several, one = (
+        facts("table7", {MULTI: [1.0, 0.9]}),
+        facts("table7", {MULTI: [1.0]}, "grid_digits"),
+    )
+    both = [Result(**result) for result in several["results"] + one["results"]]
+    figure = draw(facts_of(STUDIES["table7"], "table7", {"planted": "s.", "grid": "s."}, both))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure.savefig(io.BytesIO())
