@@ -56,7 +56,7 @@ def carry_out(
     key, started = _key(job), time.monotonic()
     stored = job.folder / ROUND
     if not config.overwrite and _stored_key(stored) == key:
-        log.info("%s: done before (again: --overwrite)", one.name)
+        log.info("%s: done before (`eval --overwrite` does it again)", one.name)
         predictions = Predictions.read(job.folder / PREDICTIONS)
         seconds = seconds_of(job.folder)
     else:

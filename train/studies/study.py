@@ -261,6 +261,8 @@ def _trained(run: PretrainConfig[Any] | None, clock: Clock) -> int:
     clock.worked |= not (run.folder / FINISHED).is_file()
     with clock.rings():
         code = pretrain(run, stop)
+    if code == PREEMPTED:
+        clock.is_over()  # says so: it was no signal from elsewhere
     if code == COMPLETE and stop.wanted:  # in its last step: the run is complete, the study is not
         log.info("%s: the run was at its end; the same command goes on", stop.name)
         return PREEMPTED
