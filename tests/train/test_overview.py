@@ -139,7 +139,7 @@ def test_what_a_study_shows_is_in_its_own_page(tmp_path: Path) -> None:
     assert f'href="{link}"' in html
     assert (study / link).is_file()
     assert "words-2" in html
-    assert "attention pooling comes close to crops" in html, "the claim that it tests"
+    assert "attention pooling beats whole frames" in html, "the claim that it tests"
     assert "several positive pairs" not in html
     (study / "study.html").unlink()
     assert command([str(study)]) == 0, "of a study alone, by the command of runs"
