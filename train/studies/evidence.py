@@ -35,7 +35,7 @@ from train.studies.curves import draw as draw_curves
 from train.studies.figure import draw as draw_figure
 from train.studies.joined import Joined, joined
 from train.studies.table import STUDY, caption, table
-from train.studies.verdicts import draw as draw_verdicts
+from train.studies.verdicts import compared, draw as draw_verdicts
 from train.tabletext import grid
 
 DOCS = Path("docs")
@@ -74,7 +74,8 @@ class EvidenceConfig:
     docs: Path = DOCS
     """Folder with the pages."""
     replace: bool = False
-    """Results of other settings or clips take the place of those that are there."""
+    """Results of other settings or clips, or of a run that was trained anew, take the place of
+    those that are there."""
 
 
 def evidence(config: EvidenceConfig) -> list[str]:
@@ -84,7 +85,8 @@ def evidence(config: EvidenceConfig) -> list[str]:
         Of each study that was run, what became of it.
 
     Raises:
-        UsageError: no study was run, or a page or one of their marks is missing.
+        UsageError: no study was run, published results would be lost, or a page cannot be read or
+            has not each mark once.
     """
     after = _joined_with_what_is_there(config)
     studies = committed(config.docs) | {name: one.facts for name, one in after.items()}
@@ -137,17 +139,14 @@ def _overlays(studies: Mapping[str, Joined], folder: Path) -> dict[str, bytes]:
     found: dict[str, bytes] = {}
     for picture, (study, row) in OVERLAYS.items():
         results = studies[study].facts["results"] if study in studies else []
-        for one in results:
-            if (one["row"], one["seed"]) != (row, OVERLAID) or "localization" not in one["scores"]:
-                continue
-            where = folder / one["scores"]["localization"]["result"]
-            found |= {
-                f"{picture}.jpg": page.as_jpeg(path) for path in where.glob(f"attention-*{STILL}")
-            }
-            found |= {
-                f"{picture}{MOVING}": path.read_bytes()
-                for path in where.glob(f"attention-*{MOVING}")
-            }
+        shown = [folder / one["scores"]["localization"]["result"] for one in results
+                 if (one["row"], one["seed"]) == (row, OVERLAID)
+                 and "localization" in one["scores"]]  # fmt: skip
+        for path in (path for where in shown for path in sorted(where.glob("attention-*"))):
+            if path.suffix == STILL:
+                found[f"{picture}.jpg"] = page.as_jpeg(path)
+            elif path.suffix == MOVING:
+                found[f"{picture}{MOVING}"] = path.read_bytes()
     return found
 
 
@@ -206,7 +205,7 @@ def filled(texts: Mapping[str, str], studies: Mapping[str, dict[str, Any]]) -> d
     blocks = {name: study_block(studies.get(name)) for name in STUDIES}
     for name, made in TABLES.items():
         blocks[name] = "\n".join(grid(*made(studies)))
-    if any(one.finding.difference is not None for one in claims.judged(studies)):
+    if compared(studies):
         blocks["verdicts"] += f"\n\n![{VERDICTS_SAY}]({FOLDER}/{VERDICTS})"
     pages = dict(texts)
     for name, block in blocks.items():

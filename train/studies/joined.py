@@ -1,4 +1,4 @@
-"""A study's new results beside those that were published before.
+"""A study's new results beside those that are there: in its own folder, or published.
 
 Seeds of several days and machines come together, row by row and column by column, where they were
 run with the same settings on the same clips. Of a corpus of which that is not so, and of a run that
@@ -59,8 +59,8 @@ def joined(old: dict[str, Any] | None, new: dict[str, Any]) -> Joined:
     """A study's new results with the old ones that can stand beside them.
 
     Args:
-        old: content of the study.json that was published.
-        new: of the one that is to be.
+        old: content of the study.json that is there; None: there is none.
+        new: of what was run.
     """
     if old is None:
         return Joined(new, "new")

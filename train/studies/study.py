@@ -262,7 +262,7 @@ def _trained(run: PretrainConfig[Any] | None, clock: Clock) -> int:
     with clock.rings():
         code = pretrain(run, stop)
     if code == PREEMPTED:
-        clock.is_over()  # says so: it was no signal from elsewhere
+        clock.is_over()  # says so, where it was not a signal from elsewhere
     if code == COMPLETE and stop.wanted:  # in its last step: the run is complete, the study is not
         log.info("%s: the run was at its end; the same command goes on", stop.name)
         return PREEMPTED

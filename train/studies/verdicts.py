@@ -6,6 +6,7 @@ their differences in points.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import takewhile
 from typing import Any
 
 from train import page
@@ -34,26 +35,31 @@ def draw(studies: Mapping[str, dict[str, Any]]) -> Any:
     Args:
         studies: name -> content of its study.json.
     """
-    found = [one for one in judged(studies) if one.finding.difference is not None]
+    found = compared(studies)
     if not found:
         return None
-    rows, tasks = list(dict.fromkeys(map(_compared, found))), _tasks(found)
+    rows, tasks = list(dict.fromkeys(map(_row, found))), _tasks(found)
     names_inches = LETTER_INCHES * max(len(text) for _, text in rows)
     width = names_inches + CELL_WIDTH_INCHES * (len(tasks) + 1)
     figure, (axes,) = page.figure(1, width, HEAD_INCHES + CELL_HEIGHT_INCHES * len(rows))
     for one in found:
-        _draw_cell(axes, one, tasks.index(one.finding.task), rows.index(_compared(one)))
+        _draw_cell(axes, one, tasks.index(one.finding.task), rows.index(_row(one)))
     _draw_names(axes, rows, tasks)
     _draw_legend(figure, any(one.finding.seeds < FEWEST_SEEDS for one in found))
     return figure
 
 
-def _compared(one: Judged) -> tuple[str, str]:
+def compared(studies: Mapping[str, dict[str, Any]]) -> list[Judged]:
+    """Of all comparisons those that were run."""
+    return [one for one in judged(studies) if one.finding.difference is not None]
+
+
+def _row(one: Judged) -> tuple[str, str]:
     """Number of the claim, and what is compared with what."""
-    compared = one.finding.comparison
-    shared = _shared_ending(compared.better, compared.worse, compared.far or compared.better)
-    short = replace(compared, **{name: getattr(compared, name).removesuffix(shared)
-                                 for name in ("better", "worse", "far")})  # fmt: skip
+    labels = one.finding.comparison
+    shared = _shared_ending(labels.better, labels.worse, labels.far or labels.better)
+    short = replace(labels, **{name: getattr(labels, name).removesuffix(shared)
+                               for name in ("better", "worse", "far")})  # fmt: skip
     also = f"  (both: {shared.removeprefix(', ')})" if shared else ""
     return one.claim.number, f"{short.better}  >  {short.than}{also}"
 
@@ -61,9 +67,8 @@ def _compared(one: Judged) -> tuple[str, str]:
 def _shared_ending(*labels: str) -> str:
     """What rows have in common after a comma, said once; empty: nothing."""
     parts = [label.split(", ")[:0:-1] for label in labels]
-    same = [first for first, *others in zip(*parts, strict=False)
-            if all(other == first for other in others)]  # fmt: skip
-    return "".join(f", {part}" for part in reversed(same))
+    same = takewhile(lambda of_labels: len(set(of_labels)) == 1, zip(*parts, strict=False))
+    return "".join(f", {part}" for part, *_ in reversed(list(same)))
 
 
 def _tasks(found: Sequence[Judged]) -> list[str]:

@@ -3,6 +3,7 @@
 import json
 import logging
 import signal
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,25 @@ def test_a_stopped_run_stops_the_study(
 ) -> None:
     monkeypatch.setattr(study, "pretrain", lambda run, stop: 85)
     assert study.study(config(tmp_path)) == 85
+
+
+def test_a_run_that_the_minutes_end_says_so(
+    calls: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    def until_it_rings(run: Any, stop: Any) -> int:
+        rung = threading.Event()
+        before = signal.signal(signal.SIGUSR1, lambda number, frame: rung.set())
+        try:
+            assert rung.wait(30)
+        finally:
+            signal.signal(signal.SIGUSR1, before)
+        return 85
+
+    monkeypatch.setattr(study, "pretrain", until_it_rings)
+    caplog.set_level(logging.INFO)
+    assert study.study(config(tmp_path, minutes=0.02)) == 85
+    assert "the minutes are over; the same command goes on" in caplog.text
 
 
 def test_a_stop_in_a_runs_last_step_stops_the_study(

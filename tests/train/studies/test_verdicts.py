@@ -6,12 +6,11 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 
-from train.studies.catalogue import STUDIES
+from train.studies.catalogue import MULTI, SINGLE, STUDIES
 from train.studies.claims import judged
+from train.studies.evidence import committed
 from train.studies.table import Result, facts_of
-from train.studies.verdicts import FAINT, OF_VERDICT, draw
-
-MULTI, SINGLE = "No pooling & multiple pos. pairs", "Avg pooling & single pos. pair"
+from train.studies.verdicts import FAINT, OF_VERDICT, _shared_ending, draw
 
 
 def studies_of(better: list[float], worse: list[float]) -> dict[str, dict[str, Any]]:
@@ -23,6 +22,21 @@ def studies_of(better: list[float], worse: list[float]) -> dict[str, dict[str, A
         for seed, value in enumerate(values)
     ]
     return {"table7": facts_of(STUDIES["table7"], "table7", {"planted": "s."}, results)}
+
+
+@pytest.mark.parametrize(
+    ("labels", "ending"),
+    [
+        (("attention, z_l", "full frame, z_l", "crop, z_l"), ", z_l"),
+        (("attention, long, z_l", "crop, long, z_l"), ", long, z_l"),
+        (("f, both, both", "c, L_l, z_l"), ""),
+        (("a, both, z_g", "b, both, z_l"), ""),
+        (("M = 3", "M = 7"), ""),
+    ],
+)
+def test_what_labels_share_is_their_ending(labels: tuple[str, ...], ending: str) -> None:
+    """Not what stands before a part in which they differ."""
+    assert _shared_ending(*labels) == ending
 
 
 @pytest.mark.parametrize(
@@ -61,8 +75,6 @@ def test_a_verdict_that_does_not_stand_beside_others_is_faint_and_starred() -> N
 
 
 def test_every_comparison_that_was_run_has_a_box() -> None:
-    from train.studies.evidence import committed
-
     known = [one for one in judged(committed()) if one.finding.difference is not None]
     boxes = draw(committed()).axes[0].patches
     assert len({box.get_xy() for box in boxes}) == len(boxes) == len(known) > 100
@@ -98,8 +110,6 @@ def test_boxes_stand_in_their_comparisons_row_and_their_tasks_column_those_of_gr
 
 
 def test_a_line_stands_between_two_claims_and_the_legend_has_the_boxes_colours() -> None:
-    from train.studies.evidence import committed
-
     figure = draw(committed())
     (axes,) = figure.axes
     claims = [label.get_text().partition(".")[0] for label in axes.get_yticklabels()]
